@@ -1,0 +1,1 @@
+"""The commands: each composes its configuration with Hydra and calls into the library."""

@@ -1,0 +1,40 @@
+"""Print what a network costs, layer by layer: python launch/describe.py network=paper [json=PATH]."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.commands.entry import run_command
+from alexnet_mp.network.description import as_text, describe
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.strict import from_mapping
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """The keys of `conf/describe.yaml`."""
+
+    network: Network
+    towers: int | None
+    json: str | None
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Print the table; write the same numbers as JSON where `json` says."""
+    network = parse_network(configuration.get("network"))
+    settings = from_mapping(DescribeSettings, configuration, "", ready={"network": network})
+    description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
+    print(as_text(description))
+    if settings.json:
+        Path(settings.json).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def main() -> None:
+    """Entry point of `launch/describe.py`."""
+    run_command("describe", run)
+
+
+if __name__ == "__main__":
+    main()

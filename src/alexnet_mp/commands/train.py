@@ -1,0 +1,13 @@
+"""Train a network: torchrun launch/train.py, or anywhere torchrun -m alexnet_mp.commands.train."""
+
+from alexnet_mp.commands.entry import run_command
+from alexnet_mp.training.job import run_training
+
+
+def main() -> None:
+    """Entry point of `launch/train.py`; see `conf/train.yaml` for the keys."""
+    run_command("train", run_training)
+
+
+if __name__ == "__main__":
+    main()

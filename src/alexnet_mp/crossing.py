@@ -1,0 +1,263 @@
+"""Every transfer between towers: the crossings, and the two links that carry them.
+
+A crossing is a pair of autograd functions. `start` launches the exchange and returns at once; the layer computes its
+own half; `finish` waits and hands over the peers' halves. Autograd runs the pair mirror-wise, so in the backward pass
+`finish` launches the exchange of gradients, the own half's backward runs meanwhile, and `start` waits: overlap in
+both directions.
+
+    forward     start ──► own half ──► finish ──► rest
+                  └─ activations travel ─┘
+    backward    start ◄── own half ◄── finish ◄── rest
+                  └── gradients travel ──┘
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Direction = Literal["forward", "backward"]
+Parcels = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
+Arrival = Callable[[], Parcels]
+
+
+class Traffic:
+    """Counts the bytes that each tower sends, by crossing and direction."""
+
+    def __init__(self) -> None:
+        self.bytes_sent: Counter[tuple[int, str, Direction]] = Counter()
+
+    def add(self, tower: int, crossing: str, direction: Direction, parcels: Sequence[Tensor]) -> None:
+        self.bytes_sent[tower, crossing, direction] += sum(p.numel() * p.element_size() for p in parcels)
+
+    def sent_by(self, tower: int) -> int:
+        """Bytes that `tower` has sent since the start."""
+        return sum(count for (sender, _, _), count in self.bytes_sent.items() if sender == tower)
+
+
+class Link(Protocol):
+    """Carries parcels between towers.
+
+    `post` launches the exchange of `outgoing` and returns at once; calling what it returns waits, and gives for each
+    local tower the parcels that its peers sent to it.
+    """
+
+    towers: int
+    local_towers: tuple[int, ...]
+    traffic: Traffic
+
+    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival: ...
+
+
+def peers_of(tower: int, towers: int) -> list[int]:
+    """The other towers, in tower order."""
+    return [peer for peer in range(towers) if peer != tower]
+
+
+class LocalLink:
+    """The link of a process that holds all towers, on one device or on several."""
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        """`devices[t]` is tower t's."""
+        self.towers = len(devices)
+        self.local_towers = tuple(range(self.towers))
+        self.devices = list(devices)
+        self.traffic = Traffic()
+        apart = len(set(devices)) > 1 and all(device.type == "cuda" for device in devices)
+        self._side_streams = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
+
+    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+        for tower, parcels in enumerate(outgoing):
+            self.traffic.add(tower, crossing, direction, parcels)
+        incoming = [
+            [
+                self._copy(outgoing[peer][peers_of(peer, self.towers).index(tower)], self.devices[tower])
+                for peer in peers
+            ]
+            for tower, peers in enumerate(peers_of(t, self.towers) for t in range(self.towers))
+        ]
+        return lambda: self._arrive(incoming)
+
+    def _copy(self, parcel: Tensor, device: torch.device) -> Tensor:
+        if parcel.device == device or not self._side_streams:
+            return parcel.to(device)
+        # On side streams of both GPUs, so that the own half's kernels, queued next, do not wait behind the copy.
+        source, target = self._side_streams[parcel.device], self._side_streams[device]
+        source.wait_stream(torch.cuda.current_stream(parcel.device))
+        with torch.cuda.stream(target), torch.cuda.stream(source):
+            copy = parcel.to(device, non_blocking=True)
+        parcel.record_stream(source)
+        return copy
+
+    def _arrive(self, incoming: Parcels) -> Parcels:
+        for device, stream in self._side_streams.items():
+            torch.cuda.current_stream(device).wait_stream(stream)
+        for parcel in (parcel for parcels in incoming for parcel in parcels if parcel.device in self._side_streams):
+            parcel.record_stream(torch.cuda.current_stream(parcel.device))
+        return incoming
+
+
+class ProcessLink:
+    """The link of a process that holds one tower: paired sends and receives on the towers' process group."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        """`group` holds the processes of one replica, in tower order."""
+        self.towers = dist.get_world_size(group)
+        self.tower = dist.get_rank(group)
+        self.local_towers: tuple[int, ...] = (self.tower,)
+        self.traffic = Traffic()
+        self._group = group
+
+    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+        parcels = [parcel.contiguous() for parcel in outgoing[0]]
+        self.traffic.add(self.tower, crossing, direction, parcels)
+        # Towers have equal shapes, so what comes from a peer is shaped like what goes to it.
+        incoming = [torch.empty_like(parcel) for parcel in parcels]
+        peers = peers_of(self.tower, self.towers)
+        operations = [
+            dist.P2POp(operation, tensor, group=self._group, group_peer=peer)
+            for peer, sent, received in zip(peers, parcels, incoming, strict=True)
+            for operation, tensor in ((dist.isend, sent), (dist.irecv, received))
+        ]
+        requests = dist.batch_isend_irecv(operations)
+
+        def arrive() -> Parcels:
+            for request in requests:
+                request.wait()
+            parcels.clear()  # held until here: a buffer must live as long as its send
+            return [incoming]
+
+        return arrive
+
+
+class Crossing:
+    """A point of the network where activations pass between towers.
+
+    With `has_backward=False` gradients do not return: at the sum of partial logits every tower computes the same loss
+    from the same logits, so the gradient of its own share is already there.
+    """
+
+    def __init__(self, name: str, link: Link, has_backward: bool) -> None:
+        self.name = name
+        self.has_backward = has_backward
+        self._link = link
+
+    def start(self, halves: Sequence[Tensor]) -> tuple[list[Tensor], "Ticket"]:
+        """Launch the exchange of the local towers' halves [N, ...]; return them, and a ticket for `finish`.
+
+        The layer must go on with the returned halves, not with its arguments: gradients meet there.
+        """
+        exchange = _Exchange(self._link, self.name)
+        if not self.has_backward:
+            exchange.launch("forward", _to_all_peers([half.detach() for half in halves], self._link.towers))
+            return list(halves), Ticket(exchange, None)
+        token, *owns = _Start.apply(exchange, *halves)  # type: ignore[no-untyped-call]
+        return owns, Ticket(exchange, token)
+
+    def finish(self, ticket: "Ticket") -> list[Tensor]:
+        """Wait for the exchange; for each local tower return its peers' halves, joined in tower order on dim 1."""
+        if ticket.token is None:
+            return _join(ticket.exchange.arrive())
+        return list(_Finish.apply(ticket.exchange, ticket.token))  # type: ignore[no-untyped-call]
+
+
+class _Exchange:
+    """One use of a crossing, forward and then backward; at most one set of parcels is on its way."""
+
+    def __init__(self, link: Link, crossing: str) -> None:
+        self.link = link
+        self._crossing = crossing
+        self._arrival: Arrival | None = None
+
+    def launch(self, direction: Direction, outgoing: Parcels) -> None:
+        self._arrival = self.link.post(outgoing, self._crossing, direction)
+
+    def arrive(self) -> Parcels:
+        assert self._arrival is not None, f"crossing {self._crossing} was finished before it was started"
+        arrival, self._arrival = self._arrival, None
+        return arrival()
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What `finish` needs of `start`: the exchange, and a token.
+
+    The token is an output of start and the input of finish, so autograd runs finish's backward before start's.
+    """
+
+    exchange: _Exchange
+    token: Tensor | None
+
+
+class _Start(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, exchange: _Exchange, *halves: Tensor) -> tuple[Tensor, ...]:
+        ctx.exchange = exchange
+        exchange.launch("forward", _to_all_peers(halves, exchange.link.towers))
+        return halves[0].new_empty(0), *(half.view_as(half) for half in halves)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _token: Tensor, *own_gradients: Tensor) -> tuple[Tensor | None, ...]:
+        returned = ctx.exchange.arrive()
+        totals = []
+        for tower, own, from_peers in zip(ctx.exchange.link.local_towers, own_gradients, returned, strict=True):
+            # In tower order, because float addition is not associative.
+            totals.append(reduce(torch.add, [*from_peers[:tower], own, *from_peers[tower:]]))
+        return None, *totals
+
+
+class _Finish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, exchange: _Exchange, token: Tensor) -> tuple[Tensor, ...]:
+        ctx.exchange = exchange
+        return tuple(_join(exchange.arrive()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *peer_gradients: Tensor) -> tuple[None, Tensor]:
+        peers = ctx.exchange.link.towers - 1
+        ctx.exchange.launch("backward", [list(gradient.chunk(peers, dim=1)) for gradient in peer_gradients])
+        return None, peer_gradients[0].new_empty(0)
+
+
+class _SameLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *logits: Tensor) -> Tensor:
+        ctx.devices = [each.device for each in logits]
+        return logits[0].view_as(logits[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradient.to(device) for device in ctx.devices)
+
+
+def one_of_equal_logits(logits: Sequence[Tensor]) -> Tensor:
+    """The logits that all local towers have alike, as one tensor whose gradient goes to each of them.
+
+    For callers who want one loss; training takes a loss on every tower instead, and moves nothing.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    same: Tensor = _SameLogits.apply(*logits)  # type: ignore[no-untyped-call]
+    return same
+
+
+def to_towers(tensor: Tensor, devices: Sequence[torch.device]) -> list[Tensor]:
+    """The same tensor on each local tower's device: every tower of a replica sees the same images."""
+    return [tensor.to(device, non_blocking=True) for device in devices]
+
+
+def _to_all_peers(halves: Sequence[Tensor], towers: int) -> Parcels:
+    return [[half] * (towers - 1) for half in halves]
+
+
+def _join(incoming: Parcels) -> list[Tensor]:
+    return [parcels[0] if len(parcels) == 1 else torch.cat(parcels, dim=1) for parcels in incoming]

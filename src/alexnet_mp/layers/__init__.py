@@ -1,0 +1,1 @@
+"""The layers of a tower: pure, local, and without any knowledge of where they run."""

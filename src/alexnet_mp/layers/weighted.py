@@ -1,0 +1,105 @@
+"""Layers with weights: reading one tower, reading both, and the classifier whose outputs are summed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a convolution does with inputs [N, maps, H, W] and a weight [kernels, maps, size, size].
+
+    `pad` is (top and left, bottom and right).
+    """
+
+    stride: int
+    pad: tuple[int, int]
+
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        begin, end = self.pad
+        if begin != end:
+            return F.conv2d(F.pad(inputs, (begin, end, begin, end)), weight, bias, self.stride)
+        return F.conv2d(inputs, weight, bias, self.stride, padding=begin)
+
+
+def matrix_product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a fully-connected layer does: flatten [N, maps, H, W] channel by channel, multiply by [units, inputs]."""
+    return F.linear(inputs.flatten(1), weight, bias)
+
+
+class OwnLayer(nn.Module):
+    """A convolution or fully-connected layer that reads the image or its own tower alone."""
+
+    def __init__(self, product: Product, weight_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.product = product
+        self.weight = nn.Parameter(torch.empty(weight_shape))
+        self.bias = nn.Parameter(torch.empty(weight_shape[0]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.product(inputs, self.weight, self.bias)
+
+
+class TwoInputLayer(nn.Module):
+    """A layer that reads both towers: one weight for its own tower's activations, one for the peers', one bias.
+
+    The original code had two weights too (layers-145.cfg: `inputs=pool2a,pool2b`). The product with `own_weight` needs
+    nothing from elsewhere, so it runs while the peers' half is on its way. `peer_weight` takes the other towers' inputs
+    concatenated in tower order; a network of one tower has none.
+    """
+
+    def __init__(self, product: Product, own_shape: tuple[int, ...], peers: int) -> None:
+        super().__init__()
+        self.product = product
+        self.own_weight = nn.Parameter(torch.empty(own_shape))
+        peer_shape = (own_shape[0], peers * own_shape[1], *own_shape[2:])
+        self.peer_weight = nn.Parameter(torch.empty(peer_shape)) if peers else None
+        self.bias = nn.Parameter(torch.empty(own_shape[0]))
+
+    def own_half(self, own: Tensor) -> Tensor:
+        """The sum over this tower's activations, without the bias."""
+        return self.product(own, self.own_weight, None)
+
+    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
+        """Add to `own_half`'s result the bias and the sum over the peers' activations."""
+        if peer is None or self.peer_weight is None:
+            return partial + self.bias.view(-1, *[1] * (partial.ndim - 2))
+        return partial + self.product(peer, self.peer_weight, self.bias)
+
+
+class PartialLogits(nn.Module):
+    """The classifier's share of one tower: [N, units] to partial logits [N, classes]; tower 0 alone has the bias."""
+
+    def __init__(self, classes: int, units: int, has_bias: bool) -> None:
+        super().__init__()
+        self.own_weight = nn.Parameter(torch.empty(classes, units))
+        self.bias = nn.Parameter(torch.empty(classes)) if has_bias else None
+
+    def forward(self, own: Tensor) -> Tensor:
+        return matrix_product(own, self.own_weight, self.bias)
+
+
+Weighted = OwnLayer | TwoInputLayer | PartialLogits
+
+
+@torch.no_grad()
+def initialise(layer: Weighted, std: float | str, bias: float, generator: torch.Generator) -> None:
+    """Draw the layer's weights from N(0, std) (paper §5) and fill its bias; own weights are drawn before peer weights.
+
+    `std="he"` means sqrt(2 / fan-in), He et al. 2015; the fan-in counts the inputs from every tower that the layer
+    reads. Values are drawn on the CPU in float32, so that they do not depend on where and in which precision the
+    layer lives.
+    """
+    weights = [weight for name, weight in layer.named_parameters() if name != "bias"]
+    deviation = sqrt(2 / sum(prod(weight.shape[1:]) for weight in weights)) if std == "he" else float(std)
+    for weight in weights:
+        drawn = torch.empty(weight.shape, dtype=torch.float32)
+        weight.copy_(drawn.normal_(0, deviation, generator=generator))
+    if layer.bias is not None:
+        layer.bias.fill_(bias)

@@ -1,0 +1,107 @@
+"""The (replica, tower) mesh: the process groups of a placement, opened and closed in one place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from alexnet_mp.crossing import Link, LocalLink, ProcessLink
+from alexnet_mp.placement import Placement
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The axes `replica` and `tower` of the processes of a run; None for a run of one process.
+
+    Crossings have the tower axis to themselves, gradients the replica axis; everything else (agreements, metrics) goes
+    over the world, on CPU tensors.
+    """
+
+    placement: Placement
+    axes: DeviceMesh | None
+
+    def link(self) -> Link | None:
+        """What carries the crossings under this placement; None for a network of one tower."""
+        if self.placement.towers == 1:
+            return None
+        if self.placement.kind != "distributed":
+            return LocalLink(list(self.placement.devices.values()))
+        assert self.axes is not None
+        return ProcessLink(self.axes.get_group("tower"))
+
+    def replica_group(self) -> dist.ProcessGroup | None:
+        """The processes that hold the same towers in different replicas; None where there is one replica."""
+        return self.axes.get_group("replica") if self.axes is not None and self.placement.replicas > 1 else None
+
+    def from_main(self, value: int) -> int:
+        """The main process's value, in every process."""
+        if self.axes is None:
+            return value
+        message = torch.tensor([value])
+        dist.broadcast(message, src=0)
+        return int(message.item())
+
+    def all_equal(self, value: int) -> bool:
+        """True where every process passed the same value (63 bits)."""
+        if self.axes is None:
+            return True
+        message = torch.tensor([value, -value])
+        dist.all_reduce(message, dist.ReduceOp.MAX)
+        return int(message[0]) == value and int(message[1]) == -value
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """Every process's values, in order of rank; all pass equally many."""
+        if self.axes is None:
+            return [values]
+        mine = torch.tensor(values, dtype=torch.float64)
+        everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyone, mine)
+        return [each.tolist() for each in everyone]
+
+    def sum_over_replicas(self, counts: Tensor) -> Tensor:
+        """The sum of `counts` over the replicas, each counted once whatever the number of its processes."""
+        if self.axes is None:
+            return counts
+        share = counts if self.placement.first_tower == 0 else torch.zeros_like(counts)
+        dist.all_reduce(share)
+        return share
+
+
+@contextmanager
+def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
+    """Join the processes of a run, each group with an explicit time-out, and leave them at the end, come what may."""
+    if placement.launch.world_size == 1:
+        yield Mesh(placement, None)
+        return
+    device = next(iter(placement.devices.values()))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    try:
+        yield make_mesh(placement, timeout_seconds)
+    finally:
+        dist.destroy_process_group()
+
+
+def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:
+    """The mesh of processes that have joined already; every process of the world calls it.
+
+    The world is split into rows (the towers of one replica) and columns (one tower's replicas).
+    """
+    launch = placement.launch
+    if launch.world_size == 1:
+        return Mesh(placement, None)
+    timeout = timedelta(seconds=timeout_seconds)
+    ranks = torch.arange(launch.world_size).view(placement.replicas, -1)  # [replicas, processes a replica]
+    replica, position = divmod(launch.rank, ranks.shape[1])
+    rows = [dist.new_group(row.tolist(), timeout=timeout) for row in ranks]
+    columns = [dist.new_group(column.tolist(), timeout=timeout) for column in ranks.T]
+    device_type = next(iter(placement.devices.values())).type
+    groups = [columns[position], rows[replica]]
+    return Mesh(placement, DeviceMesh.from_group(groups, device_type, mesh=ranks, mesh_dim_names=("replica", "tower")))

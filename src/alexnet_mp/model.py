@@ -1,0 +1,80 @@
+"""The model of one process: its local towers, and the crossings between them and the towers elsewhere."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from alexnet_mp.crossing import Crossing, Link, one_of_equal_logits, to_towers
+from alexnet_mp.network.table import Network
+from alexnet_mp.placement import Placement
+from alexnet_mp.tower import Tower, meetings
+
+
+class TowerModel(nn.Module):
+    """The towers that this process holds, and one forward function for all placements.
+
+    Parameters are named `towers.<t>.<layer>.{own_weight, peer_weight, weight, bias}`, as in a checkpoint.
+    """
+
+    def __init__(
+        self, network: Network, placement: Placement, link: Link | None, seed: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """`link` carries the crossings; a network of one tower needs none."""
+        super().__init__()
+        self.network = network
+        self.placement = placement
+        self.link = link
+        self.seed = seed
+        towers = [Tower(network, t, seed).to(device, dtype) for t, device in placement.devices.items()]
+        self.towers = nn.ModuleDict({str(tower.index): tower for tower in towers})
+        self._crossings = [
+            Crossing(meeting.name, link, meeting.has_backward) if meeting and link else None
+            for meeting in meetings(network)
+        ]
+        self._training_forwards = 0
+
+    def forward(self, images: Tensor, step: int | None = None) -> Tensor:
+        """Images [N, channels, height, width], mean already subtracted, to logits [N, classes].
+
+        In training mode the dropout masks are those of `step` (drawn by seed, step, layer and tower); without `step`,
+        the n-th training forward of this model is step n, counted from 0. The logits lie on the first local tower's
+        device.
+        """
+        logits = self.tower_logits(to_towers(images, list(self.placement.devices.values())), step)
+        return one_of_equal_logits(logits)
+
+    def tower_logits(self, images: Sequence[Tensor], step: int | None = None) -> list[Tensor]:
+        """The full logits [N, classes] on every local tower, from the same images on each tower's device."""
+        towers = self.local_towers()
+        masks = self._draw_masks(len(images[0]), step)
+        activations = list(images)
+        for crossing, *stages in zip(self._crossings, *(tower.stages for tower in towers), strict=True):
+            if crossing:
+                activations, ticket = crossing.start(activations)
+            partials = [stage.own_half(own) for stage, own in zip(stages, activations, strict=True)]
+            peers = crossing.finish(ticket) if crossing else [None] * len(towers)
+            activations = [
+                stage.rest(partial, peer, mask)
+                for stage, partial, peer, mask in zip(stages, partials, peers, masks, strict=True)
+            ]
+        return activations
+
+    def local_towers(self) -> list[Tower]:
+        """The towers of this process, in tower order."""
+        return [tower for tower in self.towers.values() if isinstance(tower, Tower)]
+
+    def _draw_masks(self, images: int, step: int | None) -> list[dict[str, Tensor]]:
+        if not self.training:
+            return [{} for _ in self.towers]
+        if step is None:
+            step = self._training_forwards
+            self._training_forwards += 1
+        start, total = self.placement.replica * images, self.placement.replicas * images
+        return [
+            {
+                name: mask.to(self.placement.devices[tower.index], non_blocking=True)
+                for name, mask in tower.draw_masks(self.seed, step, total, slice(start, start + images)).items()
+            }
+            for tower in self.local_towers()
+        ]

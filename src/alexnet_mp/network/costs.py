@@ -1,0 +1,141 @@
+"""From the table alone: shapes, parameters, multiply-adds, activation memory and crossing traffic of every row."""
+
+from dataclasses import dataclass
+from math import prod
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.rows import Conv, FullyConnected, MaxPool, Row, SummedFullyConnected, kind_of, reads_of
+from alexnet_mp.network.table import Network
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """What one row costs on one tower, per image.
+
+    Shapes are without the batch: (maps, height, width) or (units,). `crossing_floats_*` are the floats that one tower
+    sends to each of its peers for this row. Multiply-adds count matrix work alone.
+    """
+
+    name: str
+    kind: str
+    reads: str
+    input_shape: Shape
+    output_shape: Shape
+    weights: int
+    biases: int
+    bias_on_tower_0_only: bool
+    multiply_adds: int
+    crossing_floats_forward: int
+    crossing_floats_backward: int
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of this row's output for one image in float32, as the lecture counts them (N2)."""
+        return 4 * prod(self.output_shape)
+
+    def parameters(self, tower: int) -> int:
+        """Parameters that `tower` holds for this row."""
+        return self.weights + (self.biases if tower == 0 or not self.bias_on_tower_0_only else 0)
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The rows' costs and their totals; `multiply_adds` is one image through all towers, forward."""
+
+    towers: int
+    rows: tuple[RowCost, ...]
+
+    @property
+    def parameters_per_tower(self) -> list[int]:
+        return [sum(row.parameters(tower) for row in self.rows) for tower in range(self.towers)]
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.parameters_per_tower)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.towers * sum(row.multiply_adds for row in self.rows)
+
+    @property
+    def crossing_floats_forward(self) -> int:
+        return sum(row.crossing_floats_forward for row in self.rows)
+
+    @property
+    def crossing_floats_backward(self) -> int:
+        return sum(row.crossing_floats_backward for row in self.rows)
+
+    def crossing_bytes_per_step(self, batch: int, bytes_per_float: int = 4) -> int:
+        """Bytes that one tower sends to all its peers in one training step on `batch` images."""
+        floats = self.crossing_floats_forward + self.crossing_floats_backward
+        return (self.towers - 1) * floats * batch * bytes_per_float
+
+    def row(self, name: str) -> RowCost:
+        return next(row for row in self.rows if row.name == name)
+
+
+def network_cost(network: Network) -> NetworkCost:
+    """Walk the table from the image on. Raises ConfigurationError where a window does not fit its input."""
+    rows = []
+    shape: Shape = network.image
+    for name, row in network.rows.items():
+        cost = _row_cost(network, name, row, shape)
+        rows.append(cost)
+        shape = cost.output_shape
+    return NetworkCost(network.towers, tuple(rows))
+
+
+def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
+    reads = reads_of(row)
+    towers_read = network.towers if reads == "both" else 1
+    outputs, weights, biases, multiply_adds = inputs, 0, 0, 0
+    crossing_forward = crossing_backward = 0
+    if isinstance(row, Conv):
+        height, width = (_windows(name, row, side + sum(row.pad)) for side in _sides(name, inputs))
+        outputs = (row.kernels, height, width)
+        weights, biases = row.kernels * towers_read * inputs[0] * row.size**2, row.kernels
+        multiply_adds = weights * height * width
+    elif isinstance(row, FullyConnected):
+        outputs = (row.units,)
+        weights, biases = row.units * towers_read * prod(inputs), row.units
+        multiply_adds = weights
+    elif isinstance(row, SummedFullyConnected):
+        outputs = (network.classes,)
+        weights, biases = network.classes * prod(inputs), network.classes
+        multiply_adds = weights
+        # Every tower computes the loss from the full logits, so nothing returns in the backward pass.
+        crossing_forward = network.classes if network.towers > 1 else 0
+    elif isinstance(row, MaxPool):
+        outputs = (inputs[0], *(_windows(name, row, side) for side in _sides(name, inputs)))
+    if towers_read > 1:
+        crossing_forward = crossing_backward = prod(inputs)
+    return RowCost(
+        name=name,
+        kind=kind_of(row),
+        reads=reads,
+        input_shape=inputs,
+        output_shape=outputs,
+        weights=weights,
+        biases=biases,
+        bias_on_tower_0_only=isinstance(row, SummedFullyConnected),
+        multiply_adds=multiply_adds,
+        crossing_floats_forward=crossing_forward,
+        crossing_floats_backward=crossing_backward,
+    )
+
+
+def _sides(name: str, shape: Shape) -> tuple[int, int]:
+    if len(shape) != 3:
+        raise ConfigurationError(f"{name} needs maps (channels, height, width) to work on, but its input is {shape}")
+    return shape[1], shape[2]
+
+
+def _windows(name: str, row: Conv | MaxPool, side: int) -> int:
+    if side < row.size:
+        raise ConfigurationError(
+            f"{name}: a {row.size}x{row.size} window does not fit an input of {side} pixels; "
+            "use larger images or take a pooling row out of the table"
+        )
+    return (side - row.size) // row.stride + 1

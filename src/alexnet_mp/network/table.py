@@ -1,0 +1,158 @@
+"""The network table: a YAML file, or Hydra's composition of one, becomes a frozen `Network`."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.rows import (
+    KINDS,
+    Conv,
+    FullyConnected,
+    Row,
+    SummedFullyConnected,
+    WeightedRow,
+    kind_of,
+    reads_of,
+)
+from alexnet_mp.presets import preset_names, preset_path
+from alexnet_mp.strict import choice, from_mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One network: its towers, its input and its rows in the order in which an image meets them.
+
+    `image` is (channels, height, width); `rows` maps a layer's name to its row; counts in rows are per tower.
+    """
+
+    name: str
+    towers: int
+    image: tuple[int, int, int]
+    classes: int
+    rows: dict[str, Row]
+
+    @property
+    def weighted_layers(self) -> list[str]:
+        """Names of the rows with parameters to learn, in order."""
+        return [name for name, row in self.rows.items() if isinstance(row, WeightedRow)]
+
+    def cut_into(self, towers: int) -> "Network":
+        """The same kernels and units dealt to another number of towers.
+
+        A layer that reads only its own tower then reads fewer maps, so the cut network is another network.
+        Raises ConfigurationError where `towers` does not divide a row's total.
+        """
+        if towers < 1:
+            raise ConfigurationError(f"towers={towers}: a network needs at least one tower")
+        rows = {name: self._cut_row(name, row, towers) for name, row in self.rows.items()}
+        return dataclasses.replace(self, towers=towers, rows=rows)
+
+    def _cut_row(self, name: str, row: Row, towers: int) -> Row:
+        if not isinstance(row, Conv | FullyConnected):
+            return row
+        field = "kernels" if isinstance(row, Conv) else "units"
+        total = getattr(row, field) * self.towers
+        if total % towers:
+            possible = [n for n in range(1, 17) if not any(t % n for t in self._totals())]
+            raise ConfigurationError(
+                f"network {self.name}: {towers} towers do not divide the {total} {field} of {name}; "
+                f"choose towers from {possible} or change the table"
+            )
+        return dataclasses.replace(row, **{field: total // towers})
+
+    def _totals(self) -> list[int]:
+        counts = [getattr(row, "kernels", 0) + getattr(row, "units", 0) for row in self.rows.values()]
+        return [count * self.towers for count in counts if count]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The table as plain values that `parse_network` reads back, for checkpoints and `config.yaml`."""
+        layers = {name: {"kind": kind_of(row), **_plain(dataclasses.asdict(row))} for name, row in self.rows.items()}
+        return {
+            "name": self.name,
+            "towers": self.towers,
+            "image": list(self.image),
+            "classes": self.classes,
+            "layers": layers,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    name: str
+    towers: int
+    image: tuple[int, int, int]
+    classes: int
+
+
+def load_network(name_or_path: str | Path, towers: int | None = None) -> Network:
+    """Read a network table: the name of a preset (`paper`, `small`, ...) or the path of a YAML file.
+
+    `towers` cuts the same kernels and units into another number of towers. Raises ConfigurationError for an unknown
+    preset, a file that is not a table, and a number of towers that does not divide the units.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = preset_path("network", choice(str(name_or_path), preset_names("network"), "network"))
+    try:
+        mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigurationError(f"cannot read the network table {path}: {' '.join(str(error).split())}") from error
+    network = parse_network(mapping)
+    return network if towers is None else network.cut_into(towers)
+
+
+def parse_network(mapping: object) -> Network:
+    """Check a table given as plain values and return it; raises ConfigurationError that names row and key."""
+    if not isinstance(mapping, Mapping) or not isinstance(mapping.get("layers"), Mapping):
+        raise ConfigurationError("network must be a mapping with the key 'layers', itself a mapping of rows by name")
+    header = from_mapping(_Header, {k: v for k, v in mapping.items() if k != "layers"}, "network")
+    if header.towers < 1 or header.classes < 1 or min(header.image) < 1:
+        raise ConfigurationError(
+            f"network {header.name}: towers, classes and image must be positive, "
+            f"not {header.towers}, {header.classes} and {list(header.image)}"
+        )
+    # A row set to null is left out, so that an ablation is one line: network.layers.lrn1=null.
+    rows = {str(name): _parse_row(str(name), row) for name, row in mapping["layers"].items() if row is not None}
+    _check_order(header.name, rows)
+    return Network(header.name, header.towers, header.image, header.classes, rows)
+
+
+def _parse_row(name: str, mapping: object) -> Row:
+    where = f"network.layers.{name}"
+    if not isinstance(mapping, Mapping) or "kind" not in mapping:
+        raise ConfigurationError(f"{where} must be a mapping with the key 'kind', one of {', '.join(KINDS)}")
+    kind = KINDS[choice(mapping["kind"], KINDS, f"{where}.kind")]
+    row = from_mapping(kind, {k: v for k, v in mapping.items() if k != "kind"}, where)
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        if field.name == "n" and value % 2 == 0:
+            raise ConfigurationError(f"{where}.n is {value}; a window around a map needs an odd number of maps")
+        positive = field.name in ("kernels", "units", "size", "stride", "n")
+        if (positive and value < 1) or (field.name == "p" and not 0 <= value < 1):
+            raise ConfigurationError(f"{where}.{field.name} is {value}, out of range")
+    return row
+
+
+def _check_order(network: str, rows: dict[str, Row]) -> None:
+    weighted = [(name, row) for name, row in rows.items() if isinstance(row, WeightedRow)]
+    if not weighted or list(rows)[-1] != weighted[-1][0] or not isinstance(weighted[-1][1], SummedFullyConnected):
+        raise ConfigurationError(f"network {network}: the last row must be the classifier, kind summed_fc")
+    for index, (name, row) in enumerate(weighted):
+        if isinstance(row, SummedFullyConnected):
+            if index < len(weighted) - 1:
+                raise ConfigurationError(f"network {network}: {name} is summed_fc, which must be the last row")
+        elif (reads_of(row) == "image") != (index == 0):
+            raise ConfigurationError(
+                f"network {network}: {name} reads {reads_of(row)}; the first layer with weights reads image, "
+                "every later one own or both"
+            )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

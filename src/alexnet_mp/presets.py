@@ -1,0 +1,16 @@
+"""Where the YAML presets of `conf/` are, in a checkout and in an installed wheel alike."""
+
+from importlib.resources import files
+from pathlib import Path
+
+CONF_PACKAGE = "alexnet_mp.conf"
+
+
+def preset_path(group: str, name: str) -> Path:
+    """Path of the preset `name` of the group `network`, `recipe`, `data` or `experiment`."""
+    return Path(str(files(CONF_PACKAGE))) / group / f"{name}.yaml"
+
+
+def preset_names(group: str) -> list[str]:
+    """Names of all presets of a group, sorted."""
+    return sorted(path.stem for path in (Path(str(files(CONF_PACKAGE))) / group).glob("*.yaml"))

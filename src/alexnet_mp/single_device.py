@@ -1,0 +1,127 @@
+"""Between towers and a single device: regroup `towers.<t>.<layer>.*` into Caffe's layout and back, never rescaling."""
+
+import re
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.crossing import peers_of
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.rows import Conv, FullyConnected, SummedFullyConnected, WeightedRow, reads_of
+from alexnet_mp.network.table import Network
+
+_NAME = re.compile(r"towers\.(\d+)\.([^.]+)\.([^.]+)")
+
+
+def to_single_device(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Regroup the parameters of all towers for one device, in Caffe's layout, tower 0's channels first.
+
+    For the paper's network: `conv1.weight` [96,3,11,11], `conv2.weight` [256,48,5,5] (groups=2), `conv3.weight`
+    [384,256,3,3], `conv4.weight` [384,192,3,3] and `conv5.weight` [256,192,3,3] (groups=2), `fc6.weight` [4096,9216],
+    `fc7.weight` [4096,4096], `fc8.weight` [1000,4096], biases beside. It only regroups, so it is right for gradients
+    too.
+
+    Raises ConfigurationError for a name that is not `towers.<t>.<layer>.<tensor>`, and where a tower is missing.
+    """
+    single = {}
+    for layer, towers in _by_layer(state_dict).items():
+        if "own_weight" in towers[0]:
+            single[f"{layer}.weight"] = _join_columns(towers)
+        for name in towers[0]:
+            if name not in ("own_weight", "peer_weight"):
+                # One block of kernels or units a tower; the classifier's bias is on tower 0 alone.
+                single[f"{layer}.{name}"] = torch.cat([tensors[name] for tensors in towers if name in tensors])
+    return single
+
+
+def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """The inverse of `to_single_device`: cut a single device's parameters up for the towers of `network`.
+
+    Raises ConfigurationError where a tensor is missing, left over, or of another shape than the table's.
+    """
+    _check_shapes(state_dict, single_device_shapes(network))
+    count = network.towers
+    towers: dict[str, Tensor] = {}
+    for layer, row in network.rows.items():
+        if not isinstance(row, WeightedRow):
+            continue
+        weight, bias = state_dict[f"{layer}.weight"], state_dict[f"{layer}.bias"]
+        if isinstance(row, SummedFullyConnected):
+            towers["towers.0." + f"{layer}.bias"] = bias.clone()
+            for t, own in enumerate(weight.chunk(count, dim=1)):
+                towers[f"towers.{t}.{layer}.own_weight"] = own.clone()
+            continue
+        for t, (block, bias_block) in enumerate(zip(weight.chunk(count), bias.chunk(count), strict=True)):
+            prefix = f"towers.{t}.{layer}"
+            towers[f"{prefix}.bias"] = bias_block.clone()
+            if reads_of(row) != "both":
+                towers[f"{prefix}.weight"] = block.clone()
+                continue
+            columns = block.chunk(count, dim=1)
+            towers[f"{prefix}.own_weight"] = columns[t].clone()
+            if count > 1:
+                towers[f"{prefix}.peer_weight"] = torch.cat([columns[peer] for peer in peers_of(t, count)], dim=1)
+    return towers
+
+
+def single_device_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that `to_single_device` gives for a network table."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    costs = network_cost(network)
+    for layer, row in network.rows.items():
+        inputs = costs.row(layer).input_shape
+        columns = network.towers if reads_of(row) == "both" else 1
+        if isinstance(row, Conv):
+            shapes[f"{layer}.weight"] = (network.towers * row.kernels, columns * inputs[0], row.size, row.size)
+        elif isinstance(row, FullyConnected):
+            shapes[f"{layer}.weight"] = (network.towers * row.units, columns * prod(inputs))
+        elif isinstance(row, SummedFullyConnected):
+            shapes[f"{layer}.weight"] = (network.classes, network.towers * prod(inputs))
+        if f"{layer}.weight" in shapes:
+            shapes[f"{layer}.bias"] = shapes[f"{layer}.weight"][:1]
+    return shapes
+
+
+def _by_layer(state_dict: Mapping[str, Tensor]) -> dict[str, list[dict[str, Tensor]]]:
+    """layer -> for each tower, its tensors by name."""
+    found: dict[str, dict[int, dict[str, Tensor]]] = {}
+    for key, tensor in state_dict.items():
+        match = _NAME.fullmatch(key)
+        if not match:
+            raise ConfigurationError(f"{key!r} is not a tower's tensor: expected towers.<t>.<layer>.<tensor>")
+        found.setdefault(match[2], {}).setdefault(int(match[1]), {})[match[3]] = tensor
+    count = 1 + max((t for towers in found.values() for t in towers), default=0)
+    for layer, towers in found.items():
+        missing = [t for t in range(count) if t not in towers]
+        if missing or (count == 1 and towers[0].get("peer_weight") is not None):
+            raise ConfigurationError(
+                f"{layer}: tower {missing or [1]} of {max(count, 2)} is missing; to_single_device needs every tower"
+            )
+    return {layer: [towers[t] for t in range(count)] for layer, towers in found.items()}
+
+
+def _join_columns(towers: list[dict[str, Tensor]]) -> Tensor:
+    """[units of all towers, inputs of all towers] of a two-input layer, or [classes, inputs] of the sum."""
+    if len(towers) == 1 or "peer_weight" not in towers[0]:
+        return torch.cat([tensors["own_weight"] for tensors in towers], dim=1)
+    blocks = []
+    for t, tensors in enumerate(towers):
+        peers = tensors["peer_weight"].chunk(len(towers) - 1, dim=1)
+        blocks.append(torch.cat([*peers[:t], tensors["own_weight"], *peers[t:]], dim=1))
+    return torch.cat(blocks)
+
+
+def _check_shapes(state_dict: Mapping[str, Tensor], expected: dict[str, tuple[int, ...]]) -> None:
+    wrong = [f"{name} is missing" for name in expected if name not in state_dict]
+    wrong += [f"{name} is not in the network table" for name in state_dict if name not in expected]
+    wrong += [
+        f"{name} is {list(state_dict[name].shape)}, the table wants {list(shape)}"
+        for name, shape in expected.items()
+        if name in state_dict and tuple(state_dict[name].shape) != shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 4} more)" if len(wrong) > 4 else ""
+        raise ConfigurationError("these weights do not fit the network: " + "; ".join(wrong[:4]) + more)

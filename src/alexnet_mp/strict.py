@@ -1,0 +1,94 @@
+"""A mapping from YAML becomes a frozen dataclass, or an error that names the key that is wrong."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from alexnet_mp.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], mapping: object, where: str, ready: Mapping[str, object] | None = None) -> T:
+    """Build the dataclass `cls` from `mapping`; nested dataclasses, lists and optional values are followed.
+
+    `ready` has values of fields that the caller has parsed already; they take the place of what `mapping` says.
+    `where` is the dotted path of the mapping in the configuration, for the messages.
+
+    Raises ConfigurationError for a key
+    that `cls` does not have, for a key that it needs and the mapping lacks, and for a value of the wrong type.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigurationError(f"{where or 'the configuration'} must be a mapping of keys, not {mapping!r}")
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
+    for key in mapping:
+        if key not in fields:
+            raise ConfigurationError(f"unknown key {_path(where, key)!r}{_suggestion(str(key), fields)}")
+    hints = typing.get_type_hints(cls)
+    values: dict[str, object] = {}
+    for name, field in fields.items():
+        if ready and name in ready:
+            values[name] = ready[name]
+        elif name in mapping:
+            values[name] = _convert(hints[name], mapping[name], _path(where, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigurationError(f"missing key {_path(where, name)!r}")
+    return cls(**values)
+
+
+def choice(value: object, choices: typing.Iterable[str], where: str) -> str:
+    """Return `value` if it is one of `choices`; else raise ConfigurationError with the list and the nearest."""
+    known = list(choices)
+    if value not in known:
+        raise ConfigurationError(f"{where} is {value!r}, not one of {', '.join(known)}{_suggestion(str(value), known)}")
+    return str(value)
+
+
+def _convert(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if origin is typing.Literal:
+        return choice(value, arguments, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise ConfigurationError(f"{where} needs {len(arguments)} values, not {len(value)}: {value!r}")
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_convert(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _convert(arguments[1], v, _path(where, key)) for key, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is hint:
+        return value
+    raise ConfigurationError(f"{where} must be {_name(hint)}, not {value!r}")
+
+
+def _convert_union(alternatives: tuple[Any, ...], value: object, where: str) -> Any:
+    if value is None and type(None) in alternatives:
+        return None
+    *first, last = (a for a in alternatives if a is not type(None))
+    for alternative in first:
+        try:
+            return _convert(alternative, value, where)
+        except ConfigurationError:
+            continue
+    return _convert(last, value, where)
+
+
+def _name(hint: Any) -> str:
+    return "a list" if typing.get_origin(hint) is tuple else getattr(hint, "__name__", str(hint))
+
+
+def _path(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _suggestion(key: str, known: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

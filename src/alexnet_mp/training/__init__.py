@@ -1,0 +1,1 @@
+"""Training: the recipe, the optimiser, the loop, and what a run writes."""

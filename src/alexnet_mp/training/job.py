@@ -1,0 +1,94 @@
+"""A whole training run, from the composed configuration to the summary."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from alexnet_mp.data.images import Batches, Share
+from alexnet_mp.data.sources import load_data
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.mesh import Mesh, open_mesh
+from alexnet_mp.model import TowerModel
+from alexnet_mp.pictures import draw_learning_curves
+from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.training.loop import train
+from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
+from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.summary import announcement, summarise
+
+
+def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Train as `configuration` says and return the summary; every process of a run calls it.
+
+    What cannot be is said before the processes join: ConfigurationError, the same in each of them.
+    """
+    settings = parse_train_settings(configuration)
+    network, recipe = settings.network, settings.recipe
+    placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
+    recipe.check(network.weighted_layers, placement.replicas)
+    data = load_data(settings.data.source, network.image, network.classes)
+    share = Share(placement.replica, placement.replicas)
+    batches = Batches(data, recipe.batch_size, share, settings.seed, recipe.pixel_divisor, settings.dtype)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
+        text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
+        _check_agreement(text, mesh)
+        folder = open_run_folder(settings.run_dir, settings.experiment_name, text, mesh)
+        LOG.info("%s", announcement(settings, placement, data))
+        LOG.info("%-10s %s", "run folder", folder.path)
+        model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
+        progress = train(settings, mesh, model, batches, folder)
+        summary = summarise(settings, mesh, progress)
+        if placement.is_main:
+            folder.write_summary(summary)
+            draw_learning_curves(folder.metrics, folder.curves, f"{network.name} on {data.name}")
+            _report_end(folder, summary)
+    return summary
+
+
+def _check_agreement(configuration: str, mesh: Mesh) -> None:
+    # Also what makes crossings equal on all towers: network and recipe decide which of them have a backward pass.
+    digest = hashlib.blake2b(configuration.encode(), digest_size=7).digest()
+    if not mesh.all_equal(int.from_bytes(digest, "big")):
+        raise ConfigurationError("the processes of this run have different configurations; start all with the same one")
+
+
+def _report_end(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    LOG.info(
+        "done: top-1 error %.2f %%, %d steps in %.1f s, %.0f images/s",
+        100 * summary["top1_error"],
+        summary["steps"],
+        summary["seconds"],
+        summary["images_per_second"],
+    )
+    written = {
+        "metrics": folder.metrics,
+        "summary": folder.summary,
+        "curves": folder.curves,
+        "checkpoint": folder.checkpoints / summary["checkpoint"],
+    }
+    for name, path in written.items():
+        LOG.info("%-10s %s", name, path)
+
+
+@contextmanager
+def _console_log(is_main: bool) -> Iterator[None]:
+    """Log to the console from the main process, around the progress bar; leave no handler behind."""
+    LOG.setLevel(logging.INFO if is_main else logging.ERROR)
+    LOG.propagate = False
+    console = logging.StreamHandler()
+    LOG.addHandler(console)
+    try:
+        with logging_redirect_tqdm([LOG]):
+            yield
+    finally:
+        for handler in list(LOG.handlers):
+            LOG.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,89 @@
+"""The paper's update rule, with the learning rate inside the velocity (paper §5)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+from alexnet_mp.training.recipe import Kind, Recipe
+
+
+class PaperSGD(torch.optim.Optimizer):
+    """v <- momentum v - decay ε w - ε g;  w <- w + v, with g averaged over the batch (paper §5).
+
+    PyTorch's SGD keeps ε outside: b <- momentum b + decay w + g;  w <- w - ε b. With b = -v / ε the two are one as
+    long as ε stays. Where it changes, the paper's velocity is carried over as it is, and PyTorch's is scaled with ε:
+    after a division by ten, the paper's net coasts on at its old speed. So this optimiser runs PyTorch's kernels on
+    b, and rescales b when ε changes. A group whose ε is 0 is frozen: neither its weights nor its velocity move
+    (layers-145.cfg).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
+        """Each group has `params`, `lr` (ε) and `weight_decay`."""
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        assert closure is None, "the paper's rule evaluates the loss once"
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["lr"] == 0 or not parameters:
+                continue
+            sgd(
+                parameters,
+                [parameter.grad for parameter in parameters],
+                [self._buffer(parameter, group["lr"]) for parameter in parameters],
+                foreach=True,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
+
+    def velocity(self, parameter: Tensor) -> Tensor:
+        """The paper's v of one parameter."""
+        state = self.state.get(parameter)
+        return -state["learning_rate"] * state["momentum_buffer"] if state else torch.zeros_like(parameter)
+
+    def _buffer(self, parameter: Tensor, learning_rate: float) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state.update(momentum_buffer=torch.zeros_like(parameter), learning_rate=learning_rate)
+        elif state["learning_rate"] != learning_rate:
+            state["momentum_buffer"].mul_(state["learning_rate"] / learning_rate)
+            state["learning_rate"] = learning_rate
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+
+def make_optimiser(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
+    """One group for each (layer, kind) over the local towers, so that every rate can be set on its own."""
+    groups: dict[tuple[str, Kind], list[nn.Parameter]] = {}
+    for tower in towers.values():
+        for layer, module in tower.named_children():
+            for name, parameter in module.named_parameters():
+                groups.setdefault((layer, "biases" if name == "bias" else "weights"), []).append(parameter)
+    return PaperSGD(
+        [
+            {
+                "params": parameters,
+                "layer": layer,
+                "kind": kind,
+                "lr": recipe.rates(layer, kind).learning_rate,
+                "weight_decay": recipe.rates(layer, kind).weight_decay,
+            }
+            for (layer, kind), parameters in groups.items()
+        ],
+        recipe.momentum,
+    )
+
+
+def set_learning_rates(optimiser: PaperSGD, rates: Mapping[tuple[str, Kind], float]) -> None:
+    """Put the rates in force into the optimiser's groups."""
+    for group in optimiser.param_groups:
+        group["lr"] = rates[group["layer"], group["kind"]]

@@ -1,0 +1,102 @@
+"""The recipe: everything of training that is not the network."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from alexnet_mp.errors import ConfigurationError
+
+Kind = Literal["weights", "biases"]
+KINDS: tuple[Kind, ...] = ("weights", "biases")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rate ε and weight decay of one kind of parameter."""
+
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class LayerRates:
+    """What one layer has different from the rest of the network; None where it has not."""
+
+    weights: Rates | None = None
+    biases: Rates | None = None
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """From the end of epoch `after_epoch` (from 1) on, these parameters have this learning rate; 0 freezes.
+
+    `layers` are names of rows, or None for all; `kind` is weights, biases or both.
+    """
+
+    after_epoch: int
+    learning_rate: float
+    kind: Literal["weights", "biases", "both"] = "both"
+    layers: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Multiply all learning rates by `factor` when the validation error has not fallen for `patience` epochs.
+
+    At most `drops` times: the paper's fell three times (§5).
+    """
+
+    factor: float = 0.1
+    patience: int = 5
+    drops: int = 3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`milestones` in order, or `plateau`; with neither the learning rates stay."""
+
+    milestones: tuple[Milestone, ...] = ()
+    plateau: Plateau | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; `batch_size` is the global batch, over all replicas.
+
+    Images become (pixel - mean pixel) / `pixel_divisor`, pixels on the 0..255 scale; the authors' divisor is 1 (paper
+    §2). It stands here because scale, initial weights and learning rate belong together.
+    """
+
+    name: str
+    batch_size: int
+    epochs: int
+    momentum: float
+    weights: Rates
+    biases: Rates
+    pixel_divisor: float = 1.0
+    layers: dict[str, LayerRates] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def rates(self, layer: str, kind: Kind) -> Rates:
+        """The rates that one layer's parameters of one kind start with."""
+        of_layer = self.layers.get(layer, LayerRates())
+        if kind == "weights":
+            return of_layer.weights or self.weights
+        return of_layer.biases or self.biases
+
+    def check(self, layers: list[str], replicas: int) -> None:
+        """Raise ConfigurationError where the recipe does not fit the network's `layers` or the replicas."""
+        if self.batch_size < 1 or self.epochs < 1 or self.pixel_divisor <= 0 or not 0 <= self.momentum < 1:
+            raise ConfigurationError(
+                "recipe: batch_size, epochs and pixel_divisor must be positive and momentum in [0, 1), not "
+                f"{self.batch_size}, {self.epochs}, {self.pixel_divisor} and {self.momentum}"
+            )
+        if self.batch_size % replicas:
+            raise ConfigurationError(
+                f"recipe.batch_size={self.batch_size} cannot be shared equally by {replicas} replicas; "
+                f"use a multiple, for example {self.batch_size // replicas * replicas or replicas}"
+            )
+        if self.schedule.milestones and self.schedule.plateau:
+            raise ConfigurationError("recipe.schedule has both milestones and plateau; set one of them to null")
+        named = set(self.layers).union(*(milestone.layers or () for milestone in self.schedule.milestones))
+        for name in sorted(named - set(layers)):
+            raise ConfigurationError(f"the recipe names layer {name!r}; layers with weights: {', '.join(layers)}")

@@ -1,0 +1,58 @@
+"""The settings of a training run: the composed configuration, checked key by key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.strict import from_mapping
+from alexnet_mp.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images: `digits`, scikit-learn's."""
+
+    source: Literal["digits"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that `launch/train.py` can be told; see `conf/train.yaml` for the meaning of each key."""
+
+    experiment_name: str
+    network: Network
+    recipe: Recipe
+    data: DataSettings
+    towers: int | None
+    placement: str
+    device: str
+    seed: int
+    precision: Literal["float32", "float64"]
+    threads: int | None
+    run_dir: str | None
+    log_every_steps: int
+    keep_checkpoints: int
+    timeout_seconds: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:
+    """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
+    network = parse_network(configuration.get("network"))
+    settings = from_mapping(TrainSettings, configuration, "", ready={"network": network})
+    if settings.towers is not None:
+        settings = replace(settings, network=network.cut_into(settings.towers))
+    network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
+    for name in ("log_every_steps", "keep_checkpoints", "timeout_seconds", "threads"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"{name} is {value}, must be positive")
+    return settings

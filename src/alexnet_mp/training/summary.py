@@ -1,0 +1,125 @@
+"""What a run says before it starts, and the summary that it leaves."""
+
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from alexnet_mp.data.images import DataSet
+from alexnet_mp.mesh import Mesh
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network, load_network
+from alexnet_mp.placement import Placement
+from alexnet_mp.training.loop import Progress
+from alexnet_mp.training.settings import TrainSettings
+from alexnet_mp.version import __version__
+
+
+def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -> str:
+    """Which network, placement, devices and data a run uses, and what the paper's run would need instead."""
+    recipe = settings.recipe
+    paper = network_cost(load_network("paper"))
+    threads = torch.get_num_threads()
+    processes = placement.launch.world_size
+    devices = sorted({_device_name(device) for device in placement.devices.values()})
+    lines = {
+        "network": _network_in_words(settings.network),
+        "placement": placement.in_words(),
+        "devices": f"{', '.join(devices)}; {_count(processes, 'process', 'es')}, {_count(threads, 'CPU thread')} each",
+        "data": data.description,
+        "recipe": f"{recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, learning rate "
+        f"{recipe.weights.learning_rate:g} (biases {recipe.biases.learning_rate:g}), seed {settings.seed}",
+        "the paper": f"trained {paper.parameters:,} parameters on ILSVRC-2012 instead: 1.2 million photographs, "
+        "about 90 epochs, five to six days on two GTX 580 with 3 GB each (paper §5)",
+    }
+    return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
+
+
+def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress) -> dict[str, Any]:
+    """The contents of `summary.json`. Every process calls it, because peak memory is asked of all."""
+    placement = mesh.placement
+    costs = network_cost(settings.network)
+    validation = progress.validation
+    assert validation is not None
+    return {
+        "network": settings.network.name,
+        "experiment": settings.experiment_name,
+        "placement": placement.kind,
+        "world_size": placement.launch.world_size,
+        "replicas": placement.replicas,
+        "parameters": costs.parameters,
+        "parameters_per_tower": costs.parameters_per_tower,
+        "steps": progress.step,
+        "epochs": progress.epoch,
+        "seconds": progress.training_seconds,
+        "images_per_second": progress.samples_seen / progress.training_seconds,
+        "train_loss": progress.train_loss,
+        "validation_loss": validation.loss,
+        "top1_error": validation.top1_error,
+        "top5_error": validation.top5_error,
+        "crossing_bytes_per_step": progress.crossing_bytes_per_step,
+        "peak_memory_bytes_per_tower": _peak_memory_per_tower(mesh),
+        "seed": settings.seed,
+        "batch_size": settings.recipe.batch_size,
+        "precision": settings.precision,
+        "device": _device_name(next(iter(placement.devices.values()))),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "alexnet_mp": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+        },
+        "commit": _commit(),
+        "checkpoint": progress.checkpoint,
+        "best_checkpoint": progress.best_checkpoint,
+    }
+
+
+def _count(number: int, thing: str, plural: str = "s") -> str:
+    return f"{number} {thing}{plural if number > 1 else ''}"
+
+
+def _network_in_words(network: Network) -> str:
+    costs = network_cost(network)
+    words = (
+        f"{network.name}: {network.towers} tower{'s' if network.towers > 1 else ''}, {costs.parameters:,} parameters"
+    )
+    if network.towers == 1:
+        return f"{words}, nothing crosses"
+    per_tower = " + ".join(f"{count:,}" for count in costs.parameters_per_tower)
+    return (
+        f"{words} ({per_tower}), {costs.crossing_floats_forward:,} floats an image cross forward and "
+        f"{costs.crossing_floats_backward:,} backward"
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.processor() or platform.machine()})"
+
+
+def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
+    """Peak bytes of the GPU that holds each tower of replica 0, or resident in its process where towers are on CPUs."""
+    devices = mesh.placement.devices.values()
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    mine = [float(torch.cuda.max_memory_allocated(d) if d.type == "cuda" else resident) for d in devices]
+    everyone = [int(peak) for process in mesh.gather(mine) for peak in process]
+    return everyone[: mesh.placement.towers]
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, `-dirty` where it has changes; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
