@@ -14,7 +14,6 @@ both directions.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Literal, Protocol
 
 import torch
@@ -209,7 +208,8 @@ class _Start(torch.autograd.Function):
         totals = []
         for tower, own, from_peers in zip(ctx.exchange.link.local_towers, own_gradients, returned, strict=True):
             # In tower order, because float addition is not associative.
-            totals.append(reduce(torch.add, [*from_peers[:tower], own, *from_peers[tower:]]))
+            parts = [*from_peers[:tower], own, *from_peers[tower:]]
+            totals.append(sum(parts[1:], start=parts[0]))
         return None, *totals
 
 

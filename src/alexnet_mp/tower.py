@@ -58,10 +58,8 @@ class SumOfLogits:
         if peer is None:
             return partial
         peers = list(torch.split(peer, partial.shape[1], dim=1))
-        total, *others = [*peers[: self.tower], partial, *peers[self.tower :]]
-        for other in others:
-            total = total + other
-        return total
+        parts = [*peers[: self.tower], partial, *peers[self.tower :]]
+        return sum(parts[1:], start=parts[0])
 
 
 @dataclass(frozen=True)
