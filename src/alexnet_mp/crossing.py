@@ -84,7 +84,9 @@ class LocalLink:
         return lambda: self._arrive(incoming)
 
     def _copy(self, parcel: Tensor, device: torch.device) -> Tensor:
-        if parcel.device == device or not self._side_streams:
+        if parcel.device == device:
+            return parcel.detach()  # the same memory, but no part of the sender's graph
+        if not self._side_streams:
             return parcel.to(device)
         # On side streams of both GPUs, so that the own half's kernels, queued next, do not wait behind the copy.
         source, target = self._side_streams[parcel.device], self._side_streams[device]

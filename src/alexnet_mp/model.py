@@ -26,7 +26,7 @@ class TowerModel(nn.Module):
         self.placement = placement
         self.link = link
         self.seed = seed
-        towers = [Tower(network, t, seed).to(device, dtype) for t, device in placement.devices.items()]
+        towers = [_build_tower(network, t, seed, device, dtype) for t, device in placement.devices.items()]
         self.towers = nn.ModuleDict({str(tower.index): tower for tower in towers})
         self._crossings = [
             Crossing(meeting.name, link, meeting.has_backward) if meeting and link else None
@@ -78,3 +78,9 @@ class TowerModel(nn.Module):
             }
             for tower in self.local_towers()
         ]
+
+
+def _build_tower(network: Network, index: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tower:
+    with device:
+        tower = Tower(network, index, seed)
+    return tower if dtype == torch.float32 else tower.to(dtype)

@@ -101,7 +101,7 @@ class Stage:
 
 
 class Tower(nn.Module):
-    """One tower of a network, on the CPU when built; each of its layers is a submodule with the row's name.
+    """One tower of a network; each of its layers is a submodule with the row's name.
 
     Weights are drawn by (seed, layer, tower), so a tower is the same whoever builds it and wherever it lives.
     """

@@ -99,7 +99,7 @@ def initialise(layer: Weighted, std: float | str, bias: float, generator: torch.
     weights = [weight for name, weight in layer.named_parameters() if name != "bias"]
     deviation = sqrt(2 / sum(prod(weight.shape[1:]) for weight in weights)) if std == "he" else float(std)
     for weight in weights:
-        drawn = torch.empty(weight.shape, dtype=torch.float32)
+        drawn = torch.empty(weight.shape, dtype=torch.float32, device="cpu")
         weight.copy_(drawn.normal_(0, deviation, generator=generator))
     if layer.bias is not None:
         layer.bias.fill_(bias)

@@ -65,7 +65,7 @@ def data_parallel(losses: LossOnEveryTower, mesh: Mesh) -> Callable[[Tensor, Ten
     group = mesh.replica_group()
     if group is None:
         return losses
-    return DistributedDataParallel(losses, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
 
 
 def train(settings: TrainSettings, mesh: Mesh, model: TowerModel, batches: Batches, folder: RunFolder) -> Progress:

@@ -1,0 +1,67 @@
+"""Regrouping between towers and one device: shapes of Caffe's layout, exact round trips, and refusals."""
+
+import pytest
+import torch
+
+from alexnet_mp import ConfigurationError, build_model, from_single_device, load_network, to_single_device
+
+
+def test_the_papers_network_has_caffes_shapes():
+    shapes = {name: tuple(t.shape) for name, t in to_single_device(build_model("paper").state_dict()).items()}
+    assert {name: shape for name, shape in shapes.items() if name.endswith("weight")} == {
+        "conv1.weight": (96, 3, 11, 11),
+        "conv2.weight": (256, 48, 5, 5),
+        "conv3.weight": (384, 256, 3, 3),
+        "conv4.weight": (384, 192, 3, 3),
+        "conv5.weight": (256, 192, 3, 3),
+        "fc6.weight": (4096, 9216),
+        "fc7.weight": (4096, 4096),
+        "fc8.weight": (1000, 4096),
+    }
+    assert all(shapes[name.replace("weight", "bias")] == shape[:1] for name, shape in shapes.items())
+
+
+def test_tower_zeros_channels_come_first():
+    state = build_model("small").state_dict()
+    single = to_single_device(state)
+    assert torch.equal(single["conv2.weight"][:128], state["towers.0.conv2.weight"])
+    assert torch.equal(single["conv3.weight"][:192, :128], state["towers.0.conv3.own_weight"])
+    assert torch.equal(single["conv3.weight"][:192, 128:], state["towers.0.conv3.peer_weight"])
+    assert torch.equal(single["conv3.weight"][192:, :128], state["towers.1.conv3.peer_weight"])
+    assert torch.equal(single["conv3.weight"][192:, 128:], state["towers.1.conv3.own_weight"])
+    assert torch.equal(single["fc8.weight"][:, 256:], state["towers.1.fc8.own_weight"])
+    assert torch.equal(single["fc8.bias"], state["towers.0.fc8.bias"])
+
+
+@pytest.mark.parametrize("towers", [1, 2, 4])
+def test_a_round_trip_is_bit_equal(towers):
+    network = load_network("small", towers)
+    state = build_model(network, seed=3).state_dict()
+    back = from_single_device(to_single_device(state), network)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+def test_a_missing_tower_is_refused():
+    state = {name: t for name, t in build_model("small").state_dict().items() if name.startswith("towers.1.")}
+    with pytest.raises(ConfigurationError, match=r"tower \[0\] of 2 is missing"):
+        to_single_device(state)
+    state = {name: t for name, t in build_model("small").state_dict().items() if name.startswith("towers.0.")}
+    with pytest.raises(ConfigurationError, match=r"tower \[1\] of 2 is missing"):
+        to_single_device(state)
+
+
+def test_names_of_another_form_are_refused():
+    with pytest.raises(ConfigurationError, match=r"'conv1\.weight' is not a tower's tensor"):
+        to_single_device({"conv1.weight": torch.zeros(1)})
+
+
+def test_weights_of_another_network_are_refused_with_both_shapes():
+    single = to_single_device(build_model("small").state_dict())
+    single["fc6.weight"] = torch.zeros(512, 100)
+    del single["conv1.bias"]
+    single["fc9.bias"] = torch.zeros(3)
+    with pytest.raises(ConfigurationError) as error:
+        from_single_device(single, load_network("small"))
+    for part in ("conv1.bias is missing", "fc9.bias is not in the network table", "[512, 100]", "[512, 256]"):
+        assert part in str(error.value)
