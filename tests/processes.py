@@ -100,10 +100,19 @@ def run_command(
     try:
         stdout, stderr = process.communicate(timeout=deadline)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
+        stdout, stderr = _end(process)
         raise AssertionError(f"not done after {deadline} s: {arguments}\n{stdout}\n{stderr}") from None
     return Finished(process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def _end(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    # Ask first: torchrun's workers are in sessions of their own, and only torchrun itself ends them.
+    process.terminate()
+    try:
+        return process.communicate(timeout=35)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()
 
 
 def torchrun(

@@ -24,7 +24,8 @@ def draw_learning_curves(metrics: Path, picture: Path, title: str) -> None:
         right.plot(epochs, [100 * r[key] for r in validations], "o-", ms=3, label=f"{label}, validation")
     last = 100 * validations[-1]["top1_error"]
     right.annotate(f"{last:.2f} %", (epochs[-1], last), textcoords="offset points", xytext=(-4, 8), ha="right")
-    right.set(xlabel="epoch", ylabel="error, %", ylim=(0, None))
+    highest = 100 * max(r["top1_error"] for r in validations)
+    right.set(xlabel="epoch", ylabel="error, %", ylim=(0, 1.1 * highest or 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

@@ -1,8 +1,6 @@
 """The quickstart's data: scikit-learn's embedded digits, 1,797 scans of handwritten digits, 8x8, 16 grey levels."""
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
 from alexnet_mp.data.images import DataSet, Images
@@ -15,6 +13,9 @@ def digits(image: tuple[int, int, int]) -> DataSet:
 
     The split is fixed, by class: 1,437 to train on, 360 to validate on. Values 0..16 become 0..255.
     """
+    from sklearn.datasets import load_digits  # slow to import, and other sources do not need it
+    from sklearn.model_selection import train_test_split
+
     channels, height, width = image
     scans = load_digits()
     grey = torch.from_numpy(scans.images).unsqueeze(1) * (255 / 16)  # [1797, 1, 8, 8]

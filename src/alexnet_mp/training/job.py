@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.pictures import draw_learning_curves
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training.loop import train
 from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
@@ -44,10 +43,13 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         LOG.info("%s", announcement(settings, placement, data))
         LOG.info("%-10s %s", "run folder", folder.path)
         model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
-        progress = train(settings, mesh, model, batches, folder)
+        with closing(folder):
+            progress = train(settings, mesh, model, batches, folder)
         summary = summarise(settings, mesh, progress)
         if placement.is_main:
             folder.write_summary(summary)
+            from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
+
             draw_learning_curves(folder.metrics, folder.curves, f"{network.name} on {data.name}")
             _report_end(folder, summary)
     return summary

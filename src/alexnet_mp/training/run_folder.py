@@ -22,12 +22,33 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self._is_main = is_main
+        self._events: Any = None
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line to `metrics.jsonl`."""
+        """Add one line to `metrics.jsonl`, and its numbers to the TensorBoard events where there are any.
+
+        `record` has `kind`, `step` and numbers by name.
+        """
         if self._is_main:
             with self.metrics.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+        if self._events:
+            for name, value in record.items():
+                if name not in ("kind", "step"):
+                    self._events.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def begin_events(self) -> None:
+        """Write TensorBoard events beside the metrics from now on, where tensorboard is installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._events = SummaryWriter(str(self.path))
+
+    def close(self) -> None:
+        """Write what TensorBoard's writer still holds."""
+        if self._events:
+            self._events.close()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""
@@ -53,6 +74,7 @@ def open_run_folder(run_dir: str | None, experiment_name: str, configuration: st
         raise ConfigurationError(problem or f"the main process could not make {path}")
     if is_main:
         LOG.addHandler(logging.FileHandler(folder.path / "train.log"))
+        folder.begin_events()
     return folder
 
 

@@ -1,9 +1,7 @@
 """What a run says before it starts, and the summary that it leaves."""
 
 import platform
-import resource
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy
 import torch
 
 from alexnet_mp.data.images import DataSet
+from alexnet_mp.machine import device_name, peak_device_bytes
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network
@@ -26,7 +25,7 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -
     paper = network_cost(load_network("paper"))
     threads = torch.get_num_threads()
     processes = placement.launch.world_size
-    devices = sorted({_device_name(device) for device in placement.devices.values()})
+    devices = sorted({device_name(device) for device in placement.devices.values()})
     lines = {
         "network": _network_in_words(settings.network),
         "placement": placement.in_words(),
@@ -67,7 +66,7 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress) -> dict[s
         "seed": settings.seed,
         "batch_size": settings.recipe.batch_size,
         "precision": settings.precision,
-        "device": _device_name(next(iter(placement.devices.values()))),
+        "device": device_name(next(iter(placement.devices.values()))),
         "threads": torch.get_num_threads(),
         "versions": {
             "alexnet_mp": __version__,
@@ -99,18 +98,9 @@ def _network_in_words(network: Network) -> str:
     )
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.processor() or platform.machine()})"
-
-
 def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
-    """Peak bytes of the GPU that holds each tower of replica 0, or resident in its process where towers are on CPUs."""
-    devices = mesh.placement.devices.values()
-    # Linux counts ru_maxrss in KiB, macOS in bytes.
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    mine = [float(torch.cuda.max_memory_allocated(d) if d.type == "cuda" else resident) for d in devices]
+    """Peak bytes of the GPU that holds each tower of replica 0; on CPUs, of its process, which may hold others too."""
+    mine = [float(peak_device_bytes(device)) for device in mesh.placement.devices.values()]
     everyone = [int(peak) for process in mesh.gather(mine) for peak in process]
     return everyone[: mesh.placement.towers]
 

@@ -1,0 +1,1 @@
+"""Benchmarks: contenders that train the same network in different ways, each in fresh processes, turn by turn."""

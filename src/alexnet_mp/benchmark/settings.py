@@ -1,0 +1,53 @@
+"""The settings of `split_vs_single`: the composed configuration, checked key by key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.benchmark.contenders import CONTENDERS
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.strict import choice, from_mapping
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """The keys of `conf/split_vs_single.yaml`, which says what they mean."""
+
+    network: Network
+    contenders: tuple[str, ...] | None
+    batch_size: int
+    rounds: int
+    steps: int
+    warmup_steps: int
+    device: str
+    threads: int | None
+    seed: int
+    deadline_seconds: float
+    json: str | None
+
+
+def parse_benchmark_settings(configuration: Mapping[str, Any]) -> BenchmarkSettings:
+    """Check a composed configuration. Raises ConfigurationError that names the key, unknown contenders included."""
+    network = parse_network(configuration.get("network"))
+    settings = from_mapping(BenchmarkSettings, configuration, "", ready={"network": network})
+    network_cost(network)  # a window that does not fit is found here, before any process starts
+    for name in ("batch_size", "rounds", "steps", "threads", "deadline_seconds"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"{name} is {value}, must be positive")
+    if settings.warmup_steps < 0:
+        raise ConfigurationError(f"warmup_steps is {settings.warmup_steps}, must not be negative")
+    choice(settings.device, ("auto", "cpu", "cuda"), "device")
+    if settings.contenders is not None:
+        for name in settings.contenders:
+            choice(name, CONTENDERS, "contenders")
+        if not settings.contenders or len(set(settings.contenders)) < len(settings.contenders):
+            raise ConfigurationError(
+                f"contenders is {list(settings.contenders)}; name at least one of {', '.join(CONTENDERS)}, each once"
+            )
+    if settings.json and not Path(settings.json).absolute().parent.is_dir():
+        raise ConfigurationError(f"json={settings.json}: there is no folder {Path(settings.json).absolute().parent}")
+    return settings

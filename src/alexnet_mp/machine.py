@@ -1,0 +1,35 @@
+"""What this machine says of itself: device names and memory."""
+
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+
+def device_name(device: torch.device) -> str:
+    """The maker's name of a GPU, or `CPU (<model>)`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"CPU ({models[0] if models else platform.processor() or platform.machine()})"
+
+
+def resident_bytes(which: Literal["now", "peak"]) -> int:
+    """Resident memory of this process; its peak either way where the system is not Linux."""
+    # Not ru_maxrss on Linux: a process inherits it from the one that started it.
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    field = {"now": "VmRSS:", "peak": "VmHWM:"}[which]
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024  # the kernel's kB are KiB
+
+
+def peak_device_bytes(device: torch.device) -> int:
+    """Peak memory that torch allocated on a GPU, or for a CPU the peak of this process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_bytes("peak")
