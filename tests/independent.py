@@ -1,6 +1,6 @@
 """An independent single-device AlexNet: stock PyTorch and plain formulas, nothing from the library.
 
-Weights come in Caffe's layout. The grouped layers use `groups`; normalisation is written as its formula, tower by tower.
+Weights come in Caffe's layout. The grouped layers use `groups`; each normalisation is its formula, tower by tower.
 """
 
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ def test_digits_keep_their_grey_levels_when_not_enlarged():
 
 
 def test_a_network_with_other_classes_is_refused_with_the_fix():
-    with pytest.raises(ConfigurationError, match=r"1000 classes and digits has 10; add network\.classes=10"):
+    with pytest.raises(ConfigurationError, match=r"1000 classes and digits has 10; use network\.classes=10"):
         load_data("digits", (3, 16, 16), 1000)
 
 

@@ -126,9 +126,9 @@ def test_a_row_set_to_null_is_left_out():
     [
         ({"conv1": {"kind": "conv"}}, "missing key 'network.layers.conv1.kernels'"),
         ({"conv1": {"kind": "con"}}, "did you mean 'conv'"),
-        ({"lrn1": {"kind": "lrn", "n": 4, "k": 2, "alpha": 1, "beta": 1, "alpha_scales": "sum"}}, "odd number of maps"),
+        ({"lrn1": {"kind": "lrn", "n": 4, "k": 2, "alpha": 1, "beta": 1, "alpha_scales": "sum"}}, "must be odd"),
         ({"relu1": {"kind": "relu", "slope": 1}}, "unknown key 'network.layers.relu1.slope'"),
-        ({"conv3": {"kind": "fc", "units": 0, "reads": "own", "std": 1, "bias": 0}}, "units is 0"),
+        ({"conv3": {"kind": "fc", "units": 0, "reads": "own", "std": 1, "bias": 0}}, "units is 0, must be at least 1"),
         ({"conv2": {"kind": "fc", "units": 1, "reads": "image", "std": 1, "bias": 0}}, "conv2 reads image"),
         ({"fc8": None}, "last row must be the classifier"),
         (
@@ -147,7 +147,7 @@ def test_a_wrong_row_is_refused_by_name(change, message):
 
 def test_a_window_larger_than_its_input_is_refused():
     mapping = load_network("paper").to_mapping() | {"image": [3, 32, 32]}
-    with pytest.raises(ConfigurationError, match="pool5: a 3x3 window does not fit an input of 1 pixels"):
+    with pytest.raises(ConfigurationError, match="pool5: a 3x3 window does not fit an input 1 px wide"):
         network_cost(parse_network(mapping))
 
 

@@ -27,10 +27,10 @@ class Launch:
 
         Without the local two, all processes are taken to be on one node.
         """
-        rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-        world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
-        local_rank = int(os.environ.get("LOCAL_RANK", rank))
-        return cls(rank, world_size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
+        rank = _from_environment("RANK", 0) if rank is None else rank
+        world_size = _from_environment("WORLD_SIZE", 1) if world_size is None else world_size
+        local_rank = _from_environment("LOCAL_RANK", rank)
+        return cls(rank, world_size, local_rank, _from_environment("LOCAL_WORLD_SIZE", world_size))
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,13 @@ def choose_placement(
     )
 
 
+def _from_environment(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise ConfigurationError(f"the environment variable {name} is {value!r}, not a number; torchrun sets it")
+    return int(value)
+
+
 def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
     if launch.world_size % towers:
         raise ConfigurationError(
@@ -112,8 +119,8 @@ def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
         )
     if launch.local_world_size % towers:
         raise ConfigurationError(
-            f"{launch.local_world_size} processes on a node would split a replica of {towers} towers over two nodes; "
-            f"give --nproc-per-node a multiple of {towers}"
+            f"--nproc-per-node={launch.local_world_size} would split a replica of {towers} towers over two nodes; "
+            f"give it a multiple of {towers}"
         )
     _check_gpus_for_processes(launch, gpus)
     # Tower is the fastest axis, so that a replica's processes are neighbours on one node.
@@ -128,8 +135,9 @@ def _two_devices(towers: int, launch: Launch, gpus: int) -> Placement:
         raise ConfigurationError("placement=two_devices with a network of one tower; use placement=simulated")
     if gpus < needed:
         raise ConfigurationError(
-            f"placement=two_devices needs {needed} GPUs on this node ({towers} towers x {launch.local_world_size} "
-            f"processes) and sees {gpus}; use placement=simulated, or torchrun --nproc-per-node={towers} on CPUs"
+            f"placement=two_devices needs {needed} GPUs on this node (towers: {towers}, processes: "
+            f"{launch.local_world_size}) and sees {gpus}; use placement=simulated, or on CPUs "
+            f"torchrun --nproc-per-node={towers}"
         )
     first = launch.local_rank * towers
     devices = {tower: torch.device("cuda", first + tower) for tower in range(towers)}

@@ -26,7 +26,8 @@ def from_mapping(cls: type[T], mapping: object, where: str, ready: Mapping[str, 
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
     for key in mapping:
         if key not in fields:
-            raise ConfigurationError(f"unknown key {_path(where, key)!r}{_suggestion(str(key), fields)}")
+            near = suggestion(str(key), fields) or f"; known: {', '.join(fields)}"
+            raise ConfigurationError(f"unknown key {_path(where, key)!r}{near}")
     hints = typing.get_type_hints(cls)
     values: dict[str, object] = {}
     for name, field in fields.items():
@@ -43,8 +44,19 @@ def choice(value: object, choices: typing.Iterable[str], where: str) -> str:
     """Return `value` if it is one of `choices`; else raise ConfigurationError with the list and the nearest."""
     known = list(choices)
     if value not in known:
-        raise ConfigurationError(f"{where} is {value!r}, not one of {', '.join(known)}{_suggestion(str(value), known)}")
+        raise ConfigurationError(is_not_one_of(value, known, where))
     return str(value)
+
+
+def is_not_one_of(value: object, known: typing.Iterable[str], where: str) -> str:
+    """The message for a value that is not one of the known ones."""
+    return f"{where} is {value!r}, not one of {', '.join(known)}{suggestion(str(value), known)}"
+
+
+def suggestion(key: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean ...?` with the known word that is nearest to `key`, or nothing."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _convert(hint: Any, value: object, where: str) -> Any:
@@ -72,23 +84,27 @@ def _convert(hint: Any, value: object, where: str) -> Any:
 def _convert_union(alternatives: tuple[Any, ...], value: object, where: str) -> Any:
     if value is None and type(None) in alternatives:
         return None
-    *first, last = (a for a in alternatives if a is not type(None))
-    for alternative in first:
+    others = [alternative for alternative in alternatives if alternative is not type(None)]
+    for alternative in others:
         try:
             return _convert(alternative, value, where)
         except ConfigurationError:
-            continue
-    return _convert(last, value, where)
+            if len(others) == 1:
+                raise
+    raise ConfigurationError(f"{where} must be {' or '.join(map(_name, others))}, not {value!r}")
 
 
 def _name(hint: Any) -> str:
-    return "a list" if typing.get_origin(hint) is tuple else getattr(hint, "__name__", str(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(hint)))
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text (in quotes where it looks like a number)",
+        bool: "true or false",
+    }
+    return words.get(hint, "a list" if typing.get_origin(hint) is tuple else str(hint))
 
 
 def _path(where: str, key: object) -> str:
     return f"{where}.{key}" if where else str(key)
-
-
-def _suggestion(key: str, known: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.commands.entry import run_command
+from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.description import as_text, describe
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
@@ -28,7 +29,10 @@ def run(configuration: Mapping[str, Any]) -> None:
     description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
     print(as_text(description))
     if settings.json:
-        Path(settings.json).write_text(json.dumps(description, indent=2) + "\n")
+        try:
+            Path(settings.json).write_text(json.dumps(description, indent=2) + "\n")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write json={settings.json}: {error}") from error
 
 
 def main() -> None:

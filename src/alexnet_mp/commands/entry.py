@@ -2,8 +2,11 @@
 
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -12,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.presets import CONF_PACKAGE
+from alexnet_mp.presets import CONF_PACKAGE, preset_names
+from alexnet_mp.strict import is_not_one_of, suggestion
 
 USER_ERROR = 2
+SECONDS_FOR_RANK_0 = 20
 
 
 def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
@@ -24,16 +29,36 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
     from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError.
     """
     arguments = sys.argv[1:]
-    try:
+    with _ending_in_one_line():
         _refuse_multirun(arguments)
         if any(argument.startswith("-") for argument in arguments):
             _hand_to_hydra(configuration_name, function)
         else:
             function(compose(configuration_name, arguments))
-    except ConfigurationError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+
+
+@contextmanager
+def _ending_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigurationError, FloatingPointError) as error:
+        _say(str(error))
+        sys.exit(USER_ERROR if isinstance(error, ConfigurationError) else 1)
+
+
+def _say(error: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        print(f"error: {error}", file=sys.stderr)
+    elif _under_torchrun():
+        # torchrun stops all processes as soon as one ends, so rank 0 gets the time to say it first. A process that is
+        # still there after that is the only one that knows.
+        time.sleep(SECONDS_FOR_RANK_0)
+        print(f"error: rank {rank}: {error}", file=sys.stderr)
+
+
+def _under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def compose(configuration_name: str, overrides: list[str]) -> Mapping[str, Any]:
@@ -42,17 +67,26 @@ def compose(configuration_name: str, overrides: list[str]) -> Mapping[str, Any]:
         with hydra.initialize_config_module(CONF_PACKAGE, version_base="1.3"):
             composed = hydra.compose(configuration_name, overrides)
     except HydraException as error:
-        raise ConfigurationError(_in_one_line(error)) from error
+        raise ConfigurationError(_explain(error, configuration_name)) from error
+    except ValueError as error:
+        raise ConfigurationError(f"cannot apply {shlex.join(overrides)}: {error}") from error
     return _plain(composed)
 
 
 def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
     decorate = hydra.main(version_base="1.3", config_path=f"pkg://{CONF_PACKAGE}", config_name=configuration_name)
-    decorate(lambda configuration: function(_plain(configuration)))()
+
+    def job(configuration: DictConfig) -> None:
+        with _ending_in_one_line():
+            function(_plain(configuration))
+
+    decorate(job)()
 
 
 def _refuse_multirun(arguments: list[str]) -> None:
-    if any(argument in ("-m", "--multirun") for argument in arguments) and "TORCHELASTIC_RUN_ID" in os.environ:
+    # argparse takes any beginning of a long option for the whole.
+    asked = any(a == "-m" or (a.startswith("--m") and "--multirun".startswith(a)) for a in arguments)
+    if asked and _under_torchrun():
         raise ConfigurationError(
             "--multirun inside torchrun: the second job could not connect; start one torchrun per job"
         )
@@ -67,8 +101,30 @@ def _plain(configuration: DictConfig) -> Mapping[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def _explain(error: HydraException, configuration_name: str) -> str:
+    """Hydra's message in one line, with the presets or the key that may have been meant."""
+    message = _in_one_line(error)
+    preset = re.search(r"Could not find '(\w+)/([^']+)'", message)
+    if preset:
+        group, name = preset.groups()
+        return is_not_one_of(name, preset_names(group), group)
+    key = re.search(r"Could not override '([^']+)'", message)
+    if key:
+        near = suggestion(key[1], _keys(compose(configuration_name, []))) or "; --cfg job shows all keys"
+        return f"unknown key {key[1]!r}{near}"
+    return message
+
+
+def _keys(mapping: Mapping[str, Any], above: str = "") -> list[str]:
+    """The dotted paths of all keys of a configuration."""
+    found = []
+    for key, value in mapping.items():
+        found.append(f"{above}{key}")
+        if isinstance(value, Mapping):
+            found += _keys(value, f"{above}{key}.")
+    return found
+
+
 def _in_one_line(error: Exception) -> str:
-    """Hydra's message without its list of search paths and without OmegaConf's `full_key` lines."""
-    message = re.split("Config search path:|full_key:|To append to your config", str(error))[0]
-    unknown = " No such key; --cfg job shows all." if message.startswith("Could not override") else ""
-    return " ".join(message.split()) + unknown
+    """A message without Hydra's list of search paths, its advice, and OmegaConf's `full_key` lines."""
+    return " ".join(re.split("Config search path:|full_key:|You can|To append", str(error))[0].split())

@@ -17,6 +17,6 @@ def load_data(source: str, image: tuple[int, int, int], classes: int) -> DataSet
     if len(data.class_names) != classes:
         raise ConfigurationError(
             f"the network has {classes} classes and {data.name} has {len(data.class_names)}; "
-            f"add network.classes={len(data.class_names)}"
+            f"use network.classes={len(data.class_names)}"
         )
     return data

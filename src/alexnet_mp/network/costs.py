@@ -135,7 +135,7 @@ def _sides(name: str, shape: Shape) -> tuple[int, int]:
 def _windows(name: str, row: Conv | MaxPool, side: int) -> int:
     if side < row.size:
         raise ConfigurationError(
-            f"{name}: a {row.size}x{row.size} window does not fit an input of {side} pixels; "
+            f"{name}: a {row.size}x{row.size} window does not fit an input {side} px wide; "
             "use larger images or take a pooling row out of the table"
         )
     return (side - row.size) // row.stride + 1

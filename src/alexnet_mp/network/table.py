@@ -14,7 +14,9 @@ from alexnet_mp.network.rows import (
     KINDS,
     Conv,
     FullyConnected,
+    LocalResponseNorm,
     Row,
+    SpatialNorm,
     SummedFullyConnected,
     WeightedRow,
     kind_of,
@@ -130,13 +132,23 @@ def _parse_row(name: str, mapping: object) -> Row:
     kind = KINDS[choice(mapping["kind"], KINDS, f"{where}.kind")]
     row = from_mapping(kind, {k: v for k, v in mapping.items() if k != "kind"}, where)
     for field in dataclasses.fields(row):
-        value = getattr(row, field.name)
-        if field.name == "n" and value % 2 == 0:
-            raise ConfigurationError(f"{where}.n is {value}; a window around a map needs an odd number of maps")
-        positive = field.name in ("kernels", "units", "size", "stride", "n")
-        if (positive and value < 1) or (field.name == "p" and not 0 <= value < 1):
-            raise ConfigurationError(f"{where}.{field.name} is {value}, out of range")
+        problem = _problem(row, field.name, getattr(row, field.name))
+        if problem:
+            raise ConfigurationError(f"{where}.{field.name} is {getattr(row, field.name)}, must {problem}")
     return row
+
+
+def _problem(row: Row, field: str, value: Any) -> str:
+    """What a value of a row must be and is not, or nothing."""
+    if field in ("kernels", "units", "size", "stride", "n") and value < 1:
+        return "be at least 1"
+    if field in ("n", "size") and isinstance(row, LocalResponseNorm | SpatialNorm) and value % 2 == 0:
+        return "be odd, so that the window has a middle"
+    if field == "p" and not 0 <= value < 1:
+        return "be at least 0 and less than 1"
+    if (field == "std" and value != "he" and value < 0) or (field == "pad" and min(value) < 0):
+        return "not be negative"
+    return ""
 
 
 def _check_order(network: str, rows: dict[str, Row]) -> None:
