@@ -74,13 +74,12 @@ class LocalLink:
     def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
         for tower, parcels in enumerate(outgoing):
             self.traffic.add(tower, crossing, direction, parcels)
-        incoming = [
-            [
-                self._copy(outgoing[peer][peers_of(peer, self.towers).index(tower)], self.devices[tower])
-                for peer in peers
+        incoming = []
+        for tower, device in enumerate(self.devices):
+            sent_here = [
+                outgoing[peer][peers_of(peer, self.towers).index(tower)] for peer in peers_of(tower, self.towers)
             ]
-            for tower, peers in enumerate(peers_of(t, self.towers) for t in range(self.towers))
-        ]
+            incoming.append([self._copy(parcel, device) for parcel in sent_here])
         return lambda: self._arrive(incoming)
 
     def _copy(self, parcel: Tensor, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.training.loop import train
+from alexnet_mp.training.loop import Trainer
 from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
 from alexnet_mp.training.settings import parse_train_settings
 from alexnet_mp.training.summary import announcement, summarise
@@ -44,7 +44,7 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         LOG.info("%-10s %s", "run folder", folder.path)
         model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
         with closing(folder):
-            progress = train(settings, mesh, model, batches, folder)
+            progress = Trainer(settings, mesh, model, batches, folder).run()
         summary = summarise(settings, mesh, progress)
         if placement.is_main:
             folder.write_summary(summary)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from alexnet_mp.checkpoint import prune, save_checkpoint
 from alexnet_mp.crossing import to_towers
-from alexnet_mp.data.images import Batches
+from alexnet_mp.data.images import Batch, Batches
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Errors, evaluate
 from alexnet_mp.mesh import Mesh
@@ -68,59 +68,116 @@ def data_parallel(losses: LossOnEveryTower, mesh: Mesh) -> Callable[[Tensor, Ten
     return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
 
 
-def train(settings: TrainSettings, mesh: Mesh, model: TowerModel, batches: Batches, folder: RunFolder) -> Progress:
-    """Train `model` for the recipe's epochs, and leave metrics and checkpoints in `folder`."""
-    recipe = settings.recipe
-    _check_every_parameter_trains(model)
-    compute_losses = data_parallel(LossOnEveryTower(model), mesh)
-    optimiser = make_optimiser(dict(model.towers.items()), recipe)
-    rates = LearningRates(recipe, model.network.weighted_layers)
-    progress = Progress()
-    bar = tqdm(
-        total=recipe.epochs * batches.steps_per_epoch,
-        disable=not mesh.placement.is_main,
-        unit="step",
-        mininterval=0.2 if sys.stderr.isatty() else 5,
-        dynamic_ncols=True,
-    )
-    with bar:
-        for epoch in range(recipe.epochs):
-            in_force = rates.after(epoch)
-            set_learning_rates(optimiser, in_force)
-            model.train()
-            started = logged = time.perf_counter()
-            for batch in batches.training(epoch):
-                optimiser.zero_grad()
-                losses = compute_losses(batch.images, batch.labels, progress.step)
-                torch.autograd.backward(losses)
-                optimiser.step()
-                progress.step += 1
-                progress.samples_seen += recipe.batch_size
-                if progress.step == 1 and model.link:
-                    progress.crossing_bytes_per_step = model.link.traffic.sent_by(mesh.placement.first_tower)
-                if progress.step % settings.log_every_steps == 0:
-                    progress.train_loss = _mean_loss(losses, mesh, progress.step)
-                    now = time.perf_counter()
-                    folder.append(
-                        {
-                            "kind": "train",
-                            "step": progress.step,
-                            "epoch": epoch + 1,
-                            "loss": progress.train_loss,
-                            "learning_rate": max(in_force.values()),
-                            "images_per_second": settings.log_every_steps * recipe.batch_size / (now - logged),
-                        }
-                    )
-                    logged = now
-                bar.update()
-            progress.training_seconds += time.perf_counter() - started
-            progress.epoch = epoch + 1
-            progress.validation = evaluate(model, batches.validation(), mesh)
-            _report_validation(progress, folder, bar)
-            if rates.validated(progress.validation.top1_error):
-                LOG.info("validation error has stopped falling: learning rates lowered, drop %d", rates.drops)
-            _save(progress, settings, model, folder)
-    return progress
+class Trainer:
+    """Trains one model as the settings say, epoch by epoch, and leaves metrics and checkpoints in a run folder."""
+
+    def __init__(
+        self, settings: TrainSettings, mesh: Mesh, model: TowerModel, batches: Batches, folder: RunFolder
+    ) -> None:
+        _check_every_parameter_trains(model)
+        self.progress = Progress()
+        self._settings = settings
+        self._mesh = mesh
+        self._model = model
+        self._batches = batches
+        self._folder = folder
+        self._losses = data_parallel(LossOnEveryTower(model), mesh)
+        self._optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
+        self._rates = LearningRates(settings.recipe, model.network.weighted_layers)
+
+    def run(self) -> Progress:
+        """Train for the recipe's epochs; validate and save a checkpoint after each."""
+        epochs = self._settings.recipe.epochs
+        with tqdm(
+            total=epochs * self._batches.steps_per_epoch,
+            disable=not self._mesh.placement.is_main,
+            unit="step",
+            mininterval=0.2 if sys.stderr.isatty() else 5,
+            dynamic_ncols=True,
+        ) as bar:
+            for epoch in range(epochs):
+                self._train_epoch(epoch, bar)
+                errors = evaluate(self._model, self._batches.validation(), self._mesh)
+                self._validated(errors, bar)
+                self._save(errors)
+        return self.progress
+
+    def _train_epoch(self, epoch: int, bar: "tqdm[Any]") -> None:
+        progress, batch_size = self.progress, self._settings.recipe.batch_size
+        in_force = self._rates.after(epoch)
+        set_learning_rates(self._optimiser, in_force)
+        self._model.train()
+        started = logged = time.perf_counter()
+        steps_since = 0
+        for position, batch in enumerate(self._batches.training(epoch), start=1):
+            losses = self._step(batch)
+            steps_since += 1
+            bar.update()
+            if position % self._settings.log_every_steps == 0 or position == self._batches.steps_per_epoch:
+                progress.train_loss = _mean_loss(losses, self._mesh, progress.step)
+                now = time.perf_counter()
+                self._folder.append(
+                    {
+                        "kind": "train",
+                        "step": progress.step,
+                        "epoch": epoch + 1,
+                        "loss": progress.train_loss,
+                        "learning_rate": in_force[self._model.network.weighted_layers[-1], "weights"],
+                        "images_per_second": steps_since * batch_size / (now - logged),
+                    }
+                )
+                logged, steps_since = now, 0
+        progress.training_seconds += time.perf_counter() - started
+        progress.epoch = epoch + 1
+
+    def _step(self, batch: Batch) -> list[Tensor]:
+        progress, link = self.progress, self._model.link
+        self._optimiser.zero_grad()
+        losses = self._losses(batch.images, batch.labels, progress.step)
+        torch.autograd.backward(losses)
+        self._optimiser.step()
+        progress.step += 1
+        progress.samples_seen += self._settings.recipe.batch_size
+        if progress.step == 1 and link:
+            progress.crossing_bytes_per_step = link.traffic.sent_by(self._mesh.placement.first_tower)
+        return losses
+
+    def _validated(self, errors: Errors, bar: "tqdm[Any]") -> None:
+        progress = self.progress
+        progress.validation = errors
+        record = {key: value for key, value in asdict(errors).items() if key != "images"}
+        self._folder.append({"kind": "validation", "step": progress.step, "epoch": progress.epoch, **record})
+        bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
+        LOG.info(
+            "epoch %3d  loss %.4f  validation loss %.4f  top-1 error %.2f %%  top-5 error %.2f %%",
+            progress.epoch,
+            progress.train_loss,
+            errors.loss,
+            100 * errors.top1_error,
+            100 * errors.top5_error,
+        )
+        if self._rates.validated(errors.top1_error):
+            LOG.info("validation error has stopped falling: learning rates lowered, drop %d", self._rates.drops)
+
+    def _save(self, errors: Errors) -> None:
+        progress, settings, placement = self.progress, self._settings, self._mesh.placement
+        name = f"step-{progress.step:09d}"
+        description = {
+            "epoch": progress.epoch,
+            "samples_seen": progress.samples_seen,
+            "step": progress.step,
+            "seed": settings.seed,
+            "validation": asdict(errors),
+        }
+        if placement.replica == 0:
+            path = self._folder.checkpoints / name
+            save_checkpoint(path, self._model.state_dict(), settings.network, description, settings.timeout_seconds)
+        progress.checkpoint = name
+        progress.kept = [*progress.kept, name][-settings.keep_checkpoints :]
+        if errors.top1_error < progress.best_error:
+            progress.best_error, progress.best_checkpoint = errors.top1_error, name
+        if placement.is_main:
+            prune(self._folder.checkpoints, keep={*progress.kept, progress.best_checkpoint})
 
 
 def _check_every_parameter_trains(model: TowerModel) -> None:
@@ -138,46 +195,3 @@ def _mean_loss(losses: Sequence[Tensor], mesh: Mesh, step: int) -> float:
             f"the loss at step {step} is {loss}; lower the learning rate, or see recipe.pixel_divisor"
         )
     return loss
-
-
-def _report_validation(progress: Progress, folder: RunFolder, bar: "tqdm[Any]") -> None:
-    errors = progress.validation
-    assert errors is not None
-    folder.append(
-        {
-            "kind": "validation",
-            "step": progress.step,
-            "epoch": progress.epoch,
-            **{key: value for key, value in asdict(errors).items() if key != "images"},
-        }
-    )
-    bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
-    LOG.info(
-        "epoch %3d  loss %.4f  validation loss %.4f  top-1 error %.2f %%  top-5 error %.2f %%",
-        progress.epoch,
-        progress.train_loss,
-        errors.loss,
-        100 * errors.top1_error,
-        100 * errors.top5_error,
-    )
-
-
-def _save(progress: Progress, settings: TrainSettings, model: TowerModel, folder: RunFolder) -> None:
-    assert progress.validation is not None
-    name = f"step-{progress.step:09d}"
-    description = {
-        "epoch": progress.epoch,
-        "samples_seen": progress.samples_seen,
-        "step": progress.step,
-        "seed": settings.seed,
-        "validation": asdict(progress.validation),
-    }
-    if model.placement.replica == 0:
-        path = folder.checkpoints / name
-        save_checkpoint(path, model.state_dict(), model.network, description, settings.timeout_seconds)
-    progress.checkpoint = name
-    progress.kept = [*progress.kept, name][-settings.keep_checkpoints :]
-    if progress.validation.top1_error < progress.best_error:
-        progress.best_error, progress.best_checkpoint = progress.validation.top1_error, name
-    if model.placement.is_main:
-        prune(folder.checkpoints, keep={*progress.kept, progress.best_checkpoint})
