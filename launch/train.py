@@ -2,7 +2,7 @@
 
 torchrun launch/train.py                                  one process, both GPUs if there are two
 torchrun --nproc-per-node=2 launch/train.py               one process per tower
-torchrun --nproc-per-node=8 --nnodes=4 launch/train.py    16 replicas of two towers
+torchrun --nproc-per-node=8 launch/train.py               four replicas of two towers
 """
 
 from alexnet_mp.commands.train import main

@@ -106,11 +106,15 @@ def test_initial_weights_have_the_tables_deviation_and_biases():
                 assert abs(tensor.std().item() - std) < 5 * std / (2 * tensor.numel()) ** 0.5
 
 
-def test_he_counts_the_inputs_from_both_towers():
-    layer = Tower(load_network("small"), 0, seed=0).get_submodule("conv3")
-    std = (2 / (256 * 3 * 3)) ** 0.5
-    for weight in (layer.own_weight, layer.peer_weight):
-        assert abs(weight.std().item() - std) < 5 * std / (2 * weight.numel()) ** 0.5
+@pytest.mark.parametrize(
+    ("towers", "layer", "fan_in"),
+    [(2, "conv2", 48 * 25), (2, "conv3", 256 * 9), (4, "conv3", 256 * 9), (2, "fc8", 512), (4, "fc8", 512)],
+)
+def test_he_counts_the_inputs_from_all_towers(towers, layer, fan_in):
+    std = (2 / fan_in) ** 0.5
+    for name, weight in Tower(load_network("small", towers), 0, seed=0).get_submodule(layer).named_parameters():
+        if name != "bias":
+            assert abs(weight.std().item() - std) < 5 * std / (2 * weight.numel()) ** 0.5
 
 
 def test_initial_weights_are_keyed_by_seed_layer_and_tower():

@@ -9,7 +9,7 @@ from alexnet_mp import ConfigurationError, build_model
 from alexnet_mp.presets import preset_path
 from alexnet_mp.strict import from_mapping
 from alexnet_mp.training.optimiser import PaperSGD, make_optimiser, set_learning_rates
-from alexnet_mp.training.recipe import Milestone, Plateau, Rates, Recipe, Schedule
+from alexnet_mp.training.recipe import LayerRates, Milestone, Plateau, Rates, Recipe, Schedule
 from alexnet_mp.training.schedule import LearningRates
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -113,7 +113,7 @@ def test_run_145s_learning_rates(epochs, conv1, others):
 def test_the_papers_recipe():
     paper = preset("paper")
     assert (paper.batch_size, paper.epochs, paper.momentum, paper.pixel_divisor) == (128, 90, 0.9, 1)
-    assert paper.weights == paper.biases == Rates(0.01, 0.0005)
+    assert (paper.weights, paper.biases) == (Rates(0.01, 0.0005), Rates(0.01, 0.0))
     assert paper.schedule.plateau is not None
     assert (paper.schedule.plateau.factor, paper.schedule.plateau.drops) == (0.1, 3)
 
@@ -152,9 +152,13 @@ def test_layers_may_have_rates_of_their_own():
         ({"batch_size": 9}, 2, "batch_size=9 cannot be shared equally by 2 replicas"),
         ({"batch_size": 0}, 1, "must be positive"),
         ({"momentum": 1.0}, 1, "momentum"),
-        ({"layers": {"conv9": None}}, 1, "'conv9'"),
+        ({"layers": {"conv9": LayerRates()}}, 1, "'conv9'"),
         ({"schedule": Schedule((Milestone(1, 0.1, layers=("fc9",)),))}, 1, "'fc9'"),
         ({"schedule": Schedule((Milestone(1, 0.1),), Plateau())}, 1, "both milestones and plateau"),
+        ({"schedule": Schedule((Milestone(9, 0.1), Milestone(3, 0.2)))}, 1, r"not in order of after_epoch: \[9, 3\]"),
+        ({"weights": Rates(float("nan"), 0.0)}, 1, "a learning_rate is nan"),
+        ({"biases": Rates(0.1, -1.0)}, 1, "a weight_decay is -1.0"),
+        ({"schedule": Schedule(plateau=Plateau(factor=0.0))}, 1, "0 < factor < 1"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, replicas, message):

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from alexnet_mp import ConfigurationError, build_model, from_single_device, load_network, to_single_device
+from alexnet_mp import (
+    ConfigurationError,
+    build_model,
+    from_single_device,
+    load_checkpoint,
+    load_network,
+    to_single_device,
+)
+from alexnet_mp.checkpoint import save_checkpoint
 
 
 def test_the_papers_network_has_caffes_shapes():
@@ -65,3 +73,17 @@ def test_weights_of_another_network_are_refused_with_both_shapes():
         from_single_device(single, load_network("small"))
     for part in ("conv1.bias is missing", "fc9.bias is not in the network table", "[512, 100]", "[512, 256]"):
         assert part in str(error.value)
+
+
+def test_a_process_may_load_its_own_tower_alone(tmp_path):
+    model = build_model("small", seed=4)
+    save_checkpoint(tmp_path / "whole", model.state_dict(), model.network, {}, timeout_seconds=5)
+    state, description = load_checkpoint(tmp_path / "whole", towers=[1])
+    assert {name.split(".")[1] for name in state} == {"1"}
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in state.items())
+    assert description["network"]["name"] == "small"
+
+
+def test_a_model_that_was_moved_from_where_it_was_placed_says_so():
+    with pytest.raises(ConfigurationError, match="tower 0 was placed on cpu and has been moved to meta"):
+        build_model("small").to("meta")(torch.zeros(1, 3, 16, 16))

@@ -143,6 +143,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert finished.code == 1
     assert "the loss at step" in finished.stderr
     assert "lower the learning rate" in finished.stderr
+    assert "the loss at step" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_weights_that_the_last_step_spoilt_do_not_end_as_a_result(tmp_path):
+    rates = [f"recipe.{kind}.learning_rate=1e20" for kind in ("weights", "biases")]
+    one_step = ["recipe.epochs=1", "recipe.batch_size=1400", "recipe.schedule.milestones=[]"]
+    finished = in_one_process(tmp_path / "run", *rates, *one_step)
+    assert finished.code == 1
+    assert "the validation loss at step 1 is" in finished.stderr
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +47,30 @@ def save_checkpoint(
     text = json.dumps({"format_version": FORMAT_VERSION, "network": network.to_mapping(), **description}, indent=2)
     (partial / _DESCRIPTION).write_text(text + "\n")
     _flush(partial / _DESCRIPTION)
-    if folder.exists():
-        shutil.rmtree(folder)
+    _flush(partial)
     partial.replace(folder)
     _flush(folder.parent)
 
 
-def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The parameters of all towers, named `towers.<t>.<layer>.<tensor>`, and the checkpoint's description.
+def load_checkpoint(
+    folder: str | Path, towers: Sequence[int] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The parameters named `towers.<t>.<layer>.<tensor>` of some towers, or of all, and the checkpoint's description.
 
-    The description has the network table under `network`. Raises ConfigurationError where the folder is no
+    A process that holds one tower reads that tower's file alone: `towers=list(model.placement.devices)`. The
+    description has the network table under `network`. Raises ConfigurationError where the folder is no
     checkpoint, is of another format, or a tower's file is missing or damaged.
     """
     folder = Path(folder)
     try:
         description = json.loads((folder / _DESCRIPTION).read_text())
-        version, towers = description["format_version"], int(description["network"]["towers"])
+        version, count = description["format_version"], int(description["network"]["towers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION} ({error})") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{folder} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
     state: dict[str, Tensor] = {}
-    for tower in range(towers):
+    for tower in range(count) if towers is None else towers:
         path = _tower_file(folder, tower)
         try:
             state.update(load_file(path))

@@ -60,7 +60,11 @@ def peers_of(tower: int, towers: int) -> list[int]:
 
 
 class LocalLink:
-    """The link of a process that holds all towers, on one device or on several."""
+    """The link of a process that holds all towers, on one device or on several.
+
+    With several GPUs, run forward and backward on each GPU's default stream: autograd orders a node that spans two GPUs
+    by the first one's stream alone.
+    """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
         """`devices[t]` is tower t's."""
@@ -69,7 +73,9 @@ class LocalLink:
         self.devices = list(devices)
         self.traffic = Traffic()
         apart = len(set(devices)) > 1 and all(device.type == "cuda" for device in devices)
-        self._side_streams = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
+        # A stream for each direction, so that what a GPU sends does not wait for what it receives.
+        self._sending = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
+        self._receiving = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
 
     def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
         for tower, parcels in enumerate(outgoing):
@@ -85,10 +91,10 @@ class LocalLink:
     def _copy(self, parcel: Tensor, device: torch.device) -> Tensor:
         if parcel.device == device:
             return parcel.detach()  # the same memory, but no part of the sender's graph
-        if not self._side_streams:
+        if not self._sending:
             return parcel.to(device)
-        # On side streams of both GPUs, so that the own half's kernels, queued next, do not wait behind the copy.
-        source, target = self._side_streams[parcel.device], self._side_streams[device]
+        # Beside both GPUs' current streams, so that the own half's kernels, queued next, do not wait behind the copy.
+        source, target = self._sending[parcel.device], self._receiving[device]
         source.wait_stream(torch.cuda.current_stream(parcel.device))
         with torch.cuda.stream(target), torch.cuda.stream(source):
             copy = parcel.to(device, non_blocking=True)
@@ -96,9 +102,9 @@ class LocalLink:
         return copy
 
     def _arrive(self, incoming: Parcels) -> Parcels:
-        for device, stream in self._side_streams.items():
+        for device, stream in self._receiving.items():
             torch.cuda.current_stream(device).wait_stream(stream)
-        for parcel in (parcel for parcels in incoming for parcel in parcels if parcel.device in self._side_streams):
+        for parcel in (parcel for parcels in incoming for parcel in parcels if parcel.device in self._receiving):
             parcel.record_stream(torch.cuda.current_stream(parcel.device))
         return incoming
 

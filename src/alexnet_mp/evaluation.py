@@ -41,8 +41,9 @@ def evaluate(model: TowerModel, batches: Iterable[Batch], mesh: Mesh) -> Errors:
 
 
 def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """True where the label is among the k largest of its row of logits [N, classes]; of equal ones the first counts."""
+    """True where the label is among the k largest of its row of logits [N, classes]; of equal ones the first count."""
     target = logits.gather(1, labels.unsqueeze(1))  # [N, 1]
     earlier = torch.arange(logits.shape[1], device=logits.device) < labels.unsqueeze(1)
-    ahead = (logits > target) | ((logits == target) & earlier)
+    # Not `logits > target`: a label whose logit is not a number must not count as right.
+    ahead = ~(logits <= target) | ((logits == target) & earlier)
     return ahead.sum(dim=1) < k

@@ -67,26 +67,27 @@ class Mesh:
         """The sum of `counts` over the replicas, each counted once whatever the number of its processes."""
         if self.axes is None:
             return counts
-        share = counts if self.placement.first_tower == 0 else torch.zeros_like(counts)
+        share = counts.clone() if self.placement.first_tower == 0 else torch.zeros_like(counts)
         dist.all_reduce(share)
         return share
 
 
 @contextmanager
 def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
-    """Join the processes of a run, each group with an explicit time-out, and leave them at the end, come what may."""
+    """Join the processes of a run, each group with an explicit time-out, and leave them at the end."""
     if placement.launch.world_size == 1:
         yield Mesh(placement, None)
         return
     device = next(iter(placement.devices.values()))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
         yield make_mesh(placement, timeout_seconds)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if device.type == "cpu":  # NCCL's end would wait, unheard, for exchanges that the peer never joins
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:
@@ -97,11 +98,13 @@ def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:
     launch = placement.launch
     if launch.world_size == 1:
         return Mesh(placement, None)
+    device = next(iter(placement.devices.values()))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what NCCL takes for this process's GPU
     timeout = timedelta(seconds=timeout_seconds)
     ranks = torch.arange(launch.world_size).view(placement.replicas, -1)  # [replicas, processes a replica]
     replica, position = divmod(launch.rank, ranks.shape[1])
     rows = [dist.new_group(row.tolist(), timeout=timeout) for row in ranks]
     columns = [dist.new_group(column.tolist(), timeout=timeout) for column in ranks.T]
-    device_type = next(iter(placement.devices.values())).type
     groups = [columns[position], rows[replica]]
-    return Mesh(placement, DeviceMesh.from_group(groups, device_type, mesh=ranks, mesh_dim_names=("replica", "tower")))
+    return Mesh(placement, DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "tower")))

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_mp.crossing import Crossing, Link, one_of_equal_logits, to_towers
+from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Placement
-from alexnet_mp.tower import Tower, meetings
+from alexnet_mp.tower import Tower, crossing_points
 
 
 class TowerModel(nn.Module):
@@ -22,6 +23,7 @@ class TowerModel(nn.Module):
     ) -> None:
         """`link` carries the crossings; a network of one tower needs none."""
         super().__init__()
+        assert link is not None or network.towers == 1, "towers without a link would never meet"
         self.network = network
         self.placement = placement
         self.link = link
@@ -29,8 +31,8 @@ class TowerModel(nn.Module):
         towers = [_build_tower(network, t, seed, device, dtype) for t, device in placement.devices.items()]
         self.towers = nn.ModuleDict({str(tower.index): tower for tower in towers})
         self._crossings = [
-            Crossing(meeting.name, link, meeting.has_backward) if meeting and link else None
-            for meeting in meetings(network)
+            Crossing(point.name, link, point.has_backward) if point and link else None
+            for point in crossing_points(network)
         ]
         self._training_forwards = 0
 
@@ -41,6 +43,7 @@ class TowerModel(nn.Module):
         the n-th training forward of this model is step n, counted from 0. The logits lie on the first local tower's
         device.
         """
+        self._check_devices()
         logits = self.tower_logits(to_towers(images, list(self.placement.devices.values())), step)
         return one_of_equal_logits(logits)
 
@@ -59,6 +62,15 @@ class TowerModel(nn.Module):
                 for stage, partial, peer, mask in zip(stages, partials, peers, masks, strict=True)
             ]
         return activations
+
+    def _check_devices(self) -> None:
+        for tower in self.local_towers():
+            found, placed = next(tower.parameters()).device, self.placement.devices[tower.index]
+            if found != placed:
+                raise ConfigurationError(
+                    f"tower {tower.index} was placed on {placed} and has been moved to {found}; build the model there "
+                    "instead, for example build_model(..., device='cuda')"
+                )
 
     def local_towers(self) -> list[Tower]:
         """The towers of this process, in tower order."""
@@ -83,4 +95,4 @@ class TowerModel(nn.Module):
 def _build_tower(network: Network, index: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tower:
     with device:
         tower = Tower(network, index, seed)
-    return tower if dtype == torch.float32 else tower.to(dtype)
+    return tower if next(tower.parameters()).dtype == dtype else tower.to(dtype)

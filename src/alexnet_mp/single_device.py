@@ -96,9 +96,11 @@ def _by_layer(state_dict: Mapping[str, Tensor]) -> dict[str, list[dict[str, Tens
     count = 1 + max((t for towers in found.values() for t in towers), default=0)
     for layer, towers in found.items():
         missing = [t for t in range(count) if t not in towers]
-        if missing or (count == 1 and towers[0].get("peer_weight") is not None):
+        if count == 1 and "peer_weight" in towers[0]:
+            missing, count = [1], 2
+        if missing:
             raise ConfigurationError(
-                f"{layer}: tower {missing or [1]} of {max(count, 2)} is missing; to_single_device needs every tower"
+                f"{layer}: tower {missing} of {count} is missing; to_single_device needs every tower"
             )
     return {layer: [towers[t] for t in range(count)] for layer, towers in found.items()}
 

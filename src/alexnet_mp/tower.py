@@ -63,21 +63,21 @@ class SumOfLogits:
 
 
 @dataclass(frozen=True)
-class Meeting:
+class CrossingPoint:
     """Where a stage begins: the row whose input crosses, and whether gradients come back."""
 
     name: str
     has_backward: bool
 
 
-def meetings(network: Network) -> list[Meeting | None]:
+def crossing_points(network: Network) -> list[CrossingPoint | None]:
     """One entry a stage: None for the first, which reads the image, and for all stages of a network of one tower."""
-    found: list[Meeting | None] = [None]
+    found: list[CrossingPoint | None] = [None]
     for name, row in network.rows.items():
         if isinstance(row, rows.SummedFullyConnected):
-            found.append(Meeting(name, has_backward=False))
+            found.append(CrossingPoint(name, has_backward=False))
         elif rows.reads_of(row) == "both":
-            found.append(Meeting(name, has_backward=True))
+            found.append(CrossingPoint(name, has_backward=True))
     return found if network.towers > 1 else [None] * len(found)
 
 
@@ -115,7 +115,9 @@ class Tower(nn.Module):
             layer = _layer(row, costs.row(name), network.towers, index)
             if isinstance(row, rows.WeightedRow):
                 assert isinstance(layer, Weighted)
-                initialise(layer, row.std, row.bias, keyed_generator(seed, "weights", name, index))
+                initialise(
+                    layer, row.std, costs.row(name).fan_in, row.bias, keyed_generator(seed, "weights", name, index)
+                )
             self.add_module(name, layer)
             if isinstance(layer, TwoInputLayer):
                 stages.append((layer, []))
@@ -137,7 +139,7 @@ class Tower(nn.Module):
         masks = {}
         for name, (shape, p) in self._dropout_shapes.items():
             generator = keyed_generator(seed, "dropout", step, name, self.index)
-            masks[name] = torch.rand(total, *shape, generator=generator)[taken] >= p
+            masks[name] = torch.rand(total, *shape, generator=generator, dtype=torch.float32, device="cpu")[taken] >= p
         return masks
 
 

@@ -69,7 +69,7 @@ class Batches:
         self._seed = seed
         self._divisor = pixel_divisor
         self._dtype = dtype
-        self._mean = data.train.pixels.to(torch.float64).mean(dim=0)  # [channels, height, width]
+        self._mean = data.train.pixels.mean(dim=0, dtype=torch.float64)  # [channels, height, width]
 
     def training(self, epoch: int) -> Iterator[Batch]:
         """This replica's slices of the global batches of an epoch (from 0): batch b is `order[b*B:(b+1)*B]`.

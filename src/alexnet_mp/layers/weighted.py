@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +68,9 @@ class TwoInputLayer(nn.Module):
 
     def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         """Add to `own_half`'s result the bias and the sum over the peers' activations."""
-        if peer is None or self.peer_weight is None:
+        if self.peer_weight is None:
             return partial + self.bias.view(-1, *[1] * (partial.ndim - 2))
+        assert peer is not None, "the peers' half did not come"
         return partial + self.product(peer, self.peer_weight, self.bias)
 
 
@@ -89,15 +90,14 @@ Weighted = OwnLayer | TwoInputLayer | PartialLogits
 
 
 @torch.no_grad()
-def initialise(layer: Weighted, std: float | str, bias: float, generator: torch.Generator) -> None:
+def initialise(layer: Weighted, std: float | str, fan_in: int, bias: float, generator: torch.Generator) -> None:
     """Draw the layer's weights from N(0, std) (paper §5) and fill its bias; own weights are drawn before peer weights.
 
-    `std="he"` means sqrt(2 / fan-in), He et al. 2015; the fan-in counts the inputs from every tower that the layer
-    reads. Values are drawn on the CPU in float32, so that they do not depend on where and in which precision the
-    layer lives.
+    `std="he"` means sqrt(2 / fan_in), He et al. 2015; `fan_in` counts the inputs of one unit from all towers. Values
+    are drawn on the CPU in float32, so that they do not depend on where and in which precision the layer lives.
     """
     weights = [weight for name, weight in layer.named_parameters() if name != "bias"]
-    deviation = sqrt(2 / sum(prod(weight.shape[1:]) for weight in weights)) if std == "he" else float(std)
+    deviation = sqrt(2 / fan_in) if std == "he" else float(std)
     for weight in weights:
         drawn = torch.empty(weight.shape, dtype=torch.float32, device="cpu")
         weight.copy_(drawn.normal_(0, deviation, generator=generator))

@@ -4,7 +4,17 @@ from dataclasses import dataclass
 from math import prod
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import Conv, FullyConnected, MaxPool, Row, SummedFullyConnected, kind_of, reads_of
+from alexnet_mp.network.rows import (
+    Conv,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    Row,
+    SpatialNorm,
+    SummedFullyConnected,
+    kind_of,
+    reads_of,
+)
 from alexnet_mp.network.table import Network
 
 Shape = tuple[int, ...]
@@ -15,7 +25,8 @@ class RowCost:
     """What one row costs on one tower, per image.
 
     Shapes are without the batch: (maps, height, width) or (units,). `crossing_floats_*` are the floats that one tower
-    sends to each of its peers for this row. Multiply-adds count matrix work alone.
+    sends to each of its peers for this row. `fan_in` counts what one unit sums over, from all towers. Multiply-adds
+    count matrix work alone.
     """
 
     name: str
@@ -24,6 +35,7 @@ class RowCost:
     input_shape: Shape
     output_shape: Shape
     weights: int
+    fan_in: int
     biases: int
     bias_on_tower_0_only: bool
     multiply_adds: int
@@ -107,6 +119,8 @@ def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
         multiply_adds = weights
         # Every tower computes the loss from the full logits, so nothing returns in the backward pass.
         crossing_forward = network.classes if network.towers > 1 else 0
+    elif isinstance(row, LocalResponseNorm | SpatialNorm):
+        _sides(name, inputs)
     elif isinstance(row, MaxPool):
         outputs = (inputs[0], *(_windows(name, row, side) for side in _sides(name, inputs)))
     if towers_read > 1:
@@ -118,6 +132,9 @@ def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
         input_shape=inputs,
         output_shape=outputs,
         weights=weights,
+        fan_in=network.towers * prod(inputs)
+        if isinstance(row, SummedFullyConnected)
+        else weights // max(outputs[0], 1),
         biases=biases,
         bias_on_tower_0_only=isinstance(row, SummedFullyConnected),
         multiply_adds=multiply_adds,

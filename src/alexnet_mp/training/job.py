@@ -25,7 +25,7 @@ from alexnet_mp.training.summary import announcement, summarise
 def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Train as `configuration` says and return the summary; every process of a run calls it.
 
-    What cannot be is said before the processes join: ConfigurationError, the same in each of them.
+    What the settings alone show to be impossible is said before the processes join: ConfigurationError in each.
     """
     settings = parse_train_settings(configuration)
     network, recipe = settings.network, settings.recipe
@@ -40,18 +40,18 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
         _check_agreement(text, mesh)
         folder = open_run_folder(settings.run_dir, settings.experiment_name, text, mesh)
-        LOG.info("%s", announcement(settings, placement, data))
-        LOG.info("%-10s %s", "run folder", folder.path)
-        model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
         with closing(folder):
-            progress = Trainer(settings, mesh, model, batches, folder).run()
-        summary = summarise(settings, mesh, progress)
-        if placement.is_main:
-            folder.write_summary(summary)
-            from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
-
-            draw_learning_curves(folder.metrics, folder.curves, f"{network.name} on {data.name}")
-            _report_end(folder, summary)
+            LOG.info("%s", announcement(settings, placement, data))
+            LOG.info("%-10s %s", "run folder", folder.path)
+            model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
+            try:
+                progress = Trainer(settings, mesh, model, batches, folder).run()
+            except Exception as error:
+                LOG.error("stopped: %s: %s", type(error).__name__, error)
+                raise
+            summary = summarise(settings, mesh, progress)
+            if placement.is_main:
+                _finish(folder, summary, f"{network.name} on {data.name}")
     return summary
 
 
@@ -62,7 +62,11 @@ def _check_agreement(configuration: str, mesh: Mesh) -> None:
         raise ConfigurationError("the processes of this run have different configurations; start all with the same one")
 
 
-def _report_end(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
+    from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
+
+    folder.write_summary(summary)
+    draw_learning_curves(folder.metrics, folder.curves, title)
     LOG.info(
         "done: top-1 error %.2f %%, %d steps in %.1f s, %.0f images/s",
         100 * summary["top1_error"],
@@ -82,8 +86,9 @@ def _report_end(folder: RunFolder, summary: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _console_log(is_main: bool) -> Iterator[None]:
-    """Log to the console from the main process, around the progress bar; leave no handler behind."""
-    LOG.setLevel(logging.INFO if is_main else logging.ERROR)
+    """Log to the console from the main process, around the progress bar; leave the logger as it was."""
+    level, propagate = LOG.level, LOG.propagate
+    LOG.setLevel(logging.INFO if is_main else logging.CRITICAL)
     LOG.propagate = False
     console = logging.StreamHandler()
     LOG.addHandler(console)
@@ -91,6 +96,6 @@ def _console_log(is_main: bool) -> Iterator[None]:
         with logging_redirect_tqdm([LOG]):
             yield
     finally:
-        for handler in list(LOG.handlers):
-            LOG.removeHandler(handler)
-            handler.close()
+        LOG.removeHandler(console)
+        LOG.setLevel(level)
+        LOG.propagate = propagate

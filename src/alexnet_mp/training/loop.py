@@ -144,6 +144,7 @@ class Trainer:
 
     def _validated(self, errors: Errors, bar: "tqdm[Any]") -> None:
         progress = self.progress
+        _check_finite(errors.loss, "validation loss", progress.step)
         progress.validation = errors
         record = {key: value for key, value in asdict(errors).items() if key != "images"}
         self._folder.append({"kind": "validation", "step": progress.step, "epoch": progress.epoch, **record})
@@ -190,8 +191,12 @@ def _check_every_parameter_trains(model: TowerModel) -> None:
 def _mean_loss(losses: Sequence[Tensor], mesh: Mesh, step: int) -> float:
     total = mesh.sum_over_replicas(losses[0].detach().double().cpu())
     loss = total.item() / mesh.placement.replicas
+    _check_finite(loss, "loss", step)
+    return loss
+
+
+def _check_finite(loss: float, name: str, step: int) -> None:
     if not math.isfinite(loss):
         raise FloatingPointError(
-            f"the loss at step {step} is {loss}; lower the learning rate, or see recipe.pixel_divisor"
+            f"the {name} at step {step} is {loss}; lower the learning rate, or see recipe.pixel_divisor"
         )
-    return loss

@@ -1,6 +1,7 @@
 """The recipe: everything of training that is not the network."""
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from alexnet_mp.errors import ConfigurationError
@@ -90,13 +91,36 @@ class Recipe:
                 "recipe: batch_size, epochs and pixel_divisor must be positive and momentum in [0, 1), not "
                 f"{self.batch_size}, {self.epochs}, {self.pixel_divisor} and {self.momentum}"
             )
+        self._check_rates()
         if self.batch_size % replicas:
             raise ConfigurationError(
                 f"recipe.batch_size={self.batch_size} cannot be shared equally by {replicas} replicas; "
                 f"use a multiple, for example {self.batch_size // replicas * replicas or replicas}"
             )
+        epochs = [milestone.after_epoch for milestone in self.schedule.milestones]
+        if epochs != sorted(epochs):
+            raise ConfigurationError(f"recipe.schedule.milestones are not in order of after_epoch: {epochs}")
         if self.schedule.milestones and self.schedule.plateau:
             raise ConfigurationError("recipe.schedule has both milestones and plateau; set one of them to null")
         named = set(self.layers).union(*(milestone.layers or () for milestone in self.schedule.milestones))
         for name in sorted(named - set(layers)):
             raise ConfigurationError(f"the recipe names layer {name!r}; layers with weights: {', '.join(layers)}")
+
+    def _check_rates(self) -> None:
+        kinds = [self.weights, self.biases]
+        kinds += [rates for layer in self.layers.values() for rates in (layer.weights, layer.biases) if rates]
+        milestones = [milestone.learning_rate for milestone in self.schedule.milestones]
+        values = {
+            "learning_rate": [rates.learning_rate for rates in kinds] + milestones,
+            "weight_decay": [rates.weight_decay for rates in kinds],
+        }
+        for name, found in values.items():
+            for value in found:
+                if not 0 <= value < inf:
+                    raise ConfigurationError(f"recipe: a {name} is {value}, must be a number of at least 0")
+        plateau = self.schedule.plateau
+        if plateau and not (0 < plateau.factor < 1 and plateau.patience >= 1 and plateau.drops >= 0):
+            raise ConfigurationError(
+                "recipe.schedule.plateau needs 0 < factor < 1, patience of at least 1 and drops of at least 0, not "
+                f"{plateau.factor}, {plateau.patience} and {plateau.drops}"
+            )

@@ -31,7 +31,7 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -
         "placement": placement.in_words(),
         "devices": f"{', '.join(devices)}; {_count(processes, 'process', 'es')}, {_count(threads, 'CPU thread')} each",
         "data": data.description,
-        "recipe": f"{recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, learning rate "
+        "recipe": f"{recipe.name}: {_count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate "
         f"{recipe.weights.learning_rate:g} (biases {recipe.biases.learning_rate:g}), seed {settings.seed}",
         "the paper": f"trained {paper.parameters:,} parameters on ILSVRC-2012 instead: 1.2 million photographs, "
         "about 90 epochs, five to six days on two GTX 580 with 3 GB each (paper §5)",
@@ -107,9 +107,13 @@ def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
 
 def _commit() -> str | None:
     """The commit of the checkout that this package runs from, `-dirty` where it has changes; None outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # this file may lie in a checkout of something else
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
