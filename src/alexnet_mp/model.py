@@ -66,7 +66,7 @@ class TowerModel(nn.Module):
     def _check_devices(self) -> None:
         for tower in self.local_towers():
             found, placed = next(tower.parameters()).device, self.placement.devices[tower.index]
-            if found != placed:
+            if found not in (placed, torch.device(placed.type)):  # real tensors on cpu:0 say cpu
                 raise ConfigurationError(
                     f"tower {tower.index} was placed on {placed} and has been moved to {found}; build the model there "
                     "instead, for example build_model(..., device='cuda')"
