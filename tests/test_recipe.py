@@ -102,7 +102,7 @@ def test_every_parameter_is_in_the_group_of_its_layer_and_kind():
     ],
 )
 def test_run_145s_learning_rates(epochs, conv1, others):
-    """`epochs` epochs are done; FACTS of run #145: 1-25 0.01; -51 0.001; -67 0.0001; conv1 1e-5, then frozen; 1e-5."""
+    """Run #145 after `epochs` epochs (layer-params-145.cfg); conv1 is frozen after 72."""
     rates = LearningRates(preset("original_2012"), LAYERS).after(epochs)
     assert rates["conv1", "weights"] == conv1
     assert {rates[layer, "weights"] for layer in LAYERS[1:]} == {others}

@@ -44,7 +44,7 @@ class RowCost:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of this row's output for one image in float32, as the lecture counts them (N2)."""
+        """Bytes of this row's output for one image in float32, as Johnson's lecture 8 counts memory."""
         return 4 * prod(self.output_shape)
 
     def parameters(self, tower: int) -> int:
