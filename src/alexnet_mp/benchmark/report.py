@@ -9,8 +9,9 @@ import torch
 
 from alexnet_mp.benchmark.contenders import BASELINE, CONTENDERS
 from alexnet_mp.benchmark.measurement import Measurement
-from alexnet_mp.benchmark.rounds import Turn, usable_cores
+from alexnet_mp.benchmark.rounds import Turn
 from alexnet_mp.benchmark.settings import BenchmarkSettings
+from alexnet_mp.cores import usable_cores
 from alexnet_mp.version import __version__
 
 PARTS = ("forward", "backward", "optimiser")

@@ -13,6 +13,7 @@ from alexnet_mp.benchmark.contenders import CONTENDERS
 from alexnet_mp.benchmark.measurement import Measurement, Task
 from alexnet_mp.benchmark.settings import BenchmarkSettings
 from alexnet_mp.benchmark.worker import TASK, log_name, result_name
+from alexnet_mp.cores import usable_cores
 from alexnet_mp.errors import ConfigurationError
 
 Turn = list[Measurement]  # one for each process, in order of rank
@@ -59,11 +60,6 @@ def total_threads(settings: BenchmarkSettings, names: Sequence[str]) -> int:
             f"processes; use a multiple of {share}"
         )
     return settings.threads
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_rounds(settings: BenchmarkSettings, names: Sequence[str], threads: int) -> dict[str, list[Turn]]:

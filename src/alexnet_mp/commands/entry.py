@@ -64,13 +64,17 @@ def _under_torchrun() -> bool:
 def compose(configuration_name: str, overrides: list[str]) -> Mapping[str, Any]:
     """Compose a configuration as plain values. Raises ConfigurationError for unknown presets and keys."""
     try:
-        with hydra.initialize_config_module(CONF_PACKAGE, version_base="1.3"):
-            composed = hydra.compose(configuration_name, overrides)
+        composed = _compose(configuration_name, overrides)
     except HydraException as error:
         raise ConfigurationError(_explain(error, configuration_name)) from error
     except ValueError as error:
         raise ConfigurationError(f"cannot apply {shlex.join(overrides)}: {error}") from error
     return _plain(composed)
+
+
+def _compose(configuration_name: str, overrides: list[str]) -> DictConfig:
+    with hydra.initialize_config_module(CONF_PACKAGE, version_base="1.3"):
+        return hydra.compose(configuration_name, overrides)
 
 
 def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
@@ -110,18 +114,18 @@ def _explain(error: HydraException, configuration_name: str) -> str:
         return is_not_one_of(name, preset_names(group), group)
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
-        near = suggestion(key[1], _keys(compose(configuration_name, []))) or "; --cfg job shows all keys"
+        near = suggestion(key[1], _keys(_compose(configuration_name, []))) or "; --cfg job shows all keys"
         return f"unknown key {key[1]!r}{near}"
     return message
 
 
-def _keys(mapping: Mapping[str, Any], above: str = "") -> list[str]:
-    """The dotted paths of all keys of a configuration."""
+def _keys(configuration: DictConfig, above: str = "") -> list[str]:
+    """The dotted paths of all keys of a configuration, those without a value too."""
     found = []
-    for key, value in mapping.items():
-        found.append(f"{above}{key}")
-        if isinstance(value, Mapping):
-            found += _keys(value, f"{above}{key}.")
+    for key in map(str, configuration):
+        found.append(above + key)
+        if not OmegaConf.is_missing(configuration, key) and isinstance(configuration[key], DictConfig):
+            found += _keys(configuration[key], f"{above}{key}.")
     return found
 
 

@@ -1,0 +1,53 @@
+"""Make a pack: python launch/prepare.py source=photos out=packs/photos; see `conf/prepare.yaml` for the keys."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_mp.commands.entry import run_command
+from alexnet_mp.preparation.job import Summary, prepare
+from alexnet_mp.preparation.settings import PreparationSettings, parse_preparation_settings
+
+_MOST_LINES = 20
+_STOPPED = 130  # what a shell reports for a command that was interrupted
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Make the pack, and print what is in it and what was skipped."""
+    settings = parse_preparation_settings(configuration)
+    print(as_text(settings, prepare(settings)))
+
+
+def as_text(settings: PreparationSettings, summary: Summary) -> str:
+    """A summary for a terminal."""
+    manifest = summary.manifest
+    counts = ", ".join(f"{name} {split.count:,}" for name, split in manifest.splits.items())
+    images = sum(split.count for split in manifest.splits.values())
+    lines = [
+        f"wrote {settings.out}: {images:,} images of {manifest.size}x{manifest.size} in {len(manifest.class_names)} "
+        f"classes ({counts}), {images * 3 * manifest.size**2 / 1e9:.2f} GB",
+        f"decoded {summary.images_decoded:,} in {summary.seconds:.1f} s "
+        f"({summary.images_decoded / summary.seconds:.0f} images/s)"
+        + (f"; {summary.shards_found} shards were finished before" if summary.shards_found else ""),
+    ]
+    skipped = manifest.skipped
+    if skipped:
+        lines.append(f"skipped {len(skipped):,}:")
+        lines += [f"  {each.name}: {each.reason}" for each in skipped[:_MOST_LINES]]
+        if len(skipped) > _MOST_LINES:
+            lines.append(f"  and {len(skipped) - _MOST_LINES:,} more; manifest.json names all")
+    # File names may hold bytes that are no text.
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def main() -> None:
+    """Entry point of `launch/prepare.py`."""
+    try:
+        run_command("prepare", run)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the finished shards", file=sys.stderr)
+        sys.exit(_STOPPED)
+
+
+if __name__ == "__main__":
+    main()

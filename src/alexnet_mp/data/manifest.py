@@ -1,0 +1,189 @@
+"""A pack's manifest: what `manifest.json` holds, as frozen dataclasses, and every check that needs no other file."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.strict import from_mapping
+
+FORMAT = "alexnet_mp pack"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "validation", "test")
+LARGEST_SIZE = 1 << 14  # pixels; the sums of a shard would overflow far above it
+
+# One folder at most, no dots at the beginning: a name that fits cannot leave the pack's folder.
+_FILE_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file, relative to the pack's folder, and the SHA-256 of all its bytes in hexadecimal."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A file of `count` images, uint8 [count, size, size, 3]."""
+
+    file: str
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitEntry:
+    """`count` images in shards, in this order, and their labels, int64 [count]."""
+
+    count: int
+    labels: FileEntry
+    shards: tuple[ShardEntry, ...]
+
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Colour:
+    """The covariance of RGB over all pixels of the training split, on the 0..255 scale (paper §4.1).
+
+    `eigenvalues` are in descending order; column i of `eigenvectors` (its rows are R, G, B) belongs to eigenvalue i.
+    """
+
+    eigenvalues: Vector
+    eigenvectors: tuple[Vector, Vector, Vector]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture of the source that is not in the pack, and why."""
+
+    split: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `manifest.json`; `settings` are those of the preparation, for people to read."""
+
+    format: str
+    format_version: int
+    size: int
+    class_names: tuple[str, ...]
+    splits: dict[str, SplitEntry]
+    mean_image: FileEntry
+    colour: Colour
+    skipped: tuple[Skipped, ...]
+    settings: dict[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check a pack's manifest.
+
+    Raises ConfigurationError that names the file where there is none (a pack that is not finished has none), where it
+    is not JSON, is of another format or version, lacks a key or has one too many, or contradicts itself.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{path} does not exist, so {folder} is not a pack, or one whose preparation has not finished"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    try:
+        return parse_manifest(content)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """The manifest in a JSON text. Raises ConfigurationError, which does not name the file."""
+    try:
+        mapping = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"it is not JSON: {error}") from error
+    if not isinstance(mapping, Mapping) or mapping.get("format") != FORMAT:
+        raise ConfigurationError(f"it is not the manifest of a pack: its format is not {FORMAT!r}")
+    if mapping.get("format_version") != FORMAT_VERSION:
+        version = mapping.get("format_version")
+        raise ConfigurationError(
+            f"it has format_version {version!r} and this version reads {FORMAT_VERSION}; prepare it again"
+        )
+    settings = mapping.get("settings")
+    if "settings" in mapping and not isinstance(settings, Mapping):
+        raise ConfigurationError(f"settings must be a mapping of keys, not {settings!r}")
+    try:
+        ready = {"settings": dict(settings)} if settings is not None else {}
+        manifest = from_mapping(Manifest, mapping, "", ready=ready)
+    except (OverflowError, RecursionError) as error:
+        raise ConfigurationError(f"a number or a nesting is too large: {error}") from error
+    problem = next(_problems(manifest), None)
+    if problem:
+        raise ConfigurationError(problem)
+    return manifest
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    if not 1 <= manifest.size <= LARGEST_SIZE:
+        yield f"size is {manifest.size}, not from 1 to {LARGEST_SIZE}"
+    names = manifest.class_names
+    if not names or len(set(names)) != len(names):
+        yield "class_names must be one name or more, each of them once"
+    if "train" not in manifest.splits or not set(manifest.splits) <= set(SPLITS):
+        yield f"splits are {', '.join(manifest.splits) or 'none'}; a pack has train, and may have validation and test"
+    for name, split in manifest.splits.items():
+        yield from _problems_of_split(f"splits.{name}", split)
+    yield from _problems_of_files(manifest)
+    yield from _problems_of_colour(manifest.colour)
+
+
+def _problems_of_split(where: str, split: SplitEntry) -> Iterator[str]:
+    counts = [shard.count for shard in split.shards]
+    if split.count < 1 or any(count < 1 for count in counts):
+        yield f"{where} has a count below 1"
+    if sum(counts) != split.count:
+        yield f"{where}.count is {split.count}, and its shards have {sum(counts)} images"
+
+
+def _problems_of_files(manifest: Manifest) -> Iterator[str]:
+    entries: list[FileEntry | ShardEntry] = [manifest.mean_image]
+    for split in manifest.splits.values():
+        entries += [split.labels, *split.shards]
+    seen = {MANIFEST}
+    for entry in entries:
+        if not _FILE_NAME.fullmatch(entry.file):
+            yield f"{entry.file!r} is not the name of a file of a pack: letters, digits, _ - . and one folder at most"
+        if entry.file in seen:
+            yield f"{entry.file!r} is named twice"
+        if not _SHA256.fullmatch(entry.sha256):
+            yield f"the sha256 of {entry.file!r} is not 64 hexadecimal digits: {entry.sha256!r}"
+        seen.add(entry.file)
+
+
+def _problems_of_colour(colour: Colour) -> Iterator[str]:
+    values, rows = colour.eigenvalues, colour.eigenvectors
+    if not all(math.isfinite(number) for row in (values, *rows) for number in row):
+        yield "colour has a number that is not finite"
+        return
+    if not values[0] >= values[1] >= values[2] >= 0:
+        yield f"colour.eigenvalues are {values}, not three numbers from 0 up in descending order"
+    for i in range(3):
+        for j in range(3):
+            if abs(sum(row[i] * row[j] for row in rows) - (i == j)) > 1e-6:
+                yield f"colour.eigenvectors are not orthonormal in columns {i} and {j}"
+                return

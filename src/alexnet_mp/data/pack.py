@@ -1,0 +1,237 @@
+"""The reader of packs: opens one with every check, and reads its images with positioned reads."""
+
+import hashlib
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mp.data.manifest import FileEntry, Manifest, ShardEntry, SplitEntry, read_manifest
+from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
+from alexnet_mp.errors import ConfigurationError
+
+OPEN_FILES = 256  # of one split; a process may usually have 1,024
+_BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Images of one size in up to three splits; `eigenvalues` [3] and `eigenvectors` [3, 3] as in `Colour`."""
+
+    folder: Path
+    size: int
+    class_names: tuple[str, ...]
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+    splits: dict[str, "PackSplit"]
+    manifest: Manifest = field(repr=False)
+    _mean_image: NDArray[np.float64] = field(repr=False)
+
+    def mean_image(self) -> NDArray[np.float64]:
+        """The training split's mean, float64 [size, size, 3], on the 0..255 scale; a copy."""
+        return self._mean_image.copy()
+
+
+def open_pack(folder: Path, verify: bool = True) -> Pack:
+    """Open the pack in `folder`.
+
+    The manifest, labels, mean image, and every shard's header and length are checked always; the shards' SHA-256, which
+    reads all of the pack, only with `verify`.
+
+    Raises ConfigurationError that names the file that is missing, damaged, or not what the manifest says.
+    """
+    manifest = read_manifest(folder)
+    size, classes = manifest.size, len(manifest.class_names)
+    mean = _read_array(folder, manifest.mean_image, FLOAT64, (size, size, 3))
+    if not (np.isfinite(mean).all() and mean.min() >= 0 and mean.max() <= 255):
+        raise ConfigurationError(f"{folder / manifest.mean_image.file} has values outside of 0..255")
+    splits = {name: _open_split(folder, entry, size, classes) for name, entry in manifest.splits.items()}
+    if verify:
+        _verify(folder, [shard for entry in manifest.splits.values() for shard in entry.shards])
+    return Pack(
+        folder=folder,
+        size=size,
+        class_names=manifest.class_names,
+        eigenvalues=np.array(manifest.colour.eigenvalues, dtype=np.float64),
+        eigenvectors=np.array(manifest.colour.eigenvectors, dtype=np.float64),
+        splits=splits,
+        manifest=manifest,
+        _mean_image=mean,
+    )
+
+
+class PackSplit:
+    """The images of a split, numbered in the order in which the pack holds them, and their `labels`, int64 [count]."""
+
+    def __init__(self, labels: NDArray[np.int64], shards: Sequence[tuple[Path, int]], size: int) -> None:
+        """`shards` are the files in order, with the number of images in each."""
+        self.labels = labels
+        self.image_shape = (size, size, 3)
+        self._paths = [path for path, _ in shards]
+        counts = [count for _, count in shards]
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._headers = [len(npy_header(UINT8, (count, *self.image_shape))) for count in counts]
+        self._image_bytes = 3 * size * size
+        self._files = _Files(OPEN_FILES)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        """Read the images `rows` [n], in any order, into `out` uint8 [n, size, size, 3].
+
+        Reads go through each shard once from its beginning, neighbours in one system call, without the interpreter's
+        lock; threads may read at the same time. Raises IndexError for a row that is not there, ValueError for an `out`
+        of another shape, type or layout, and ConfigurationError that names the shard where it has become shorter.
+        """
+        if out.shape != (len(rows), *self.image_shape) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.dtype} {out.shape}; it must be uint8 {(len(rows), *self.image_shape)}, contiguous"
+            )
+        for shard, offset, targets in self._runs(rows):
+            for first in range(0, len(targets), _BUFFERS_A_READ):
+                buffers = [out[target].data for target in targets[first : first + _BUFFERS_A_READ]]
+                self._read_run(shard, offset + first * self._image_bytes, buffers)
+
+    def forget(self, rows: NDArray[Any]) -> None:
+        """Tell the kernel that these images will not be read again soon, so that it drops them before other pages."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for shard, offset, targets in self._runs(rows):
+            file = self._files.get(self._paths[shard])
+            os.posix_fadvise(file.descriptor, offset, len(targets) * self._image_bytes, os.POSIX_FADV_DONTNEED)
+
+    def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
+        """Neighbouring images: the shard, the offset of the first in it, and their places in `rows`."""
+        order = np.argsort(rows, kind="stable")
+        ordered = np.asarray(rows, dtype=np.int64)[order]
+        if len(ordered) == 0:
+            return
+        if ordered[0] < 0 or ordered[-1] >= len(self):
+            raise IndexError(f"rows {ordered[0]} to {ordered[-1]} of a split of {len(self)} images")
+        shards = np.searchsorted(self._starts, ordered, side="right") - 1
+        breaks = np.flatnonzero((np.diff(ordered) != 1) | (np.diff(shards) != 0)) + 1
+        firsts = [0, *breaks.tolist()]
+        places = order.tolist()
+        for first, end in zip(firsts, [*firsts[1:], len(places)], strict=True):
+            shard = int(shards[first])
+            row = int(ordered[first] - self._starts[shard])
+            yield shard, self._headers[shard] + row * self._image_bytes, places[first:end]
+
+    def _read_run(self, shard: int, offset: int, buffers: list[memoryview]) -> None:
+        wanted = len(buffers) * self._image_bytes
+        path = self._paths[shard]
+        try:
+            file = self._files.get(path)  # held by name, so that it stays open until the read is over
+            got = os.preadv(file.descriptor, buffers, offset)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {error}") from error
+        # A regular file gives less than asked only at its end, or where a single read is limited to 2 GiB.
+        if got < wanted and len(buffers) > 1:
+            half = len(buffers) // 2
+            self._read_run(shard, offset, buffers[:half])
+            self._read_run(shard, offset + half * self._image_bytes, buffers[half:])
+        elif got < wanted:
+            raise ConfigurationError(f"{path} has become shorter since the pack was opened: {got} of {wanted} bytes")
+
+
+class _File:
+    """A descriptor that lives as long as somebody reads from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class _Files:
+    """The files that were read last, kept open. One that goes is closed when its last reader lets go of it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: OrderedDict[Path, _File] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: Path) -> _File:
+        with self._lock:
+            file = self._open.get(path)
+            if file is None:
+                file = self._open[path] = _File(path)
+                if len(self._open) > self._most:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(path)
+            return file
+
+
+def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> PackSplit:
+    labels = _read_array(folder, entry.labels, INT64, (entry.count,))
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ConfigurationError(
+            f"{folder / entry.labels.file} has labels from {labels.min()} to {labels.max()}; the pack has {classes} "
+            "classes, from 0"
+        )
+    for shard in entry.shards:
+        _check_array(folder / shard.file, UINT8, (shard.count, size, size, 3))
+    return PackSplit(labels, [(folder / shard.file, shard.count) for shard in entry.shards], size)
+
+
+def _check_array(path: Path, kind: str, shape: tuple[int, ...]) -> None:
+    """Raise ConfigurationError where a file is not a `.npy` file of this type and shape, by its header and length."""
+    header, length = npy_header(kind, shape), npy_bytes(kind, shape)
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigurationError(f"{path} is not a file")
+        with path.open("rb") as file:
+            start = file.read(len(header))
+    except OSError as error:
+        raise ConfigurationError(f"{path} is missing or cannot be read: {error.strerror or error}") from error
+    if found.st_size != length:
+        raise ConfigurationError(f"{path} has {found.st_size:,} bytes; by the manifest it has {length:,}")
+    if start != header:
+        raise ConfigurationError(
+            f"{path} does not begin as a .npy file (format 1.0, C order) of type {kind} and shape {list(shape)}"
+        )
+
+
+def _read_array(folder: Path, entry: FileEntry, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    path = folder / entry.file
+    _check_array(path, kind, shape)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    _compare(path, hashlib.sha256(content).hexdigest(), entry.sha256)
+    data = content[len(npy_header(kind, shape)) :]
+    return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
+
+
+def _verify(folder: Path, shards: Sequence[ShardEntry]) -> None:
+    with ThreadPoolExecutor(min(len(shards), os.cpu_count() or 1)) as pool:
+        digests = pool.map(lambda shard: _digest(folder / shard.file), shards)
+        for shard, digest in zip(shards, digests, strict=True):
+            _compare(folder / shard.file, digest, shard.sha256)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise ConfigurationError(f"{path} is damaged: its SHA-256 is {found}, by the manifest {expected}")

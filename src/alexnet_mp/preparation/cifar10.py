@@ -1,0 +1,94 @@
+"""CIFAR-10's binary archive as a source: downloaded and verified, or a local file."""
+
+import shutil
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pooch  # type: ignore[import-untyped]
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.preparation.pictures import Listing, Picture, in_order
+
+DOWNLOAD = "cifar10"
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+_PIXEL_BYTES = 3 * 32 * 32
+_RECORD_BYTES = 1 + _PIXEL_BYTES  # the label comes first
+_FILES = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
+_NAMES = "batches.meta.txt"
+_LARGEST_FILE = 1 << 28  # bytes; the real ones have 30,730,000
+
+
+def download() -> Path:
+    """The archive in the user's cache folder, downloaded where it is not there; its SHA-256 is checked either way."""
+    try:
+        path = pooch.retrieve(
+            URL, f"sha256:{SHA256}", fname=PurePosixPath(URL).name, path=pooch.os_cache("alexnet_mp"), progressbar=True
+        )
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise ConfigurationError(
+            f"cannot download {URL}: {' '.join(str(error).split())}; download it elsewhere and give source=PATH"
+        ) from error
+    return Path(path)
+
+
+def list_cifar10(archive: Path, scratch: Path) -> Listing:
+    """The pictures of the archive, whose batches are unpacked into the folder `scratch`.
+
+    Raises ConfigurationError where the file is not such an archive, lacks a batch, or has a batch that is no whole
+    number of records or has a label without a name.
+    """
+    folder = scratch / "cifar10"
+    folder.mkdir(exist_ok=True)
+    wanted = {_NAMES, *(name for names in _FILES.values() for name in names)}
+    _unpack(archive, folder, wanted)
+    missing = [name for name in sorted(wanted) if not (folder / name).exists()]
+    if missing:
+        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version: it has no {missing[0]}")
+    class_names = tuple((folder / _NAMES).read_text(errors="replace").split())
+    if not class_names or len(set(class_names)) != len(class_names):
+        raise ConfigurationError(f"{archive}: {_NAMES} does not have one name for every class")
+    modified = archive.stat().st_mtime_ns
+    splits = {
+        split: in_order([p for name in names for p in _pictures(archive, folder / name, len(class_names), modified)])
+        for split, names in _FILES.items()
+    }
+    return Listing("cifar10", "cifar10", class_names, splits)
+
+
+def _unpack(archive: Path, folder: Path, wanted: set[str]) -> None:
+    """Copy the wanted members into `folder` by their last names alone, so that no name can lead elsewhere."""
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
+                    raise ConfigurationError(
+                        f"{archive}: member {member.name!r} is a link, a device, or leads out; refused"
+                    )
+                if not 0 <= member.size <= _LARGEST_FILE:
+                    raise ConfigurationError(f"{archive}: member {member.name!r} has {member.size:,} bytes; refused")
+                content = tar.extractfile(member)
+                if path.name in wanted and content is not None:
+                    with (folder / path.name).open("wb") as file:
+                        shutil.copyfileobj(content, file)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version, or damaged: {error}") from error
+
+
+def _pictures(archive: Path, batch: Path, classes: int, modified: int) -> list[Picture]:
+    records = np.fromfile(batch, dtype=np.uint8)
+    if len(records) == 0 or len(records) % _RECORD_BYTES:
+        raise ConfigurationError(
+            f"{archive}: {batch.name} has {len(records):,} bytes, no whole number of records of {_RECORD_BYTES:,}"
+        )
+    labels = records[::_RECORD_BYTES].tolist()
+    if max(labels) >= classes:
+        raise ConfigurationError(f"{archive}: {batch.name} has a label {max(labels)}; there are {classes} names")
+    return [
+        Picture(f"{batch.name}/{i:05d}", label, str(batch), i * _RECORD_BYTES + 1, _PIXEL_BYTES, modified)
+        for i, label in enumerate(labels)
+    ]

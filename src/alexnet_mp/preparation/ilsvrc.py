@@ -1,0 +1,135 @@
+"""ILSVRC-2012's files as downloaded: a tar of class tars, a flat tar for validation, and the devkit for its labels."""
+
+import io
+import re
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.preparation.pictures import Listing, Picture, in_order
+from alexnet_mp.preparation.tar import Member, index_tar
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VALIDATION_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+_META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
+_LARGEST_DEVKIT_FILE = 1 << 26  # bytes; the real ones have less than a tenth
+_CLASS_TAR = re.compile(r"(n\d{8})\.tar")
+_VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+def list_ilsvrc(source: Path) -> Listing:
+    """The pictures in the three files of the folder `source`, found where they lie, never unpacked.
+
+    The classes are the class tars' wnids, sorted: not in the order of the devkit's ILSVRC2012_ID. Raises
+    ConfigurationError where a file is missing, damaged or hostile, and where validation and devkit do not fit.
+    """
+    for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT):
+        if not (source / name).is_file():
+            raise ConfigurationError(f"source={source} has no file {name}")
+    try:
+        train, class_names = _train(source / TRAIN_TAR)
+        validation = _validation(source / VALIDATION_TAR, _labels(source / DEVKIT, class_names))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read source={source}: {error}") from error
+    return Listing("ilsvrc", "image", class_names, {"train": train, "validation": validation})
+
+
+def _train(path: Path) -> tuple[list[Picture], tuple[str, ...]]:
+    modified = path.stat().st_mtime_ns
+    pictures: list[Picture] = []
+    with path.open("rb") as file:
+        classes: dict[str, Member] = {}
+        for member in index_tar(file, path):
+            wnid = _CLASS_TAR.fullmatch(PurePosixPath(member.name).name)
+            if not wnid or wnid[1] in classes:
+                raise ConfigurationError(
+                    f"{path}: member {member.name!r} is not the one tar of a class (nXXXXXXXX.tar)"
+                )
+            classes[wnid[1]] = member
+        if not classes:
+            raise ConfigurationError(f"{path} has no class tars")
+        class_names = tuple(sorted(classes))
+        for label, wnid_name in enumerate(tqdm(class_names, desc="reading headers", unit="class", disable=None)):
+            outer = classes[wnid_name]
+            inside = list(index_tar(file, path / outer.name, outer.offset, outer.length))
+            if not inside:
+                raise ConfigurationError(f"{path}: the class tar {outer.name!r} has no pictures")
+            pictures += [_picture(path, f"train/{wnid_name}/{m.name}", label, m, modified) for m in inside]
+    return in_order(pictures), class_names
+
+
+def _picture(path: Path, name: str, label: int, member: Member, modified: int) -> Picture:
+    return Picture(name, label, str(path), member.offset, member.length, modified)
+
+
+def _validation(path: Path, labels: list[int]) -> list[Picture]:
+    modified = path.stat().st_mtime_ns
+    found: dict[int, Picture] = {}
+    with path.open("rb") as file:
+        for member in index_tar(file, path):
+            number = _VALIDATION_NAME.fullmatch(PurePosixPath(member.name).name)
+            i = int(number[1]) - 1 if number else -1
+            if not 0 <= i < len(labels) or i in found:
+                raise ConfigurationError(
+                    f"{path}: member {member.name!r} is not one of ILSVRC2012_val_00000001.JPEG to {len(labels):08d}, "
+                    "each once"
+                )
+            found[i] = _picture(path, f"validation/{member.name}", labels[i], member, modified)
+    if len(found) != len(labels):
+        raise ConfigurationError(f"{path} has {len(found)} pictures and {DEVKIT} has labels for {len(labels)}")
+    return in_order(list(found.values()))
+
+
+def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
+    """The class of every validation picture: the ground truth's ILSVRC2012_IDs through the devkit's table to wnids."""
+    files = _devkit_files(path)
+    wnids = _wnids(files[_META], path)
+    labels = {wnid: label for label, wnid in enumerate(class_names)}
+    found = []
+    for line, word in enumerate(files[_TRUTH].decode("ascii", "replace").split(), start=1):
+        wnid = wnids.get(int(word)) if word.isdigit() and len(word) < 9 else None
+        if wnid not in labels:
+            raise ConfigurationError(
+                f"{path}: label {line} of {_TRUTH} is {word!r}, not the ILSVRC2012_ID of a class of {TRAIN_TAR}"
+            )
+        found.append(labels[wnid])
+    return found
+
+
+def _devkit_files(path: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
+                    raise ConfigurationError(
+                        f"{path}: member {member.name!r} is a link, a device, or leads out; refused"
+                    )
+                if not 0 <= member.size <= _LARGEST_DEVKIT_FILE:
+                    raise ConfigurationError(f"{path}: member {member.name!r} has {member.size:,} bytes; refused")
+                content = archive.extractfile(member)
+                if name.name in (_META, _TRUTH) and content is not None:
+                    files[name.name] = content.read()
+    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"{path} is damaged: {error}") from error
+    missing = {_META, _TRUTH} - files.keys()
+    if missing:
+        raise ConfigurationError(f"{path} has no {min(missing)}")
+    return files
+
+
+def _wnids(content: bytes, path: Path) -> dict[int, str]:
+    """The wnid of every ILSVRC2012_ID in `meta.mat`, a MATLAB file (read without unpickling anything)."""
+    from scipy.io import loadmat  # type: ignore[import-untyped]  # slow to import, and only this source needs it
+
+    try:
+        synsets = loadmat(io.BytesIO(content), squeeze_me=True, variable_names=["synsets"])["synsets"]
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets.reshape(-1)}
+    except Exception as error:  # a damaged MATLAB file makes scipy raise nearly anything
+        raise ConfigurationError(f"{path}: cannot read {_META}: {type(error).__name__} {error}") from error

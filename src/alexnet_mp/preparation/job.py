@@ -1,0 +1,220 @@
+"""A whole preparation: list the source, plan the shards, make those that are missing, and write the manifest last."""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from tqdm import tqdm
+
+from alexnet_mp.cores import usable_cores
+from alexnet_mp.data.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    Skipped,
+    SplitEntry,
+)
+from alexnet_mp.data.npy import FLOAT64, INT64
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.preparation.decode import RULE
+from alexnet_mp.preparation.pictures import Listing, Picture
+from alexnet_mp.preparation.settings import PreparationSettings
+from alexnet_mp.preparation.shards import ShardResult, ShardTask
+from alexnet_mp.preparation.sources import list_source
+from alexnet_mp.preparation.statistics import colour, mean_image, no_sums
+from alexnet_mp.preparation.workers import make_shards
+from alexnet_mp.preparation.workspace import Workspace, array_file, check_disk, read_sums, write_whole
+from alexnet_mp.randomness import keyed_generator
+
+SHARD_BYTES = 256 * 10**6
+LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too
+_SEALERS = 4  # threads that wait for the disk
+
+Results = dict[str, list[tuple[ShardTask, ShardResult]]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a preparation made; `images_decoded` and `seconds` are of this start alone."""
+
+    manifest: Manifest
+    images_decoded: int
+    shards_found: int
+    seconds: float
+
+
+def prepare(settings: PreparationSettings) -> Summary:
+    """Make the pack `settings.out` of the pictures in `settings.source`, or go on where an earlier start ended.
+
+    The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError where
+    the source, the target or the disk do not allow it, or with `strict` for the first picture that cannot be decoded.
+    """
+    started = time.perf_counter()
+    source, out = Path(settings.source), Path(settings.out)
+    if source.exists() and out.resolve().is_relative_to(source.resolve()):
+        raise ConfigurationError(f"out={out} lies in source={source}; give a folder elsewhere")
+    with Workspace(out) as workspace:
+        listing = list_source(settings.source, settings.kind, workspace.folder)
+        tasks = plan_shards(listing, settings, workspace)
+        try:
+            workspace.adopt(_plan(listing, settings))
+            results, decoded, found = _make_all(tasks, settings, workspace)
+            manifest = _write_rest(listing, settings, results, workspace)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write out={out}: {error}") from error
+    return Summary(manifest, decoded, found, time.perf_counter() - started)
+
+
+def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Workspace) -> list[ShardTask]:
+    """Every split's pictures, shuffled once by the seed (run #145 visited them in such an order), cut into shards."""
+    tasks = []
+    for split, pictures in listing.splits.items():
+        if not pictures:
+            raise ConfigurationError(f"source={settings.source} has no pictures for the split {split}")
+        generator = keyed_generator(settings.seed, "pack", split)
+        order = torch.randperm(len(pictures), generator=generator).tolist()
+        each = settings.images_per_shard or images_per_shard(len(pictures), settings.size)
+        for number, first in enumerate(range(0, len(pictures), each)):
+            tasks.append(
+                ShardTask(
+                    split=split,
+                    number=number,
+                    file=workspace.out / split / f"{number:05d}.npy",
+                    sums=workspace.sums_file(split, number) if split == "train" else None,
+                    pictures=tuple(pictures[i] for i in order[first : first + each]),
+                    encoding=listing.encoding,
+                    size=settings.size,
+                    max_pixels=settings.max_pixels,
+                    strict=settings.strict,
+                )
+            )
+    return tasks
+
+
+def images_per_shard(images: int, size: int) -> int:
+    """About 256 MB a shard, and less where a split would have fewer than 32 of them."""
+    return max(1, min(SHARD_BYTES // (3 * size**2), -(-images // LEAST_SHARDS)))
+
+
+def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
+    """What two starts must have in common to go on with each other's shards."""
+    return {
+        "source": settings.source,
+        "kind": listing.kind,
+        "size": settings.size,
+        "seed": settings.seed,
+        "images_per_shard": settings.images_per_shard,
+        "max_pixels": settings.max_pixels,
+        "rule": RULE,
+        "pillow": PIL.__version__,
+        "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
+        "pictures_sha256": _digest(listing.splits.items()),
+    }
+
+
+def _digest(splits: Iterable[tuple[str, list[Picture]]]) -> str:
+    digest = hashlib.sha256()
+    for split, pictures in splits:
+        for p in pictures:
+            line = f"{split}\0{p.name}\0{p.label}\0{p.offset}\0{p.length}\0{p.modified}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _make_all(tasks: list[ShardTask], settings: PreparationSettings, workspace: Workspace) -> tuple[Results, int, int]:
+    """Every shard's result, found or made, by split and in order; the images decoded; the number of shards found."""
+    results: dict[tuple[str, int], tuple[ShardTask, ShardResult]] = {}
+    missing = []
+    for task in tasks:
+        task.file.parent.mkdir(exist_ok=True)
+        result = workspace.finished(task)
+        if result is None:
+            missing.append(task)
+            continue
+        if settings.strict and result.skipped:
+            name, reason = result.skipped[0]
+            raise ConfigurationError(f"{name}: {reason}; strict=false skips such pictures")
+        results[task.split, task.number] = task, result
+    check_disk(workspace.out, missing)
+    found = len(results)
+    bar = tqdm(
+        total=sum(len(task.pictures) for task in tasks),
+        initial=sum(len(task.pictures) for task, _ in results.values()),
+        unit="images",
+        desc="preparing",
+        disable=None,
+    )
+    decoded = 0
+    with bar, ThreadPoolExecutor(_SEALERS) as sealers:
+        seals: list[Future[None]] = []
+        for task, result in make_shards(missing, settings.workers or usable_cores()):
+            results[task.split, task.number] = task, result
+            # The disk may take longer than the decoding; workers do not wait for it.
+            seals.append(sealers.submit(workspace.seal, task, result))
+            for seal in [seal for seal in seals if seal.done()]:
+                seal.result()  # raises what went wrong, a full disk for example
+                seals.remove(seal)
+            bar.update(len(task.pictures))
+            decoded += len(task.pictures)
+        for seal in seals:
+            seal.result()
+    by_split: Results = {}
+    for split, number in sorted(results):
+        by_split.setdefault(split, []).append(results[split, number])
+    return by_split, decoded, found
+
+
+def _write_rest(listing: Listing, settings: PreparationSettings, results: Results, workspace: Workspace) -> Manifest:
+    """Labels, mean image and, at the very end, the manifest."""
+    out = workspace.out
+    splits: dict[str, SplitEntry] = {}
+    skipped = list(listing.skipped)
+    sums = no_sums(settings.size, np.uint64)
+    for split in listing.splits:
+        shards = []
+        labels: list[int] = []
+        for task, result in results[split]:
+            skipped += [Skipped(split, name, reason) for name, reason in result.skipped]
+            labels += result.labels
+            if result.count:
+                shards.append(ShardEntry(f"{split}/{task.file.name}", result.count, result.sha256))
+            else:
+                task.file.unlink(missing_ok=True)
+            if task.sums is not None:
+                sums.add(read_sums(task.sums, settings.size), [list(row) for row in result.products])
+        if not labels:
+            raise ConfigurationError(
+                f"none of the {len(listing.splits[split])} pictures of {split} can be decoded; the first: "
+                f"{next(f'{s.name}: {s.reason}' for s in skipped if s.split == split)}"
+            )
+        entry = _write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
+        splits[split] = SplitEntry(len(labels), entry, tuple(shards))
+    count = splits["train"].count
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        size=settings.size,
+        class_names=listing.class_names,
+        splits=splits,
+        mean_image=_write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
+        colour=colour(sums, count),
+        skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
+        settings={**_plan(listing, settings), "strict": settings.strict},
+    )
+    workspace.complete(manifest)
+    return manifest
+
+
+def _write_array(out: Path, name: str, kind: str, array: np.ndarray[Any, Any]) -> FileEntry:
+    content = array_file(kind, array)
+    write_whole(out / name, content)
+    return FileEntry(name, hashlib.sha256(content).hexdigest())

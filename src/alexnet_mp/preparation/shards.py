@@ -1,0 +1,153 @@
+"""The work of one process: decode the pictures of one shard, write it, and sum it up. Nothing here needs torch."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mp.data.npy import UINT8, npy_header
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.preparation.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
+from alexnet_mp.preparation.pictures import Encoding, Picture
+from alexnet_mp.preparation.statistics import no_sums
+
+_PIXELS_A_BLOCK = 1 << 16  # images are counted in together up to this size, so that small ones cost little each
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make: `file` gets the pictures that can be decoded, `sums` (if given) the sum of their pixels."""
+
+    split: str
+    number: int
+    file: Path
+    sums: Path | None
+    pictures: tuple[Picture, ...]
+    encoding: Encoding
+    size: int
+    max_pixels: int
+    strict: bool
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What is in a shard that was made; `products` are the sums of products of channel pairs, over all pixels."""
+
+    count: int
+    sha256: str
+    labels: tuple[int, ...]
+    skipped: tuple[tuple[str, str], ...]
+    products: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+
+
+def make_shard(task: ShardTask) -> ShardResult:
+    """Write a shard. Raises ConfigurationError where it cannot, or where `strict` and a picture cannot be decoded."""
+    try:
+        with pillow_limits(task.max_pixels):
+            return _make(task)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {task.file}: {error}") from error
+
+
+def _make(task: ShardTask) -> ShardResult:
+    shape = (task.size, task.size, 3)
+    labels: list[int] = []
+    skipped: list[tuple[str, str]] = []
+    sums = no_sums(task.size, np.uint32)
+    header = npy_header(UINT8, (len(task.pictures), *shape))
+    digest = hashlib.sha256(header)
+    with task.file.open("wb") as file:
+        file.write(header)
+        for block in _blocks(_decoded(task, labels, skipped), task.size):
+            file.write(block.data)
+            digest.update(block.data)
+            if task.sums is not None:
+                sums.add_images(block)
+        if skipped:
+            shorter = npy_header(UINT8, (len(labels), *shape))
+            assert len(shorter) == len(header)
+            file.seek(0)
+            file.write(shorter)
+    if skipped:
+        with task.file.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256")
+    if task.sums is not None:
+        with task.sums.open("wb") as file:
+            np.save(file, sums.pixels, allow_pickle=False)
+    r, g, b = ((row[0], row[1], row[2]) for row in sums.products)
+    return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b))
+
+
+def _decoded(task: ShardTask, labels: list[int], skipped: list[tuple[str, str]]) -> Iterator[NDArray[np.uint8]]:
+    """The pictures that can be decoded; their labels, and those that cannot, go into the two lists."""
+    decode = {"image": decode_image, "cifar10": decode_cifar10}[task.encoding]
+    with _Reader() as reader:
+        for picture in task.pictures:
+            try:
+                pixels = decode(reader.read(picture), task.size, task.max_pixels)
+            except BadPicture as problem:
+                if task.strict:
+                    raise ConfigurationError(
+                        f"{picture.name}: {problem}; strict=false skips such pictures"
+                    ) from problem
+                skipped.append((picture.name, str(problem)))
+                continue
+            labels.append(picture.label)
+            yield pixels
+
+
+def _blocks(images: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """The images [size, size, 3] in blocks [n, size, size, 3]."""
+    most = max(1, _PIXELS_A_BLOCK // size**2)
+    if most == 1:
+        for image in images:
+            yield np.ascontiguousarray(image[np.newaxis])
+        return
+    block = np.empty((most, size, size, 3), dtype=np.uint8)
+    filled = 0
+    for image in images:
+        block[filled] = image
+        filled += 1
+        if filled == most:
+            yield block
+            filled = 0
+    if filled:
+        yield block[:filled]
+
+
+class _Reader:
+    """Reads pictures and keeps the file of the last one open: an archive is opened once a shard."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._file: io.FileIO | None = None
+
+    def read(self, picture: Picture) -> bytes:
+        try:
+            if self._file is None or self._path != picture.path:
+                self._close()
+                self._file = io.FileIO(picture.path)
+                self._path = picture.path
+            self._file.seek(picture.offset)
+            content = self._file.read(picture.length)
+        except OSError as error:
+            raise BadPicture(f"cannot be read: {error.strerror}") from error
+        if len(content) != picture.length:
+            raise BadPicture(f"cut short: {len(content):,} of {picture.length:,} bytes are there")
+        return content
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "_Reader":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._close()

@@ -1,0 +1,162 @@
+"""The folder of a pack in the making: what is finished already, what belongs to another plan, and who works on it.
+
+Beside the shards lies a folder `.preparation` with the plan, and for every finished shard the sum of its pixels and a
+small JSON file, written by rename once the disk holds the shard. The folder goes when the manifest is in place.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mp.data.manifest import MANIFEST, Manifest
+from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.preparation.shards import ShardResult, ShardTask
+from alexnet_mp.strict import from_mapping
+
+FOLDER = ".preparation"
+_PLAN, _LOCK = "plan.json", "lock"
+
+
+class Workspace:
+    """A pack's folder, claimed by one preparation at a time; use it as a context."""
+
+    def __init__(self, out: Path) -> None:
+        """Claim `out`. Raises ConfigurationError where it is a whole pack, has other files, or is being worked on."""
+        self.out = out
+        self.folder = out / FOLDER
+        if (out / MANIFEST).exists():
+            raise ConfigurationError(f"out={out} is a whole pack already; nothing was written")
+        if out.is_dir() and not self.folder.is_dir() and any(out.iterdir()):
+            raise ConfigurationError(f"out={out} has files that are not a pack's; give an empty or a new folder")
+        self._made = not out.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / _LOCK).open("w")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigurationError(f"another process is preparing out={out} at this moment") from error
+
+    def __enter__(self) -> "Workspace":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Let go of the folder; leave no trace where nothing was planned yet."""
+        if self.folder.is_dir() and not (self.folder / _PLAN).exists():
+            shutil.rmtree(self.folder)
+            if self._made:
+                self.out.rmdir()
+        self._lock.close()
+
+    def adopt(self, plan: Mapping[str, Any]) -> None:
+        """Take up `plan` (plain values), or go on with it where it is begun. Raises ConfigurationError on another."""
+        path = self.folder / _PLAN
+        if path.exists():
+            try:
+                begun = json.loads(path.read_text())
+                differing = [key for key in plan if begun.get(key) != plan[key]]
+            except (OSError, ValueError, AttributeError) as error:
+                raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
+            if differing:
+                changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
+                raise ConfigurationError(
+                    f"out={self.out} was begun from other pictures or settings ({changes}); go on with those, remove "
+                    "the folder, or give another"
+                )
+        else:
+            write_whole(path, json.dumps(dict(plan), indent=1).encode())
+
+    def sums_file(self, split: str, number: int) -> Path:
+        return self.folder / f"{split}-{number:05d}.npy"
+
+    def finished(self, task: ShardTask) -> ShardResult | None:
+        """What is in the task's shard where that was finished before; None where it must be made."""
+        try:
+            result = from_mapping(ShardResult, json.loads(self._sidecar(task).read_text()), "")
+            shard = npy_bytes(UINT8, (result.count, task.size, task.size, 3))
+            whole = task.file.stat().st_size == shard
+            if task.sums is not None:
+                read_sums(task.sums, task.size)
+        except (OSError, ValueError):
+            return None
+        return result if whole else None
+
+    def seal(self, task: ShardTask, result: ShardResult) -> None:
+        """Record a finished shard, once the disk holds it."""
+        flush(task.file)
+        if task.sums is not None:
+            flush(task.sums)
+        write_whole(self._sidecar(task), json.dumps(dataclasses.asdict(result)).encode())
+
+    def complete(self, manifest: Manifest) -> None:
+        """Write the manifest, which makes the folder a pack, and remove what only the preparation needed."""
+        for name in manifest.splits:
+            flush(self.out / name)
+        write_whole(self.out / MANIFEST, manifest.to_json().encode())
+        shutil.rmtree(self.folder)
+
+    def _sidecar(self, task: ShardTask) -> Path:
+        return self.folder / f"{task.split}-{task.number:05d}.json"
+
+
+def read_sums(path: Path, size: int) -> NDArray[np.uint32]:
+    """The sum of a shard's pixels. Raises ValueError or OSError where the file is not one."""
+    sums = np.load(path, allow_pickle=False)
+    if not isinstance(sums, np.ndarray) or sums.shape != (size, size, 3) or sums.dtype != np.uint32:
+        raise ValueError(f"{path} is not a sum of pixels")
+    return sums
+
+
+def check_disk(out: Path, tasks: list[ShardTask]) -> None:
+    """Raise ConfigurationError where the disk has no room for the shards that are still to be made."""
+    size = tasks[0].size if tasks else 1
+    needed = npy_bytes(FLOAT64, (size, size, 3))
+    for task in tasks:
+        images = len(task.pictures)
+        needed += npy_bytes(UINT8, (images, size, size, 3)) + npy_bytes(INT64, (images,))
+        needed += 4 * 3 * size**2 if task.sums is not None else 0
+        # Shards of an earlier start that are not finished are written anew, in their place.
+        needed -= task.file.stat().st_size if task.file.exists() else 0
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise ConfigurationError(
+            f"the pack needs {needed:,} bytes ({needed / 1e9:.1f} GB) more and the disk of out={out} has {free:,} "
+            f"({free / 1e9:.1f} GB) free"
+        )
+
+
+def array_file(kind: str, array: NDArray[Any]) -> bytes:
+    """An array as a `.npy` file's bytes."""
+    return npy_header(kind, array.shape) + np.ascontiguousarray(array, dtype=np.dtype(kind)).tobytes()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there with all of `content`, on the disk, or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
