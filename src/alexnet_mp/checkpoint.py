@@ -1,7 +1,6 @@
 """Checkpoints: one safetensors file per tower and one JSON, in a folder that appears whole or not at all."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from alexnet_mp.durable import flush
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 
@@ -39,17 +39,17 @@ def save_checkpoint(
     for tower, tensors in towers.items():
         unfinished = partial / f"tower-{tower}.unfinished"
         save_file(tensors, unfinished)
-        _flush(unfinished)
+        flush(unfinished)
         unfinished.replace(_tower_file(partial, tower))
     if 0 not in towers:
         return
     _wait_for([_tower_file(partial, tower) for tower in range(network.towers)], timeout_seconds)
     text = json.dumps({"format_version": FORMAT_VERSION, "network": network.to_mapping(), **description}, indent=2)
     (partial / _DESCRIPTION).write_text(text + "\n")
-    _flush(partial / _DESCRIPTION)
-    _flush(partial)
+    flush(partial / _DESCRIPTION)
+    flush(partial)
     partial.replace(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def load_checkpoint(
@@ -103,12 +103,3 @@ def _wait_for(paths: list[Path], timeout_seconds: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_seconds:.0f} s for {missing[0]}, which its process did not write")
         time.sleep(0.005)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written to a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from alexnet_mp.data.manifest import MANIFEST, Manifest
 from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
+from alexnet_mp.durable import flush
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.shards import ShardResult, ShardTask
 from alexnet_mp.strict import from_mapping
@@ -151,12 +152,3 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     unfinished.replace(path)
     flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Have the disk hold what was written to a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

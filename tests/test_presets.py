@@ -1,0 +1,89 @@
+"""Every preset composes, parses, and says how to run it and where it comes from."""
+
+import re
+import shlex
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from alexnet_mp.commands.entry import compose
+from alexnet_mp.training.settings import parse_train_settings
+from tests.processes import CHECKOUT
+
+
+def presets(group: str) -> list[Path]:
+    return sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+
+
+PRESETS = [
+    (path.parent.name, path.stem) for group in ("network", "recipe", "data", "experiment") for path in presets(group)
+]
+
+
+@pytest.mark.parametrize("group, name", PRESETS, ids=["-".join(preset) for preset in PRESETS])
+def test_every_preset_composes_and_parses(group: str, name: str) -> None:
+    parse_train_settings(compose("train", [f"{group}={name}"]))
+
+
+@pytest.mark.parametrize("path", presets("recipe"), ids=lambda path: path.stem)
+def test_every_recipe_is_called_as_its_file(path: Path) -> None:
+    assert parse_train_settings(compose("train", [f"recipe={path.stem}"])).recipe.name == path.stem
+
+
+@pytest.mark.parametrize(
+    "network, recipe",
+    [(network.stem, recipe.stem) for network, recipe in product(presets("network"), presets("recipe"))],
+)
+def test_every_recipe_fits_every_network(network: str, recipe: str) -> None:
+    settings = parse_train_settings(compose("train", [f"network={network}", f"recipe={recipe}"]))
+    settings.recipe.check(settings.network.weighted_layers, replicas=1)
+
+
+def test_the_quickstart_is_the_experiment_digits() -> None:
+    assert compose("train", []) == compose("train", ["experiment=digits"])
+
+
+def opening_comment(path: Path) -> list[str]:
+    """The lines before the first that is no comment, without Hydra's package directive."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.removeprefix("#").strip())
+    return lines
+
+
+def commands(path: Path) -> list[str]:
+    """The commands in the opening comment; two spaces or more end one and begin a remark on it."""
+    found = [
+        line for line in opening_comment(path) if re.match(r"(python|torchrun)\s.*\b(launch|benchmarks)/\w+\.py", line)
+    ]
+    return [re.split(r"\s{2,}", line)[0] for line in found]
+
+
+COMMENTED = [path for group in ("network", "recipe", "data", "experiment", ".") for path in presets(group)]
+
+
+@pytest.mark.parametrize("path", COMMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_preset_opens_with_a_comment_that_has_a_command(path: Path) -> None:
+    assert len(opening_comment(path)) > 1
+    assert commands(path), path.read_text()[:500]
+
+
+@pytest.mark.parametrize("path", COMMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_commands_in_a_presets_comment_compose(path: Path) -> None:
+    for command in commands(path):
+        program, arguments = re.search(r"/(\w+)\.py(.*)", command).groups()  # type: ignore[union-attr]
+        assert (CHECKOUT / "launch" / f"{program}.py").exists() or (CHECKOUT / "benchmarks" / f"{program}.py").exists()
+        overrides = [
+            argument for argument in shlex.split(arguments) if "=" in argument and not argument.startswith("-")
+        ]
+        if (CHECKOUT / "conf" / f"{program}.yaml").exists():
+            compose(program, overrides)
+
+
+@pytest.mark.parametrize("path", presets("network") + presets("recipe"), ids=lambda path: path.stem)
+def test_every_network_and_recipe_names_its_source(path: Path) -> None:
+    assert any("Source: " in line for line in opening_comment(path))
