@@ -112,7 +112,7 @@ def test_run_145s_learning_rates(epochs, conv1, others):
 
 def test_the_papers_recipe():
     paper = preset("paper")
-    assert (paper.batch_size, paper.epochs, paper.momentum, paper.pixel_divisor) == (128, 90, 0.9, 1)
+    assert (paper.batch_size, paper.epochs, paper.momentum, paper.input.pixel_divisor) == (128, 90, 0.9, 1)
     assert (paper.weights, paper.biases) == (Rates(0.01, 0.0005), Rates(0.01, 0.0))
     assert paper.schedule.plateau is not None
     assert (paper.schedule.plateau.factor, paper.schedule.plateau.drops) == (0.1, 3)

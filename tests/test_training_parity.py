@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet_mp import load_network
+from alexnet_mp.crossing import to_towers
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
@@ -29,6 +30,7 @@ def train_five_steps(towers: int, placement_kind: str, dtype: torch.dtype) -> di
     mesh = make_mesh(placement, timeout_seconds=30)
     model = TowerModel(network, placement, mesh.link(), seed=1, dtype=dtype)
     compute_losses = data_parallel(LossOnEveryTower(model), mesh)
+    devices = list(placement.devices.values())
     optimiser = make_optimiser(dict(model.towers.items()), RECIPE)
     size = BATCH // placement.replicas
     mine = slice(placement.replica * size, (placement.replica + 1) * size)
@@ -38,7 +40,7 @@ def train_five_steps(towers: int, placement_kind: str, dtype: torch.dtype) -> di
         images = torch.randn(BATCH, *network.image, generator=generator, dtype=dtype)
         labels = torch.randint(0, 10, (BATCH,), generator=generator)
         optimiser.zero_grad()
-        losses = compute_losses(images[mine], labels[mine], step)
+        losses = compute_losses(to_towers(images[mine], devices), to_towers(labels[mine], devices), step)
         torch.autograd.backward(losses)
         record |= {f"{step} gradient {name}": p.grad.clone() for name, p in model.named_parameters()}
         optimiser.step()

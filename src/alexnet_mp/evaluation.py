@@ -1,14 +1,13 @@
-"""Loss, top-1 and top-5 error of a model on a set of images."""
+"""Loss, top-1 and top-5 error of a model, or of several averaged, on a set of images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alexnet_mp.crossing import to_towers
-from alexnet_mp.data.images import Batch
+from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 
@@ -23,27 +22,74 @@ class Errors:
     images: int
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The errors, and where they are: `confusions` int64 [classes, classes] counts images by label and prediction.
+
+    `top5_wrong` int64 [classes] counts, for each label, the images whose label was not among the first five.
+    """
+
+    errors: Errors
+    confusions: Tensor
+    top5_wrong: Tensor
+
+
 @torch.no_grad()
-def evaluate(model: TowerModel, batches: Iterable[Batch], mesh: Mesh) -> Errors:
-    """Run the model in evaluation mode over this replica's batches; the result is over all replicas."""
-    was_training = model.training
-    model.eval()
-    devices = list(model.placement.devices.values())
-    totals = torch.zeros(4, dtype=torch.float64)
+def evaluate(
+    models: Sequence[TowerModel], batches: Iterable[Batch], preprocess: Preprocessing, mesh: Mesh
+) -> Evaluation:
+    """Run models, in evaluation mode, over this replica's batches; the result is over all replicas.
+
+    What the softmax gives is averaged over the views of an image (paper §4.1), and over the models.
+    """
+    were_training = [model.training for model in models]
+    classes = models[0].network.classes
+    loss = torch.zeros((), dtype=torch.float64)
+    confusions = torch.zeros(classes, classes, dtype=torch.float64)  # whole numbers; exact up to 2^53
+    top5_wrong = torch.zeros(classes, dtype=torch.float64)
+    for model in models:
+        model.eval()
     for batch in batches:
-        logits = model.tower_logits(to_towers(batch.images, devices))[0].double().cpu()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-        wrong = [torch.sum(~in_top(logits, batch.labels, k)) for k in (1, 5)]
-        totals += torch.stack([loss, *wrong, torch.tensor(len(batch.labels))])
-    model.train(was_training)
-    loss_sum, wrong1, wrong5, images = mesh.sum_over_replicas(totals).tolist()
-    return Errors(loss_sum / images, wrong1 / images, wrong5 / images, int(images))
+        scores = _log_probabilities(models, batch, preprocess)
+        loss += F.nll_loss(scores, batch.labels, reduction="sum")
+        predicted = scores.argmax(dim=1)  # of equal ones the first, as in `in_top`
+        confusions.index_put_(
+            (batch.labels, predicted), torch.ones(len(predicted), dtype=torch.float64), accumulate=True
+        )
+        top5_wrong.index_add_(0, batch.labels, (~in_top(scores, batch.labels, 5)).double())
+    for model, was_training in zip(models, were_training, strict=True):
+        model.train(was_training)
+    totals = mesh.sum_over_replicas(torch.cat([loss.view(1), top5_wrong, confusions.flatten()]))
+    loss_sum, top5_wrong, confusions = (
+        totals[0].item(),
+        totals[1 : classes + 1],
+        totals[classes + 1 :].view(classes, -1),
+    )
+    images = int(confusions.sum())
+    errors = Errors(
+        loss=loss_sum / images,
+        top1_error=1 - confusions.trace().item() / images,
+        top5_error=top5_wrong.sum().item() / images,
+        images=images,
+    )
+    return Evaluation(errors, confusions.long(), top5_wrong.long())
 
 
-def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """True where the label is among the k largest of its row of logits [N, classes]; of equal ones the first count."""
-    target = logits.gather(1, labels.unsqueeze(1))  # [N, 1]
-    earlier = torch.arange(logits.shape[1], device=logits.device) < labels.unsqueeze(1)
-    # Not `logits > target`: a label whose logit is not a number must not count as right.
-    ahead = ~(logits <= target) | ((logits == target) & earlier)
+def _log_probabilities(models: Sequence[TowerModel], batch: Batch, preprocess: Preprocessing) -> Tensor:
+    """log of the softmax's mean over models and views, float64 [n, classes] on the CPU."""
+    found = []
+    for model in models:
+        images = preprocess.on_each(batch, list(model.placement.devices.values()))
+        logits = model.tower_logits(images)[0].double().cpu()  # [n * v, classes]
+        found += F.log_softmax(logits, dim=1).unflatten(0, (len(batch.labels), -1)).unbind(1)
+    stacked = torch.stack(found)  # [models * v, n, classes]
+    return stacked[0] if len(stacked) == 1 else stacked.logsumexp(0) - torch.tensor(len(stacked)).log()
+
+
+def in_top(scores: Tensor, labels: Tensor, k: int) -> Tensor:
+    """True where the label is among the k largest of its row of scores [N, classes]; of equal ones the first count."""
+    target = scores.gather(1, labels.unsqueeze(1))  # [N, 1]
+    earlier = torch.arange(scores.shape[1], device=scores.device) < labels.unsqueeze(1)
+    # Not `scores > target`: a label whose score is not a number must not count as right.
+    ahead = ~(scores <= target) | ((scores == target) & earlier)
     return ahead.sum(dim=1) < k

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.stock import stock_network
+from alexnet_mp.crossing import to_towers
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
@@ -69,10 +70,11 @@ def _split(task: Task) -> Iterator[Trainee]:
         link = mesh.link()
         assert link is not None
         model = TowerModel(task.network, placement, link, task.seed)
+        losses, devices = LossOnEveryTower(model), list(placement.devices.values())
         yield Trainee(
-            losses=LossOnEveryTower(model),
+            losses=lambda images, labels, step: losses(to_towers(images, devices), to_towers(labels, devices), step),
             optimiser=make_optimiser(dict(model.towers.items()), paper_recipe(task.batch_size)),
-            devices=list(placement.devices.values()),
+            devices=devices,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             bytes_sent=lambda: link.traffic.sent_by(placement.first_tower),
             table_crossing_bytes=network_cost(task.network).crossing_bytes_per_step(task.batch_size),

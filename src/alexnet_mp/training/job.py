@@ -4,21 +4,24 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from alexnet_mp.data.images import Batches, Share
+from alexnet_mp.data.images import DataSet, Share
+from alexnet_mp.data.loader import Loader
+from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.training.loop import Trainer
 from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.settings import TrainSettings, parse_train_settings
 from alexnet_mp.training.summary import announcement, summarise
 
 
@@ -31,9 +34,20 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     network, recipe = settings.network, settings.recipe
     placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
     recipe.check(network.weighted_layers, placement.replicas)
-    data = load_data(settings.data.source, network.image, network.classes)
-    share = Share(placement.replica, placement.replicas)
-    batches = Batches(data, recipe.batch_size, share, settings.seed, recipe.pixel_divisor, settings.dtype)
+    data = _load_data(settings, placement)
+    crop = network.image[1:]
+    loader = Loader(
+        data,
+        crop,
+        recipe.batch_size,
+        Share(placement.replica, placement.replicas),
+        settings.seed,
+        recipe.augmentation,
+        recipe.order,
+        settings.loader,
+        pin_memory=any(device.type == "cuda" for device in placement.devices.values()),
+    )
+    preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, recipe.augmentation.colour)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
@@ -45,7 +59,7 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
             LOG.info("%-10s %s", "run folder", folder.path)
             model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
             try:
-                progress = Trainer(settings, mesh, model, batches, folder).run()
+                progress = Trainer(settings, mesh, model, loader, preprocess, folder).run()
             except Exception as error:
                 LOG.error("stopped: %s: %s", type(error).__name__, error)
                 raise
@@ -53,6 +67,12 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
             if placement.is_main:
                 _finish(folder, summary, f"{network.name} on {data.name}")
     return summary
+
+
+def _load_data(settings: TrainSettings, placement: Placement) -> DataSet:
+    # One process of a node checks the checksums for all of them.
+    verify = settings.data.verify and placement.launch.local_rank == 0
+    return load_data(replace(settings.data, verify=verify), settings.network.image, settings.network.classes)
 
 
 def _check_agreement(configuration: str, mesh: Mesh) -> None:

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from alexnet_mp.checkpoint import prune, save_checkpoint
 from alexnet_mp.crossing import to_towers
-from alexnet_mp.data.images import Batch, Batches
+from alexnet_mp.data.loader import Loader
+from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Errors, evaluate
 from alexnet_mp.mesh import Mesh
@@ -37,10 +38,10 @@ class LossOnEveryTower(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, labels: Tensor, step: int) -> list[Tensor]:
-        devices = list(self.model.placement.devices.values())
-        logits = self.model.tower_logits(to_towers(images, devices), step)
-        return [F.cross_entropy(*pair) for pair in zip(logits, to_towers(labels, devices), strict=True)]
+    def forward(self, images: Sequence[Tensor], labels: Sequence[Tensor], step: int) -> list[Tensor]:
+        """`images` [n, channels, height, width] and `labels` [n] are the same for every tower, each on its device."""
+        logits = self.model.tower_logits(images, step)
+        return [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
 
 
 @dataclass
@@ -60,7 +61,9 @@ class Progress:
     best_checkpoint: str = ""
 
 
-def data_parallel(losses: LossOnEveryTower, mesh: Mesh) -> Callable[[Tensor, Tensor, int], list[Tensor]]:
+def data_parallel(
+    losses: LossOnEveryTower, mesh: Mesh
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], int], list[Tensor]]:
     """The same function, with gradients averaged over the replicas where there are several."""
     group = mesh.replica_group()
     if group is None:
@@ -72,14 +75,21 @@ class Trainer:
     """Trains one model as the settings say, epoch by epoch, and leaves metrics and checkpoints in a run folder."""
 
     def __init__(
-        self, settings: TrainSettings, mesh: Mesh, model: TowerModel, batches: Batches, folder: RunFolder
+        self,
+        settings: TrainSettings,
+        mesh: Mesh,
+        model: TowerModel,
+        loader: Loader,
+        preprocess: Preprocessing,
+        folder: RunFolder,
     ) -> None:
         _check_every_parameter_trains(model)
         self.progress = Progress()
         self._settings = settings
         self._mesh = mesh
         self._model = model
-        self._batches = batches
+        self._loader = loader
+        self._preprocess = preprocess
         self._folder = folder
         self._losses = data_parallel(LossOnEveryTower(model), mesh)
         self._optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
@@ -89,7 +99,7 @@ class Trainer:
         """Train for the recipe's epochs; validate and save a checkpoint after each."""
         epochs = self._settings.recipe.epochs
         with tqdm(
-            total=epochs * self._batches.steps_per_epoch,
+            total=epochs * self._loader.steps_per_epoch,
             disable=not self._mesh.placement.is_main,
             unit="step",
             mininterval=0.2 if sys.stderr.isatty() else 5,
@@ -97,7 +107,7 @@ class Trainer:
         ) as bar:
             for epoch in range(epochs):
                 self._train_epoch(epoch, bar)
-                errors = evaluate(self._model, self._batches.validation(), self._mesh)
+                errors = evaluate([self._model], self._loader.validation(), self._preprocess, self._mesh).errors
                 self._validated(errors, bar)
                 self._save(errors)
         return self.progress
@@ -109,11 +119,11 @@ class Trainer:
         self._model.train()
         started = logged = time.perf_counter()
         steps_since = 0
-        for position, batch in enumerate(self._batches.training(epoch), start=1):
+        for position, batch in enumerate(self._loader.training(epoch), start=1):
             losses = self._step(batch)
             steps_since += 1
             bar.update()
-            if position % self._settings.log_every_steps == 0 or position == self._batches.steps_per_epoch:
+            if position % self._settings.log_every_steps == 0 or position == self._loader.steps_per_epoch:
                 progress.train_loss = _mean_loss(losses, self._mesh, progress.step)
                 now = time.perf_counter()
                 self._folder.append(
@@ -133,7 +143,9 @@ class Trainer:
     def _step(self, batch: Batch) -> list[Tensor]:
         progress, link = self.progress, self._model.link
         self._optimiser.zero_grad()
-        losses = self._losses(batch.images, batch.labels, progress.step)
+        devices = list(self._mesh.placement.devices.values())
+        images = self._preprocess.on_each(batch, devices)
+        losses = self._losses(images, to_towers(batch.labels, devices), progress.step)
         torch.autograd.backward(losses)
         self._optimiser.step()
         progress.step += 1
@@ -168,6 +180,8 @@ class Trainer:
             "samples_seen": progress.samples_seen,
             "step": progress.step,
             "seed": settings.seed,
+            "data": asdict(settings.data),
+            "input": asdict(settings.recipe.input),
             "validation": asdict(errors),
         }
         if placement.replica == 0:
@@ -198,5 +212,5 @@ def _mean_loss(losses: Sequence[Tensor], mesh: Mesh, step: int) -> float:
 def _check_finite(loss: float, name: str, step: int) -> None:
     if not math.isfinite(loss):
         raise FloatingPointError(
-            f"the {name} at step {step} is {loss}; lower the learning rate, or see recipe.pixel_divisor"
+            f"the {name} at step {step} is {loss}; lower the learning rate, or see recipe.input.pixel_divisor"
         )

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
+from alexnet_mp.data.augmentation import Augmentation
+from alexnet_mp.data.loader import Order
+from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.errors import ConfigurationError
 
 Kind = Literal["weights", "biases"]
@@ -63,8 +66,9 @@ class Schedule:
 class Recipe:
     """How a network is trained; `batch_size` is the global batch, over all replicas.
 
-    Images become (pixel - mean pixel) / `pixel_divisor`, pixels on the 0..255 scale; the authors' divisor is 1 (paper
-    §2). It stands here because scale, initial weights and learning rate belong together.
+    `input` is the scale of what the network reads. It stands here because scale, initial weights and learning rate
+    belong together. `order` is of the training images: `shuffled` anew for each epoch, or `fixed` (the original code;
+    a pack has been shuffled once when it was made).
     """
 
     name: str
@@ -73,7 +77,9 @@ class Recipe:
     momentum: float
     weights: Rates
     biases: Rates
-    pixel_divisor: float = 1.0
+    input: InputScale = field(default_factory=InputScale)
+    order: Order = "shuffled"
+    augmentation: Augmentation = field(default_factory=Augmentation)
     layers: dict[str, LayerRates] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -86,11 +92,13 @@ class Recipe:
 
     def check(self, layers: list[str], replicas: int) -> None:
         """Raise ConfigurationError where the recipe does not fit the network's `layers` or the replicas."""
-        if self.batch_size < 1 or self.epochs < 1 or self.pixel_divisor <= 0 or not 0 <= self.momentum < 1:
+        divisor = self.input.pixel_divisor
+        if self.batch_size < 1 or self.epochs < 1 or divisor <= 0 or not 0 <= self.momentum < 1:
             raise ConfigurationError(
-                "recipe: batch_size, epochs and pixel_divisor must be positive and momentum in [0, 1), not "
-                f"{self.batch_size}, {self.epochs}, {self.pixel_divisor} and {self.momentum}"
+                "recipe: batch_size, epochs and input.pixel_divisor must be positive and momentum in [0, 1), not "
+                f"{self.batch_size}, {self.epochs}, {divisor} and {self.momentum}"
             )
+        self.augmentation.check()
         self._check_rates()
         if self.batch_size % replicas:
             raise ConfigurationError(

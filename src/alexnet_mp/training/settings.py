@@ -6,18 +6,13 @@ from typing import Any, Literal
 
 import torch
 
+from alexnet_mp.data.loader import LoaderSettings
+from alexnet_mp.data.sources import DataSettings
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
 from alexnet_mp.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which images: `digits`, scikit-learn's."""
-
-    source: Literal["digits"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +23,7 @@ class TrainSettings:
     network: Network
     recipe: Recipe
     data: DataSettings
+    loader: LoaderSettings
     towers: int | None
     placement: str
     device: str
@@ -51,6 +47,7 @@ def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:
     if settings.towers is not None:
         settings = replace(settings, network=network.cut_into(settings.towers))
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
+    settings.loader.check()
     for name in ("log_every_steps", "keep_checkpoints", "timeout_seconds", "threads"):
         value = getattr(settings, name)
         if value is not None and value <= 0:

@@ -1,0 +1,127 @@
+"""Augmentation (paper §4.1): which crop, reflection and colour each training image gets, and the views of evaluation.
+
+Draws are keyed by (seed, epoch, sample): an epoch's draws are one table, made alike in every process, and a sample
+takes its row. So it gets the same view wherever, by whichever thread and in how many processes it is loaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.randomness import keyed_generator
+
+
+@dataclass(frozen=True)
+class ColourNoise:
+    """Add P (α ∘ s) to every pixel of an image, P the eigenvectors of the RGB covariance, α ~ N(0, `std`) (paper §4.1).
+
+    The text has s = λ, the eigenvalues. Over ImageNet they are 121.78², 37.09² and 19.72² on the scale of 0..255, so
+    that α λ would have a spread of 1,483 grey levels along the first component, and no picture would be left. Their
+    `root`, the spread of the pixels themselves, gives 12 grey levels, and is what the original code multiplied by
+    (convdata*.py of the AlexNet-Source-Code release). `literal` is the text.
+
+    With the noise, an image is divided by `divisor` (1.1 in the original code, so that the spread of training images
+    stays near that of the images evaluated). The noise ends after epoch `until_epoch`; null: never.
+    """
+
+    std: float
+    eigenvalues: Literal["root", "literal"]
+    divisor: float = 1.0
+    until_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images vary: `crop` anywhere or in the centre, `flip` half of them left to right, colour.
+
+    `shared_by` neighbours in the order of the epoch share a crop and a flip (32 in the original code; 1 in the text).
+    """
+
+    crop: Literal["random", "centre"] = "centre"
+    flip: bool = False
+    shared_by: int = 1
+    colour: ColourNoise | None = None
+
+    def check(self) -> None:
+        """Raise ConfigurationError for numbers that cannot be."""
+        if self.shared_by < 1:
+            raise ConfigurationError(f"recipe.augmentation.shared_by is {self.shared_by}, must be at least 1")
+        colour = self.colour
+        if colour and not (colour.std >= 0 and colour.divisor > 0):
+            raise ConfigurationError(
+                "recipe.augmentation.colour needs std of at least 0 and a positive divisor, not "
+                f"{colour.std} and {colour.divisor}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Of each image, the offset of its crop in pixels, `tops` and `lefts` [n], and `flips` bool [n].
+
+    A flipped view is the crop at that offset, then mirrored left to right.
+    """
+
+    tops: Tensor
+    lefts: Tensor
+    flips: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tops)
+
+    def __getitem__(self, index: Tensor) -> "Views":
+        return Views(self.tops[index], self.lefts[index], self.flips[index])
+
+
+class EpochDraws:
+    """The random draws of one epoch over `samples` images whose crops may lie 0..slack (down, right) pixels off."""
+
+    def __init__(self, augmentation: Augmentation, seed: int, epoch: int, samples: int, slack: tuple[int, int]) -> None:
+        """`epoch` counts from 0."""
+        self._shared_by = augmentation.shared_by
+        groups = -(-samples // augmentation.shared_by)
+        if augmentation.crop == "random":
+            generator = keyed_generator(seed, "crop", epoch)
+            tops, lefts = (
+                torch.randint(0, room + 1, (groups,), generator=generator, dtype=torch.int16) for room in slack
+            )
+        else:
+            tops, lefts = (torch.full((groups,), room // 2, dtype=torch.int16) for room in slack)
+        flips = torch.zeros(groups, dtype=torch.bool)
+        if augmentation.flip:
+            flips = torch.randint(0, 2, (groups,), generator=keyed_generator(seed, "flip", epoch)).bool()
+        self._views = Views(tops, lefts, flips)
+        noise = augmentation.colour
+        self._alphas = None
+        if noise and (noise.until_epoch is None or epoch < noise.until_epoch):
+            self._alphas = noise.std * torch.randn(samples, 3, generator=keyed_generator(seed, "colour", epoch))
+
+    def views(self, samples: Tensor, positions: Tensor) -> Views:
+        """The views of `samples` [n] that stand at `positions` [n] of the epoch's order."""
+        return self._views[samples if self._shared_by == 1 else positions // self._shared_by]
+
+    def alphas(self, samples: Tensor) -> Tensor | None:
+        """α of the colour noise, [n, 3], or None where there is no noise in this epoch."""
+        return None if self._alphas is None else self._alphas[samples]
+
+
+def evaluation_views(count: Literal[1, 10], slack: tuple[int, int]) -> Views:
+    """The centre, or the paper's ten: four corners and the centre, then the same mirrored (§4.1)."""
+    down, right = slack
+    centre = (down // 2, right // 2)
+    if count == 1:
+        return Views(torch.tensor([centre[0]]), torch.tensor([centre[1]]), torch.tensor([False]))
+    offsets = torch.tensor([(0, 0), (0, right), (down, 0), (down, right), centre])
+    return Views(offsets[:, 0].repeat(2), offsets[:, 1].repeat(2), torch.arange(10) >= 5)
+
+
+def crop_and_flip(images: Sequence[Tensor], views: Views, out: Tensor) -> None:
+    """Write the view of each of n images [height, width, channels] into `out` [n, crop height, width, channels]."""
+    height, width = out.shape[1:3]
+    places = zip(views.tops.tolist(), views.lefts.tolist(), views.flips.tolist(), strict=True)
+    for image, view, (top, left, flip) in zip(images, out, places, strict=True):
+        crop = image[top : top + height, left : left + width]
+        view.copy_(crop.flip(1) if flip else crop)

@@ -1,0 +1,184 @@
+"""The loader: one replica's batches of a data set, read ahead of the training by threads."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_mp.data.augmentation import Augmentation, EpochDraws, Views, crop_and_flip, evaluation_views
+from alexnet_mp.data.images import DataSet, Images, Share
+from alexnet_mp.data.preprocessing import Batch
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.randomness import keyed_generator
+
+Order = Literal["shuffled", "fixed"]
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are read: `threads` at a time, up to `read_ahead` of them before they are asked for.
+
+    `drop_behind` tells the kernel that images just used need not stay in its page cache, so that it keeps what is read
+    ahead; null: where a split is larger than half of the machine's memory and would not stay there anyway.
+    """
+
+    threads: int = 2
+    read_ahead: int = 4
+    drop_behind: bool | None = None
+
+    def check(self) -> None:
+        """Raise ConfigurationError for numbers that cannot be."""
+        if self.threads < 1 or self.read_ahead < 1:
+            raise ConfigurationError(
+                f"loader.threads and loader.read_ahead must be at least 1, not {self.threads} and {self.read_ahead}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A batch to be read: which images, which views of each, and their colour noise."""
+
+    images: Images
+    rows: Tensor
+    views: Views
+    alphas: Tensor | None = None
+
+
+class Loader:
+    """Training and evaluation batches for one replica, keyed by seed and epoch, the same under every placement.
+
+    A batch is read into the buffer of its thread, and cropped from there. So memory depends on the batch and not on the
+    data set, but for some 30 bytes an image of labels, order and draws. Both towers of a replica are given the same
+    batches, by a loader of their own where they live in two processes.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        crop: tuple[int, int],
+        batch_size: int,
+        share: Share,
+        seed: int,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008  (frozen)
+        order: Order = "shuffled",
+        settings: LoaderSettings = LoaderSettings(),
+        pin_memory: bool = False,
+    ) -> None:
+        """`crop` is (height, width), `batch_size` the global one; `pin_memory` is for batches that go to a GPU.
+
+        Raises ConfigurationError where the data has less than one batch, or images smaller than the crop.
+        """
+        train = data.splits["train"]
+        if len(train) < batch_size:
+            raise ConfigurationError(
+                f"recipe.batch_size={batch_size} is more than the {len(train)} training images of {data.name}"
+            )
+        height, width, _ = train.image_shape
+        if height < crop[0] or width < crop[1]:
+            raise ConfigurationError(
+                f"the network's image is {crop[0]}x{crop[1]} and those of {data.name} are {height}x{width}; prepare "
+                "them at least as large, or change network.image"
+            )
+        self.steps_per_epoch = len(train) // batch_size
+        self._data = data
+        self._crop = crop
+        self._slack = (height - crop[0], width - crop[1])
+        self._batch_size = batch_size
+        self._share = share
+        self._seed = seed
+        self._augmentation = augmentation
+        self._order = order
+        self._settings = settings
+        self._pin_memory = pin_memory
+        self._of_thread = threading.local()
+
+    def training(self, epoch: int) -> Iterator[Batch]:
+        """This replica's slices of the global batches of an epoch (from 0): batch b is `order[b*B:(b+1)*B]`.
+
+        Shuffled: each epoch has an order of its own, and the images left over when it has no whole batch more are not
+        used. Fixed: the order of the data set, every epoch going on where the one before stopped.
+        """
+        return self._ahead(self._training_requests(epoch))
+
+    def evaluation(self, split: str, views: Literal[1, 10] = 1) -> Iterator[Batch]:
+        """This replica's share of a split, cropped in the centre or to ten views; over all replicas every image once.
+
+        A batch of ten views has fewer images, so that it has no more crops than one of training.
+        """
+        return self._ahead(self._evaluation_requests(self._data.splits[split], views))
+
+    def validation(self) -> Iterator[Batch]:
+        """`evaluation` of the split that training does not see, in the centre."""
+        return self.evaluation(self._data.held_out)
+
+    def _training_requests(self, epoch: int) -> Iterator[_Request]:
+        train = self._data.splits["train"]
+        used = self.steps_per_epoch * self._batch_size
+        if self._order == "shuffled":
+            order = torch.randperm(len(train), generator=keyed_generator(self._seed, "order", epoch))
+        else:
+            order = (torch.arange(used) + epoch * used) % len(train)
+        draws = EpochDraws(self._augmentation, self._seed, epoch, len(train), self._slack)
+        size = self._batch_size // self._share.replicas
+        for start in range(self._share.replica * size, used, self._batch_size):
+            rows = order[start : start + size]
+            views = draws.views(rows, torch.arange(start, start + size))
+            yield _Request(train, rows, views, draws.alphas(rows))
+
+    def _evaluation_requests(self, images: Images, count: Literal[1, 10]) -> Iterator[_Request]:
+        views = evaluation_views(count, self._slack)
+        mine = torch.arange(self._share.replica, len(images), self._share.replicas)
+        for rows in torch.split(mine, max(1, self._batch_size // self._share.replicas // count)):
+            yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
+
+    def _ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:
+        """The batches of `requests` in order, while threads read the next ones."""
+        waiting: deque[tuple[_Request, Future[Batch]]] = deque()
+        pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="loader")
+        try:
+            for request in requests:
+                waiting.append((request, pool.submit(self._read, request)))
+                if len(waiting) > self._settings.read_ahead:
+                    yield self._taken(*waiting.popleft())
+            while waiting:
+                yield self._taken(*waiting.popleft())
+        finally:  # also where the caller stops early, or a batch could not be read
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _taken(self, request: _Request, batch: Future[Batch]) -> Batch:
+        read = batch.result()
+        if self._drops_behind(request.images):
+            request.images.forget(request.rows.numpy())
+        return read
+
+    def _read(self, request: _Request) -> Batch:
+        count, (height, width, channels) = len(request.rows), request.images.image_shape
+        whole = self._buffer(count * height * width * channels).reshape(count, height, width, channels)
+        request.images.read(request.rows.numpy(), whole)
+        views_per_image = len(request.views) // count
+        images = [image for image in torch.from_numpy(whole) for _ in range(views_per_image)]
+        shape = (len(request.views), *self._crop, channels)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
+        crop_and_flip(images, request.views, pixels)
+        labels = torch.from_numpy(request.images.labels[request.rows.numpy()])
+        return Batch(pixels, labels, request.views, request.alphas)
+
+    def _buffer(self, size: int) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+        held = getattr(self._of_thread, "buffer", None)
+        if held is None or len(held) < size:
+            held = self._of_thread.buffer = np.empty(size, dtype=np.uint8)
+        return held[:size]
+
+    def _drops_behind(self, images: Images) -> bool:
+        if self._settings.drop_behind is not None:
+            return self._settings.drop_behind
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return len(images) * prod(images.image_shape) > memory / 2

@@ -1,0 +1,102 @@
+"""From uint8 crops to what a network reads, on its device: the mean off, colour noise on, divided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.data.augmentation import ColourNoise, Views
+from alexnet_mp.data.images import Statistics
+
+
+@dataclass(frozen=True)
+class InputScale:
+    """What the network is given of a pixel: (pixel - mean) / `pixel_divisor`, pixels on the 0..255 scale.
+
+    The authors' divisor is 1 (paper §2). `mean` is `pixel`: the mean image, cropped and mirrored as the image was, so
+    that every pixel loses its own mean (paper §2); or `centre`: always the mean image's centre crop, not mirrored, as
+    in the original code (convdata*.py).
+    """
+
+    pixel_divisor: float = 1.0
+    mean: Literal["pixel", "centre"] = "pixel"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Crops as the loader leaves them, uint8 [n * v, height, width, channels], the v views of an image side by side.
+
+    `labels` int64 [n]; `views` and, where there is colour noise, `alphas` [n * v, 3] say what was drawn for each crop.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    views: Views
+    alphas: Tensor | None = None
+
+    @property
+    def views_per_image(self) -> int:
+        return len(self.pixels) // len(self.labels)
+
+
+class Preprocessing:
+    """Turns batches into images for a network, on whichever device its towers are."""
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        crop: tuple[int, int],
+        scale: InputScale,
+        dtype: torch.dtype,
+        colour: ColourNoise | None = None,
+    ) -> None:
+        """`crop` is the (height, width) of the network's image; `colour` is needed for batches with `alphas`."""
+        self._scale = scale
+        self._dtype = dtype
+        self._colour_divisor = colour.divisor if colour else 1.0
+        mean = torch.from_numpy(statistics.mean_image).permute(2, 0, 1)  # [channels, height, width]
+        top, left = ((have - want) // 2 for have, want in zip(mean.shape[1:], crop, strict=True))
+        if scale.mean == "centre":
+            mean = mean[:, top : top + crop[0], left : left + crop[1]]
+        spread = torch.from_numpy(statistics.eigenvalues)
+        if colour and colour.eigenvalues == "root":
+            spread = spread.sqrt()
+        components = torch.from_numpy(statistics.eigenvectors) * spread  # column i: p_i s_i
+        self._constants = {torch.device("cpu"): (mean.to(dtype).contiguous(), components.to(dtype))}
+
+    def __call__(self, batch: Batch, device: torch.device) -> Tensor:
+        """The batch's crops as the network reads them, [n * v, channels, height, width] on `device`."""
+        mean, components = self._on(device)
+        pixels = batch.pixels.to(device, non_blocking=True)
+        images = pixels.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.contiguous_format)
+        images -= mean if self._scale.mean == "centre" else _crops_of(mean, batch.views, images.shape[2:])
+        if batch.alphas is not None:
+            alphas = batch.alphas.to(device, self._dtype, non_blocking=True)
+            images += (alphas @ components.T)[:, :, None, None]
+            images /= self._colour_divisor
+        if self._scale.pixel_divisor != 1:
+            images /= self._scale.pixel_divisor
+        return images
+
+    def on_each(self, batch: Batch, devices: Sequence[torch.device]) -> list[Tensor]:
+        """The same images on every one of `devices`; a device that stands there twice has them once."""
+        images = {device: self(batch, device) for device in dict.fromkeys(devices)}
+        return [images[device] for device in devices]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._constants:
+            mean, components = next(iter(self._constants.values()))
+            self._constants[device] = mean.to(device), components.to(device)
+        return self._constants[device]
+
+
+def _crops_of(mean: Tensor, views: Views, crop: torch.Size) -> Tensor:
+    """The mean image's crops [n, channels, height, width] at the places and with the reflections of `views`."""
+    places = torch.stack([views.tops, views.lefts, views.flips.long()]).to(mean.device, non_blocking=True)
+    tops, lefts, flips = places.unsqueeze(2)  # [n, 1] each
+    rows = tops + torch.arange(crop[0], device=mean.device)  # [n, height]
+    columns = torch.arange(crop[1], device=mean.device)
+    columns = lefts + torch.where(flips.bool(), crop[1] - 1 - columns, columns)  # [n, width]
+    return mean[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
