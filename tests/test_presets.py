@@ -37,7 +37,7 @@ def test_every_recipe_is_called_as_its_file(path: Path) -> None:
 )
 def test_every_recipe_fits_every_network(network: str, recipe: str) -> None:
     settings = parse_train_settings(compose("train", [f"network={network}", f"recipe={recipe}"]))
-    settings.recipe.check(settings.network.weighted_layers, replicas=1)
+    settings.recipe.check(settings.network.learned_layers, replicas=1)
 
 
 def test_the_quickstart_is_the_experiment_digits() -> None:

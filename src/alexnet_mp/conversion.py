@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import Dropout, WeightedRow
+from alexnet_mp.network.rows import BatchNorm, Dropout, WeightedRow
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.single_device import from_single_device, to_single_device
 
@@ -65,12 +65,19 @@ def load_single_device(path: Path, network: Network | None, dropout: Convention)
 
 
 def dropout_scales(network: Network, convention: Convention) -> dict[str, float]:
-    """Factors that turn the table's weights into weights for `convention`, by name: the layers after dropout."""
+    """Factors that turn the table's weights into weights for `convention`, by name: the layers after dropout.
+
+    Raises ConfigurationError where batch normalisation stands between dropout and the next layer with weights.
+    """
     scales: dict[str, float] = {}
     factor = 1.0
     for name, row in network.rows.items():
         if isinstance(row, Dropout) and row.inverted != (convention == "inverted"):
             factor *= 1 - row.p if convention == "inverted" else 1 / (1 - row.p)
+        elif isinstance(row, BatchNorm) and factor != 1.0:
+            raise ConfigurationError(
+                f"{name} normalises what comes out of dropout; weights cannot make up for its scale"
+            )
         elif isinstance(row, WeightedRow):
             if factor != 1.0:
                 scales[f"{name}.weight"] = factor

@@ -1,6 +1,6 @@
 """The (replica, tower) mesh: the process groups of a placement, opened and closed in one place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,6 +53,12 @@ class Mesh:
         message = torch.tensor([value, -value])
         dist.all_reduce(message, dist.ReduceOp.MAX)
         return int(message[0]) == value and int(message[1]) == -value
+
+    def from_replica_0(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite each process's tensors by those of the process that holds the same towers in replica 0."""
+        group = self.replica_group()
+        for tensor in tensors if group is not None else ():
+            dist.broadcast(tensor, group=group, group_src=0)
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """Every process's values, in order of rank; all pass equally many."""

@@ -10,8 +10,10 @@ from torch import Tensor
 from alexnet_mp.crossing import peers_of
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import Conv, FullyConnected, SummedFullyConnected, WeightedRow, reads_of
+from alexnet_mp.network.rows import BatchNorm, Conv, FullyConnected, SummedFullyConnected, WeightedRow, reads_of
 from alexnet_mp.network.table import Network
+
+BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 _NAME = re.compile(r"towers\.(\d+)\.([^.]+)\.([^.]+)")
 
@@ -46,6 +48,10 @@ def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> di
     count = network.towers
     towers: dict[str, Tensor] = {}
     for layer, row in network.rows.items():
+        if isinstance(row, BatchNorm):
+            for name in BATCH_NORM_TENSORS:
+                for t, block in enumerate(state_dict[f"{layer}.{name}"].chunk(count)):
+                    towers[f"towers.{t}.{layer}.{name}"] = block.clone()
         if not isinstance(row, WeightedRow):
             continue
         weight, bias = state_dict[f"{layer}.weight"], state_dict[f"{layer}.bias"]
@@ -80,7 +86,9 @@ def single_device_shapes(network: Network) -> dict[str, tuple[int, ...]]:
             shapes[f"{layer}.weight"] = (network.towers * row.units, columns * prod(inputs))
         elif isinstance(row, SummedFullyConnected):
             shapes[f"{layer}.weight"] = (network.classes, network.towers * prod(inputs))
-        if f"{layer}.weight" in shapes:
+        elif isinstance(row, BatchNorm):
+            shapes |= {f"{layer}.{name}": (network.towers * inputs[0],) for name in BATCH_NORM_TENSORS}
+        if isinstance(row, WeightedRow):
             shapes[f"{layer}.bias"] = shapes[f"{layer}.weight"][:1]
     return shapes
 

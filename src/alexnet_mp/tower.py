@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_mp.layers.dropout import Dropout
-from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
+from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
 from alexnet_mp.layers.weighted import (
     Convolution,
     OwnLayer,
@@ -156,6 +156,8 @@ def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int) -> nn.Module:
             return LocalResponseNorm(row.n, row.k, row.alpha, row.beta, row.alpha_scales)
         case rows.SpatialNorm():
             return SpatialNorm(row.size, row.k, row.alpha, row.beta)
+        case rows.BatchNorm():
+            return BatchNorm(cost.input_shape[0], row.momentum, row.epsilon)
         case rows.MaxPool():
             return nn.MaxPool2d(row.size, row.stride)
         case rows.Dropout():

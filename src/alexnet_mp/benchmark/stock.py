@@ -86,6 +86,9 @@ def _stock_layers(row: rows.Row, inputs: tuple[int, ...], network: Network) -> l
             return [("", TowersAsBatch(nn.LocalResponseNorm(row.n, alpha, row.beta, row.k), towers))]
         case rows.SpatialNorm():
             return [("", SpatialNorm(row))]
+        case rows.BatchNorm():
+            kind = nn.BatchNorm2d if len(inputs) == 3 else nn.BatchNorm1d
+            return [("", kind(towers * inputs[0], row.epsilon, row.momentum))]
         case rows.MaxPool():
             return [("", nn.MaxPool2d(row.size, row.stride))]
         case rows.Dropout():

@@ -1,4 +1,4 @@
-"""The two response normalisations of 2012: across adjacent maps, and over a window of the same map."""
+"""Normalisations: 2012's across adjacent maps and over a window of the same map, and 2015's over the batch."""
 
 from typing import Literal
 
@@ -48,3 +48,37 @@ class SpatialNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, k={self.k}, alpha={self.alpha}, beta={self.beta}"
+
+
+class BatchNorm(nn.Module):
+    """weight (x - mean) / sqrt(variance + ε) + bias, for every map or unit of one tower (Ioffe and Szegedy 2015).
+
+    Inputs [N, maps, H, W] or [N, units]. In training, mean and variance are those of the images that this replica has
+    in the batch, so that other numbers of replicas train differently; in evaluation they are the running ones.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, maps: int, momentum: float, epsilon: float) -> None:
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        self.weight = nn.Parameter(torch.ones(maps))
+        self.bias = nn.Parameter(torch.zeros(maps))
+        self.register_buffer("running_mean", torch.zeros(maps))
+        self.register_buffer("running_var", torch.ones(maps))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.batch_norm(
+            inputs,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.epsilon,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, momentum={self.momentum}, epsilon={self.epsilon}"

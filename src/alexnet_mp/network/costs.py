@@ -5,6 +5,7 @@ from math import prod
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import (
+    BatchNorm,
     Conv,
     FullyConnected,
     LocalResponseNorm,
@@ -119,6 +120,8 @@ def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
         multiply_adds = weights
         # Every tower computes the loss from the full logits, so nothing returns in the backward pass.
         crossing_forward = network.classes if network.towers > 1 else 0
+    elif isinstance(row, BatchNorm):
+        weights = biases = inputs[0]
     elif isinstance(row, LocalResponseNorm | SpatialNorm):
         _sides(name, inputs)
     elif isinstance(row, MaxPool):

@@ -75,6 +75,18 @@ class SpatialNorm:
 
 
 @dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation of every map or unit of a tower, with a scale and a shift to learn (Ioffe and Szegedy 2015).
+
+    Not of 2012: it stands here for comparison. In training it uses the mean and variance of the batch, in evaluation
+    running ones, to which every batch gives its share `momentum`; `epsilon` is added to the variance.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
 class MaxPool:
     """Max pooling; windows overlap where `stride` is less than `size` (paper §3.4)."""
 
@@ -94,9 +106,11 @@ class Dropout:
     inverted: bool = False
 
 
-Row = Conv | FullyConnected | SummedFullyConnected | Relu | LocalResponseNorm | SpatialNorm | MaxPool | Dropout
-
 WeightedRow = Conv | FullyConnected | SummedFullyConnected
+
+LearnedRow = WeightedRow | BatchNorm
+
+Row = LearnedRow | Relu | LocalResponseNorm | SpatialNorm | MaxPool | Dropout
 
 KINDS: dict[str, type[Row]] = {
     "conv": Conv,
@@ -105,6 +119,7 @@ KINDS: dict[str, type[Row]] = {
     "relu": Relu,
     "lrn": LocalResponseNorm,
     "spatial_norm": SpatialNorm,
+    "batch_norm": BatchNorm,
     "maxpool": MaxPool,
     "dropout": Dropout,
 }

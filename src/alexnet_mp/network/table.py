@@ -14,6 +14,7 @@ from alexnet_mp.network.rows import (
     KINDS,
     Conv,
     FullyConnected,
+    LearnedRow,
     LocalResponseNorm,
     Row,
     SpatialNorm,
@@ -40,9 +41,9 @@ class Network:
     rows: dict[str, Row]
 
     @property
-    def weighted_layers(self) -> list[str]:
-        """Names of the rows with parameters to learn, in order."""
-        return [name for name, row in self.rows.items() if isinstance(row, WeightedRow)]
+    def learned_layers(self) -> list[str]:
+        """Names of the rows with parameters to learn, in order; the classifier is the last."""
+        return [name for name, row in self.rows.items() if isinstance(row, LearnedRow)]
 
     def cut_into(self, towers: int) -> "Network":
         """The same kernels and units dealt to another number of towers.
@@ -144,6 +145,10 @@ def _problem(row: Row, field: str, value: Any) -> str:
         return "be at least 1"
     if field in ("n", "size") and isinstance(row, LocalResponseNorm | SpatialNorm) and value % 2 == 0:
         return "be odd, so that the window has a middle"
+    if field == "momentum" and not 0 < value <= 1:
+        return "be more than 0 and at most 1"
+    if field == "epsilon" and value <= 0:
+        return "be positive"
     if field == "p" and not 0 <= value < 1:
         return "be at least 0 and less than 1"
     if (field == "std" and value != "he" and value < 0) or (field == "pad" and min(value) < 0):

@@ -33,7 +33,7 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     settings = parse_train_settings(configuration)
     network, recipe = settings.network, settings.recipe
     placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
-    recipe.check(network.weighted_layers, placement.replicas)
+    recipe.check(network.learned_layers, placement.replicas)
     data = _load_data(settings, placement)
     crop = network.image[1:]
     loader = Loader(

@@ -93,7 +93,7 @@ class Trainer:
         self._folder = folder
         self._losses = data_parallel(LossOnEveryTower(model), mesh)
         self._optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
-        self._rates = LearningRates(settings.recipe, model.network.weighted_layers)
+        self._rates = LearningRates(settings.recipe, model.network.learned_layers)
 
     def run(self) -> Progress:
         """Train for the recipe's epochs; validate and save a checkpoint after each."""
@@ -107,6 +107,9 @@ class Trainer:
         ) as bar:
             for epoch in range(epochs):
                 self._train_epoch(epoch, bar)
+                self._mesh.from_replica_0(
+                    list(self._model.buffers())
+                )  # running statistics, each replica's own until here
                 errors = evaluate([self._model], self._loader.validation(), self._preprocess, self._mesh).errors
                 self._validated(errors, bar)
                 self._save(errors)
@@ -132,7 +135,7 @@ class Trainer:
                         "step": progress.step,
                         "epoch": epoch + 1,
                         "loss": progress.train_loss,
-                        "learning_rate": in_force[self._model.network.weighted_layers[-1], "weights"],
+                        "learning_rate": in_force[self._model.network.learned_layers[-1], "weights"],
                         "images_per_second": steps_since * batch_size / (now - logged),
                     }
                 )

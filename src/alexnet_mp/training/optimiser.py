@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from alexnet_mp.layers.normalisation import BatchNorm
 from alexnet_mp.training.recipe import Kind, Recipe
 
 
@@ -62,12 +63,19 @@ class PaperSGD(torch.optim.Optimizer):
 
 
 def make_optimiser(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
-    """One group for each (layer, kind) over the local towers, so that every rate can be set on its own."""
+    """One group for each (layer, kind) over the local towers, so that every rate can be set on its own.
+
+    Scale and shift of a normalisation layer learn at the rate of biases, and never decay.
+    """
     groups: dict[tuple[str, Kind], list[nn.Parameter]] = {}
+    never_decay: set[str] = set()
     for tower in towers.values():
         for layer, module in tower.named_children():
             for name, parameter in module.named_parameters():
-                groups.setdefault((layer, "biases" if name == "bias" else "weights"), []).append(parameter)
+                kind: Kind = "biases" if name == "bias" or isinstance(module, BatchNorm) else "weights"
+                groups.setdefault((layer, kind), []).append(parameter)
+                if isinstance(module, BatchNorm):
+                    never_decay.add(layer)
     return PaperSGD(
         [
             {
@@ -75,7 +83,7 @@ def make_optimiser(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
                 "layer": layer,
                 "kind": kind,
                 "lr": recipe.rates(layer, kind).learning_rate,
-                "weight_decay": recipe.rates(layer, kind).weight_decay,
+                "weight_decay": 0.0 if layer in never_decay else recipe.rates(layer, kind).weight_decay,
             }
             for (layer, kind), parameters in groups.items()
         ],
