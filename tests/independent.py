@@ -50,6 +50,29 @@ def small(images: Tensor, w: Weights, towers: int) -> Tensor:
     return _fully_connected(F.max_pool2d(x, 3, 2), w)
 
 
+def cifar10_batchnorm(images: Tensor, w: Weights, training: bool, epsilon: float = 1e-5) -> Tensor:
+    """The preset without its dropout: conv, batch normalisation by its formula (Ioffe and Szegedy 2015), ReLU, pool."""
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        axes, shape = ((0, 2, 3), (1, -1, 1, 1)) if x.ndim == 4 else ((0,), (1, -1))
+        mean, variance = w[f"{name}.running_mean"], w[f"{name}.running_var"]
+        if training:
+            mean, variance = x.mean(axes), ((x - x.mean(axes).view(shape)) ** 2).mean(axes)
+        standard = (x - mean.view(shape)) / (variance.view(shape) + epsilon) ** 0.5
+        return standard * w[f"{name}.weight"].view(shape) + w[f"{name}.bias"].view(shape)
+
+    def block(x: Tensor, n: int, padding: int, groups: int) -> Tensor:
+        return norm(F.conv2d(x, w[f"conv{n}.weight"], w[f"conv{n}.bias"], 1, padding, 1, groups), f"norm{n}").relu()
+
+    x = F.max_pool2d(block(images, 1, 2, 1), 3, 2)
+    x = F.max_pool2d(block(x, 2, 2, 2), 3, 2)
+    x = block(block(block(x, 3, 1, 1), 4, 1, 2), 5, 1, 2)
+    x = F.max_pool2d(x, 3, 2).flatten(1)
+    for layer in ("6", "7"):
+        x = norm(F.linear(x, w[f"fc{layer}.weight"], w[f"fc{layer}.bias"]), f"norm{layer}").relu()
+    return F.linear(x, w["fc8.weight"], w["fc8.bias"])
+
+
 def lrn(a: Tensor, alpha: float, n: int = 5, k: float = 2.0, beta: float = 0.75) -> Tensor:
     """b_i = a_i / (k + α Σ_{j=max(0, i-n/2)}^{min(N-1, i+n/2)} a_j²)^β, map by map (paper §3.3)."""
     maps = a.shape[1]

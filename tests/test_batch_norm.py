@@ -25,10 +25,10 @@ from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training.optimiser import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe
+from tests import independent
 from tests.processes import run_processes
 
 RECIPE = Recipe("test", 4, 1, 0.9, Rates(0.05, 0.0005), Rates(0.02, 0.0001))
-EPSILON = 1e-5
 
 
 def without_dropout() -> Network:
@@ -52,29 +52,6 @@ def images_and_labels(count: int = 4) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 3, 28, 28, generator=generator, dtype=torch.float64), torch.arange(count)
 
 
-def on_one_device(images: Tensor, w: dict[str, Tensor], training: bool) -> Tensor:
-    """The table written out with stock convolutions and the formula of batch normalisation."""
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        axes, shape = ((0, 2, 3), (1, -1, 1, 1)) if x.ndim == 4 else ((0,), (1, -1))
-        mean, variance = w[f"{name}.running_mean"], w[f"{name}.running_var"]
-        if training:
-            mean, variance = x.mean(axes), ((x - x.mean(axes).view(shape)) ** 2).mean(axes)
-        standard = (x - mean.view(shape)) / (variance.view(shape) + EPSILON) ** 0.5
-        return standard * w[f"{name}.weight"].view(shape) + w[f"{name}.bias"].view(shape)
-
-    def block(x: Tensor, n: int, padding: int, groups: int) -> Tensor:
-        return norm(F.conv2d(x, w[f"conv{n}.weight"], w[f"conv{n}.bias"], 1, padding, 1, groups), f"norm{n}").relu()
-
-    x = F.max_pool2d(block(images, 1, 2, 1), 3, 2)
-    x = F.max_pool2d(block(x, 2, 2, 2), 3, 2)
-    x = block(block(block(x, 3, 1, 1), 4, 1, 2), 5, 1, 2)
-    x = F.max_pool2d(x, 3, 2).flatten(1)
-    for layer in ("6", "7"):
-        x = norm(F.linear(x, w[f"fc{layer}.weight"], w[f"fc{layer}.bias"]), f"norm{layer}").relu()
-    return F.linear(x, w["fc8.weight"], w["fc8.bias"])
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_two_towers_equal_the_formula_on_one_device(training):
     model = randomise(build_model(without_dropout(), "simulated", "cpu", seed=2, dtype=torch.float64)).train(training)
@@ -84,7 +61,7 @@ def test_two_towers_equal_the_formula_on_one_device(training):
     images, labels = images_and_labels()
     logits = model(images)
     F.cross_entropy(logits, labels).backward()
-    expected = on_one_device(images, single, training)
+    expected = independent.cifar10_batchnorm(images, single, training)
     F.cross_entropy(expected, labels).backward()
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=0)
     gradients = to_single_device({name: p.grad for name, p in model.named_parameters()})

@@ -6,6 +6,7 @@ takes its row. So it gets the same view wherever, by whichever thread and in how
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
@@ -51,7 +52,7 @@ class Augmentation:
         if self.shared_by < 1:
             raise ConfigurationError(f"recipe.augmentation.shared_by is {self.shared_by}, must be at least 1")
         colour = self.colour
-        if colour and not (colour.std >= 0 and colour.divisor > 0):
+        if colour and not (0 <= colour.std < inf and 0 < colour.divisor < inf):
             raise ConfigurationError(
                 "recipe.augmentation.colour needs std of at least 0 and a positive divisor, not "
                 f"{colour.std} and {colour.divisor}"

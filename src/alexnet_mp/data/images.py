@@ -1,5 +1,6 @@
 """What the loader takes: numbered images with labels, and data sets of such splits."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,6 +80,14 @@ class DataSet:
     def held_out(self) -> str:
         """The split that a training run is validated on: `validation`, or `test` where there is no other."""
         return "validation" if "validation" in self.splits else "test"
+
+    def fingerprint(self) -> int:
+        """56 bits that differ where labels, their order or the mean image differ."""
+        digest = hashlib.blake2b(self.statistics.mean_image.tobytes(), digest_size=7)
+        for name, images in self.splits.items():
+            digest.update(name.encode())
+            digest.update(images.labels.tobytes())
+        return int.from_bytes(digest.digest(), "big")
 
 
 @dataclass(frozen=True)

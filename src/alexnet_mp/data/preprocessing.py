@@ -71,7 +71,10 @@ class Preprocessing:
         mean, components = self._on(device)
         pixels = batch.pixels.to(device, non_blocking=True)
         images = pixels.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.contiguous_format)
-        images -= mean if self._scale.mean == "centre" else _crops_of(mean, batch.views, images.shape[2:])
+        if self._scale.mean == "centre":
+            images -= mean
+        else:
+            _subtract_crops(images, mean, batch.views)
         if batch.alphas is not None:
             alphas = batch.alphas.to(device, self._dtype, non_blocking=True)
             images += (alphas @ components.T)[:, :, None, None]
@@ -92,11 +95,12 @@ class Preprocessing:
         return self._constants[device]
 
 
-def _crops_of(mean: Tensor, views: Views, crop: torch.Size) -> Tensor:
-    """The mean image's crops [n, channels, height, width] at the places and with the reflections of `views`."""
-    places = torch.stack([views.tops, views.lefts, views.flips.long()]).to(mean.device, non_blocking=True)
-    tops, lefts, flips = places.unsqueeze(2)  # [n, 1] each
-    rows = tops + torch.arange(crop[0], device=mean.device)  # [n, height]
-    columns = torch.arange(crop[1], device=mean.device)
-    columns = lefts + torch.where(flips.bool(), crop[1] - 1 - columns, columns)  # [n, width]
-    return mean[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
+def _subtract_crops(images: Tensor, mean: Tensor, views: Views) -> None:
+    """Subtract from each image [channels, height, width] the mean image's crop, at its place and mirrored as it is."""
+    height, width = images.shape[2:]
+    mirrored, side = mean.flip(2), mean.shape[2]
+    places = zip(views.tops.tolist(), views.lefts.tolist(), views.flips.tolist(), strict=True)
+    for image, (top, left, flip) in zip(images, places, strict=True):
+        # Mirrored, what was `left` pixels from the left edge is as far from the right one.
+        whole, first = (mirrored, side - width - left) if flip else (mean, left)
+        image -= whole[:, top : top + height, first : first + width]

@@ -57,10 +57,10 @@ def _pack(settings: DataSettings, image: Shape) -> DataSet:
         raise ConfigurationError(
             f"{pack.folder} has no images to validate on; prepare it from a source with val/ or test/"
         )
-    counts = ", ".join(f"{len(images):,} {split}" for split, images in pack.splits.items())
+    counts = ", ".join(f"{split} {len(images):,}" for split, images in pack.splits.items())
     return DataSet(
         name=pack.folder.name,
-        description=f"{pack.folder}, {pack.size}x{pack.size} in {len(pack.class_names)} classes: {counts}",
+        description=f"{pack.folder}, images of {pack.size}x{pack.size} in {len(pack.class_names)} classes: {counts}",
         class_names=pack.class_names,
         splits=dict(pack.splits),
         statistics=Statistics(pack.mean_image(), pack.eigenvalues, pack.eigenvectors),

@@ -52,7 +52,7 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(settings.threads)
     with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
         text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
-        _check_agreement(text, mesh)
+        check_agreement(text, data, mesh)
         folder = open_run_folder(settings.run_dir, settings.experiment_name, text, mesh)
         with closing(folder):
             LOG.info("%s", announcement(settings, placement, data))
@@ -75,11 +75,18 @@ def _load_data(settings: TrainSettings, placement: Placement) -> DataSet:
     return load_data(replace(settings.data, verify=verify), settings.network.image, settings.network.classes)
 
 
-def _check_agreement(configuration: str, mesh: Mesh) -> None:
-    # Also what makes crossings equal on all towers: network and recipe decide which of them have a backward pass.
+def check_agreement(configuration: str, data: DataSet, mesh: Mesh) -> None:
+    """Raise ConfigurationError, in every process, where they were not started with the same configuration and data.
+
+    This also makes crossings equal on all towers: network and recipe decide which of them have a backward pass.
+    """
     digest = hashlib.blake2b(configuration.encode(), digest_size=7).digest()
     if not mesh.all_equal(int.from_bytes(digest, "big")):
         raise ConfigurationError("the processes of this run have different configurations; start all with the same one")
+    if not mesh.all_equal(data.fingerprint()):
+        raise ConfigurationError(
+            f"the processes of this run have different data in {data.name}; copy one pack to all nodes"
+        )
 
 
 def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:

@@ -93,7 +93,7 @@ class Recipe:
     def check(self, layers: list[str], replicas: int) -> None:
         """Raise ConfigurationError where the recipe does not fit the network's `layers` or the replicas."""
         divisor = self.input.pixel_divisor
-        if self.batch_size < 1 or self.epochs < 1 or divisor <= 0 or not 0 <= self.momentum < 1:
+        if self.batch_size < 1 or self.epochs < 1 or not 0 < divisor < inf or not 0 <= self.momentum < 1:
             raise ConfigurationError(
                 "recipe: batch_size, epochs and input.pixel_divisor must be positive and momentum in [0, 1), not "
                 f"{self.batch_size}, {self.epochs}, {divisor} and {self.momentum}"
