@@ -2,10 +2,13 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.training.settings import parse_train_settings
@@ -38,6 +41,20 @@ def test_every_recipe_is_called_as_its_file(path: Path) -> None:
 def test_every_recipe_fits_every_network(network: str, recipe: str) -> None:
     settings = parse_train_settings(compose("train", [f"network={network}", f"recipe={recipe}"]))
     settings.recipe.check(settings.network.learned_layers, replicas=1)
+
+
+@pytest.mark.parametrize("path", presets("experiment"), ids=lambda path: path.stem)
+def test_what_an_experiment_says_is_in_force(path: Path) -> None:
+    def assert_within(said: dict[str, Any], composed: Mapping[str, Any]) -> None:
+        for key, value in said.items():
+            if isinstance(value, dict):
+                assert_within(value, composed[key])
+            else:
+                assert composed[key] == value, key
+
+    said = yaml.safe_load(path.read_text())
+    del said["defaults"]
+    assert_within(said, compose("train", [f"experiment={path.stem}"]))
 
 
 def test_the_quickstart_is_the_experiment_digits() -> None:
