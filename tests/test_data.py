@@ -92,3 +92,7 @@ def test_replicas_validate_every_image_once():
 def test_less_data_than_a_batch_is_refused_with_both_numbers():
     with pytest.raises(ConfigurationError, match="batch_size=4 is more than the 3 training images"):
         loader(train=3)
+
+
+def test_a_replica_without_a_validation_image_has_no_batch():
+    assert [len(list(loader(Share(replica, 3), validation=2).validation())) for replica in range(3)] == [1, 1, 0]

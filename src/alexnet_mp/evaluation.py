@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def _log_probabilities(models: Sequence[TowerModel], batch: Batch, preprocess: P
         logits = model.tower_logits(images)[0].double().cpu()  # [n * v, classes]
         found += F.log_softmax(logits, dim=1).unflatten(0, (len(batch.labels), -1)).unbind(1)
     stacked = torch.stack(found)  # [models * v, n, classes]
-    return stacked[0] if len(stacked) == 1 else stacked.logsumexp(0) - torch.tensor(len(stacked)).log()
+    return stacked[0] if len(stacked) == 1 else stacked.logsumexp(0) - log(len(stacked))
 
 
 def in_top(scores: Tensor, labels: Tensor, k: int) -> Tensor:

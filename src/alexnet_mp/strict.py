@@ -50,7 +50,8 @@ def choice(value: object, choices: typing.Iterable[str], where: str) -> str:
 
 def is_not_one_of(value: object, known: typing.Iterable[str], where: str) -> str:
     """The message for a value that is not one of the known ones."""
-    return f"{where} is {value!r}, not one of {', '.join(known)}{suggestion(str(value), known)}"
+    words = list(known)
+    return f"{where} is {value!r}, not one of {', '.join(words)}{suggestion(str(value), words)}"
 
 
 def suggestion(key: str, known: typing.Iterable[str]) -> str:
@@ -66,7 +67,9 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
-        return choice(value, arguments, where)
+        if not any(type(value) is type(known) and value == known for known in arguments):
+            raise ConfigurationError(is_not_one_of(value, map(str, arguments), where))
+        return value
     if origin is tuple and isinstance(value, list | tuple):
         if arguments[-1] is not Ellipsis and len(value) != len(arguments):
             raise ConfigurationError(f"{where} needs {len(arguments)} values, not {len(value)}: {value!r}")

@@ -1,0 +1,1 @@
+"""Assessment: checkpoints evaluated on a split, and what is written about it."""

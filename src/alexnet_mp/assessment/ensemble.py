@@ -1,0 +1,140 @@
+"""The checkpoints to evaluate: what each says of itself, and that their outputs can be averaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.assessment.settings import DataChanges, EvaluateSettings, InputChanges
+from alexnet_mp.checkpoint import load_checkpoint
+from alexnet_mp.data.preprocessing import InputScale
+from alexnet_mp.data.sources import DataSettings
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.strict import from_mapping
+from alexnet_mp.tower import Tower
+
+
+@dataclass(frozen=True)
+class Member:
+    """One checkpoint: its network, and the data and the scale of the input that it is evaluated with.
+
+    `says_path` is True where the path of the data is its own word and nobody's change; `says_input` is False where the
+    scale of the input is the paper's, because neither the checkpoint nor anybody says another.
+    """
+
+    folder: Path
+    network: Network
+    data: DataSettings
+    input: InputScale
+    says_path: bool
+    says_input: bool
+
+    def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
+        """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
+        state, _ = load_checkpoint(self.folder, towers)
+        expected: dict[str, Tensor] = {}
+        with torch.device("meta"):
+            for tower in towers:
+                layers = Tower(self.network, tower, seed=0).state_dict()
+                expected |= {f"towers.{tower}.{name}": tensor for name, tensor in layers.items()}
+        for name in sorted(expected.keys() | state.keys()):
+            found, wanted = (_shape(tensors.get(name)) for tensors in (state, expected))
+            if found != wanted:
+                raise ConfigurationError(
+                    f"checkpoint {self.folder} does not hold the weights of its own network table: {name} is {found}, "
+                    f"and by the table {wanted}; save or convert it again"
+                )
+        return state
+
+
+def open_ensemble(settings: EvaluateSettings) -> list[Member]:
+    """Read what the checkpoints say, without their weights.
+
+    Raises ConfigurationError for one that cannot be read or does not say enough, and for members whose outputs cannot
+    be averaged: of other images, classes, towers, data or scale of the input.
+    """
+    members = [_open_member(folder, settings) for folder in settings.folders]
+    for member in members[1:]:
+        _check_alike(members[0], member)
+    return members
+
+
+def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
+    try:
+        _, description = load_checkpoint(folder, towers=[])
+    except ConfigurationError as error:
+        inside = sorted(path.name for path in folder.glob("checkpoints/*"))
+        hint = f"; the checkpoints of this run are checkpoints/{{{','.join(inside)}}}" if inside else ""
+        raise ConfigurationError(f"{error}{hint}") from error
+    try:
+        network = parse_network(description["network"])
+        data = _data(description.get("data"), settings.data)
+        scale = _input(description.get("input"), settings.input)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
+    says_input = "input" in description or settings.input != InputChanges()
+    says_path = settings.data.path is None and data.path is not None
+    return Member(folder, network, data, scale, says_path, says_input)
+
+
+def _data(said: object, changes: DataChanges) -> DataSettings:
+    if said is None and changes.source is None:
+        raise ConfigurationError(
+            "it does not say what it was trained on; add data=pack data.path=FOLDER, or data=digits"
+        )
+    own = None if said is None else from_mapping(DataSettings, said, "data")
+    if own is None or changes.source not in (None, own.source):
+        own = DataSettings(changes.source or "pack")  # the path of another source would mean nothing here
+    return DataSettings(
+        own.source,
+        own.path if changes.path is None else changes.path,
+        own.verify if changes.verify is None else changes.verify,
+    )
+
+
+def _input(said: object, changes: InputChanges) -> InputScale:
+    own = InputScale() if said is None else from_mapping(InputScale, said, "input")
+    scale = InputScale(
+        own.pixel_divisor if changes.pixel_divisor is None else changes.pixel_divisor, changes.mean or own.mean
+    )
+    if not 0 < scale.pixel_divisor < inf:
+        raise ConfigurationError(f"input.pixel_divisor is {scale.pixel_divisor}, must be a positive number")
+    return scale
+
+
+def _check_alike(first: Member, other: Member) -> None:
+    for what, of_member, fix in (
+        ("network", _signature, "evaluate them apart"),
+        ("scale of the input", _scale_in_words, "evaluate them apart, or give input.pixel_divisor and input.mean"),
+        ("data", _data_in_words, "add data=pack data.path=FOLDER, or data=digits, with the classes of both"),
+    ):
+        one, two = of_member(first), of_member(other)
+        if one != two:
+            raise ConfigurationError(
+                f"cannot average checkpoints of different {what}: {first.folder} has {one}, {other.folder} has {two}; "
+                f"{fix}"
+            )
+
+
+def _signature(member: Member) -> str:
+    network = member.network
+    image, towers = "x".join(map(str, network.image)), network.towers
+    return f"image {image}, {network.classes} classes, {towers} tower{'s' if towers > 1 else ''}"
+
+
+def _scale_in_words(member: Member) -> str:
+    return f"pixel_divisor {member.input.pixel_divisor:g} and mean {member.input.mean}"
+
+
+def _data_in_words(member: Member) -> str:
+    return (
+        member.data.source if member.data.path is None else f"{member.data.source} {Path(member.data.path).resolve()}"
+    )
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(list(tensor.shape))

@@ -1,0 +1,72 @@
+"""The keys of `conf/evaluate.yaml`, checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.strict import from_mapping
+
+
+@dataclass(frozen=True)
+class DataChanges:
+    """What to take in place of the data that a checkpoint was trained on; None: as the checkpoint says."""
+
+    source: Literal["digits", "pack"] | None = None
+    path: str | None = None
+    verify: bool | None = None
+
+
+@dataclass(frozen=True)
+class InputChanges:
+    """What to take in place of a checkpoint's scale of the input; None: as the checkpoint says."""
+
+    pixel_divisor: float | None = None
+    mean: Literal["pixel", "centre"] | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Everything that `launch/evaluate.py` can be told; see `conf/evaluate.yaml` for the meaning of each key."""
+
+    checkpoint: str | tuple[str, ...]
+    views: Literal[1, 10]
+    split: str | None
+    data: DataChanges
+    input: InputChanges
+    batch_size: int
+    placement: str
+    device: str
+    precision: Literal["float32", "float64"]
+    threads: int | None
+    timeout_seconds: float
+    most_confused: int
+    out: str | None
+
+    @property
+    def folders(self) -> list[Path]:
+        """The checkpoints' folders, one or the members of an ensemble."""
+        named = (self.checkpoint,) if isinstance(self.checkpoint, str) else self.checkpoint
+        return [Path(name).absolute() for name in named]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+def parse_evaluate_settings(configuration: Mapping[str, Any]) -> EvaluateSettings:
+    """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
+    settings = from_mapping(EvaluateSettings, configuration, "")
+    for name in ("batch_size", "threads", "timeout_seconds", "most_confused"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"{name} is {value}, must be positive")
+    folders = [folder.resolve() for folder in settings.folders]
+    if not folders or len(set(folders)) < len(folders):
+        raise ConfigurationError(
+            f"checkpoint=[{','.join(map(str, folders))}]: an ensemble has one checkpoint or more, each named once"
+        )
+    return settings

@@ -1,0 +1,51 @@
+"""Evaluate: python launch/evaluate.py checkpoint=CHECKPOINT views=10; see `conf/evaluate.yaml` for the keys."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_mp.assessment.job import Assessment, assess
+from alexnet_mp.assessment.settings import parse_evaluate_settings
+from alexnet_mp.commands.entry import run_command
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Evaluate, print the errors, and write the results; in the main process alone, of several."""
+    settings = parse_evaluate_settings(configuration)
+    found = assess(settings)
+    if found.is_main:
+        print(as_text(found))
+        found.folder.write(found.summary, found.evaluation, found.data.class_names, settings.most_confused)
+        print(f"{'results':<11} {found.folder.path}")
+
+
+def as_text(found: Assessment) -> str:
+    """An assessment for a terminal."""
+    summary, first = found.summary, found.members[0]
+    image = "x".join(map(str, first.network.image))
+    networks = ", ".join(dict.fromkeys(member.network.name for member in found.members))
+    averaged = [f"{summary['views']} views"] if summary["views"] > 1 else []
+    averaged += [f"{len(found.members)} networks"] if len(found.members) > 1 else []
+    how = f"the softmax averaged over {' and '.join(averaged)}" if averaged else "the centre crop"
+    assumed = "" if first.says_input else " (the paper's, because the checkpoint does not say)"
+    lines = [
+        ("network", f"{networks}: image {image}, {first.network.classes} classes, {found.summary['placement']}"),
+        *(("checkpoint", str(member.folder)) for member in found.members),
+        ("data", found.data.description),
+        ("input", f"pixels less the {first.input.mean} mean, / {first.input.pixel_divisor:g}{assumed}"),
+        ("evaluated", f"{summary['images']:,} images of {summary['split']}, {how}"),
+        ("took", f"{summary['seconds']:.1f} s, {summary['images_per_second']:.0f} images/s"),
+        ("loss", f"{summary['loss']:.4f}"),
+        ("top-1 error", f"{100 * summary['top1_error']:.2f} %"),
+        ("top-5 error", f"{100 * summary['top5_error']:.2f} %"),
+    ]
+    text = "\n".join(f"{name:<11} {value}" for name, value in lines)
+    return text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
+
+
+def main() -> None:
+    """Entry point of `launch/evaluate.py`."""
+    run_command("evaluate", run)
+
+
+if __name__ == "__main__":
+    main()
