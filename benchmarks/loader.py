@@ -15,7 +15,6 @@ and anonymous resident memory (RssAnon) at the last batch of an epoch of each pa
 import argparse
 import ctypes
 import gc
-import hashlib
 import json
 import mmap
 import multiprocessing
@@ -36,28 +35,15 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
+from alexnet_mp.benchmark.random_pack import CLASSES, write_pack
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.images import DataSet, Images, Share
 from alexnet_mp.data.loader import Loader, LoaderSettings, Order
-from alexnet_mp.data.manifest import (
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    Colour,
-    FileEntry,
-    Manifest,
-    ShardEntry,
-    SplitEntry,
-)
-from alexnet_mp.data.npy import UINT8, npy_header
 from alexnet_mp.data.sources import DataSettings, load_data
 from alexnet_mp.machine import device_name
-from alexnet_mp.preparation.job import images_per_shard
 from alexnet_mp.training.settings import parse_train_settings
 from alexnet_mp.version import __version__
 
-CLASSES = 10
-HELD_OUT = 8  # images; a pack without any is refused
 THREADS = 1
 M_MMAP_THRESHOLD = -3  # malloc.h: blocks from this size on are the kernel's again as soon as they are free
 CONTENDERS: dict[str, tuple[str, Order]] = {
@@ -66,53 +52,6 @@ CONTENDERS: dict[str, tuple[str, Order]] = {
     "warm_random_large": ("large", "shuffled"),
     "warm_random_small": ("small", "shuffled"),
 }
-
-
-def write_pack(folder: Path, images: int, size: int) -> None:
-    """A pack of so many training images of random pixels: no compression or sparse file makes them quick to read."""
-    rng = np.random.default_rng(images)
-    splits = {}
-    for split, count in (("train", images), ("validation", HELD_OUT)):
-        (folder / split).mkdir(parents=True)
-        most = images_per_shard(count, size)
-        starts = range(0, count, most)
-        shards = [
-            _write_shard(folder, f"{split}/{number:05d}.npy", min(most, count - start), size, rng)
-            for number, start in enumerate(starts)
-        ]
-        labels = rng.integers(0, CLASSES, count, dtype=np.int64)
-        splits[split] = SplitEntry(count, _write_array(folder, f"{split}/labels.npy", labels), tuple(shards))
-    manifest = Manifest(
-        format=FORMAT,
-        format_version=FORMAT_VERSION,
-        size=size,
-        class_names=tuple(f"class{number}" for number in range(CLASSES)),
-        splits=splits,
-        mean_image=_write_array(folder, "mean_image.npy", np.full((size, size, 3), 127.5)),
-        colour=Colour((3.0, 2.0, 1.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))),
-        skipped=(),
-        settings={},
-    )
-    (folder / MANIFEST).write_text(manifest.to_json())
-
-
-def _write_shard(folder: Path, name: str, count: int, size: int, rng: np.random.Generator) -> ShardEntry:
-    header = npy_header(UINT8, (count, size, size, 3))
-    digest = hashlib.sha256(header)
-    with (folder / name).open("wb") as file:
-        file.write(header)
-        for _ in range(count):
-            pixels = rng.bytes(3 * size * size)
-            file.write(pixels)
-            digest.update(pixels)
-        file.flush()
-        os.fsync(file.fileno())  # the kernel drops only pages that are on the disk
-    return ShardEntry(name, count, digest.hexdigest())
-
-
-def _write_array(folder: Path, name: str, array: np.ndarray[Any, Any]) -> FileEntry:
-    np.save(folder / name, array)
-    return FileEntry(name, hashlib.sha256((folder / name).read_bytes()).hexdigest())
 
 
 def load(folder: Path, crop: int) -> DataSet:

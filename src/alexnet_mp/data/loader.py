@@ -135,7 +135,7 @@ class Loader:
 
     def _evaluation_requests(self, images: Images, count: Literal[1, 10]) -> Iterator[_Request]:
         views = evaluation_views(count, self._slack)
-        mine = torch.arange(self._share.replica, len(images), self._share.replicas)
+        mine = torch.arange(len(images))[self._share.replica :: self._share.replicas]
         size = max(1, self._batch_size // self._share.replicas // count)
         for rows in torch.split(mine, size) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
