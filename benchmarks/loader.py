@@ -40,9 +40,8 @@ from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.images import DataSet, Images, Share
 from alexnet_mp.data.loader import Loader, LoaderSettings, Order
 from alexnet_mp.data.sources import DataSettings, load_data
-from alexnet_mp.machine import device_name
+from alexnet_mp.machine import device_name, versions
 from alexnet_mp.training.settings import parse_train_settings
-from alexnet_mp.version import __version__
 
 THREADS = 1
 M_MMAP_THRESHOLD = -3  # malloc.h: blocks from this size on are the kernel's again as soon as they are free
@@ -203,21 +202,16 @@ def machine(core: int | None, load: float) -> dict[str, Any]:
         "loader_threads": THREADS,
         "torch_threads": torch.get_num_threads(),
         "load_average_before": load,
-        "versions": {
-            "alexnet_mp": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
     }
 
 
 def print_report(report: dict[str, Any]) -> None:
     about = report["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    software = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     small, large = (f"{report['images'][name]:,}" for name in ("small", "large"))
     where = "not pinned to a core" if about["pinned_to_core"] is None else f"pinned to core {about['pinned_to_core']}"
-    print(f"{about['device']}; {about['platform']}; {versions}")
+    print(f"{about['device']}; {about['platform']}; {software}")
     print(
         f"{about['loader_threads']} loader thread, {about['torch_threads']} torch thread, {where}, load average before "
         f"the start {about['load_average_before']:.1f}"

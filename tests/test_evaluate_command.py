@@ -226,22 +226,26 @@ def test_a_checkpoint_outside_of_a_run_has_its_results_beside_it(saved: Save, tm
     assert summary(tmp_path / "mine-evaluation" / "train-1views")["images"] == COUNTS["train"]
 
 
-def test_a_converted_checkpoint_is_told_its_data_and_input(
-    pack: str, saved: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_converted_checkpoint_is_told_its_data_and_input(pack: str, saved: Save, tmp_path: Path) -> None:
     checkpoint, single, back = saved(), tmp_path / "single.safetensors", tmp_path / "back"
     convert.run(compose("convert", [f"source={checkpoint}", f"out={single}"]))
     convert.run(compose("convert", [f"source={single}", f"out={back}"]))
     with pytest.raises(ConfigurationError, match=r"back.*does not say what it was trained on; add data=pack"):
         run(f"checkpoint={back}")
     run(f"checkpoint={checkpoint}", f"out={tmp_path / 'first'}")
-    assert "the checkpoint does not say" not in capsys.readouterr().out
     given = [f"checkpoint={back}", "data=pack", f"data.path={pack}"]
-    run(*given, f"input.pixel_divisor={DIVISOR}", f"out={tmp_path / 'second'}")
+    with pytest.raises(ConfigurationError, match=r"back.*does not say how its images were scaled; add input\."):
+        run(*given, f"input.pixel_divisor={DIVISOR}")
+    run(*given, f"input.pixel_divisor={DIVISOR}", "input.mean=pixel", f"out={tmp_path / 'second'}")
     assert summary(tmp_path / "second")["loss"] == summary(tmp_path / "first")["loss"]
-    run(*given, f"out={tmp_path / 'third'}")
-    assert "the checkpoint does not say" in capsys.readouterr().out
-    assert summary(tmp_path / "third")["input"] == {"pixel_divisor": 1, "mean": "pixel"}  # the paper's (§2)
+
+
+def test_classes_in_another_order_are_refused(saved: Save) -> None:
+    path = Path(saved()) / "checkpoint.json"
+    description = json.loads(path.read_text())
+    names = description["class_names"] = ["b", "a", "c", "d", "e", "f", "g"]
+    path.write_text(json.dumps(description))
+    assert_says(refused(f"checkpoint={path.parent}"), "another order", f"class 0 is {names[0]!r} there")
 
 
 def test_only_so_many_confusions_are_written(saved: Save, tmp_path: Path) -> None:
@@ -378,7 +382,13 @@ def test_a_loss_that_is_not_a_number_is_no_result(saved: Save, tmp_path: Path) -
     state, description = load_checkpoint(checkpoint)
     state["towers.0.fc8.bias"][0] = math.nan
     shutil.rmtree(checkpoint)
-    save_checkpoint(Path(checkpoint), state, network, {"data": description["data"]}, timeout_seconds=10)
+    save_checkpoint(
+        Path(checkpoint),
+        state,
+        network,
+        {"data": description["data"], "input": description["input"]},
+        timeout_seconds=10,
+    )
     with pytest.raises(FloatingPointError, match="loss on validation is nan"):
         run(f"checkpoint={checkpoint}")
     assert not list((tmp_path / "run" / "evaluation").rglob("summary.json"))

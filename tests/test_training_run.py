@@ -88,6 +88,7 @@ def test_the_summary_records_what_the_run_was(one_epoch):
     floats = 128 * 3 * 3 + 128 + 256  # pool2, pool5 and fc6 of a tower, both ways; the logits only forward
     assert found["crossing_bytes_per_step"] == 64 * 4 * (2 * floats + 10)
     assert found["versions"]["torch"] == torch.__version__
+    assert found["command"] == "torchrun launch/train.py recipe.epochs=1"
     assert len(found["peak_memory_bytes_per_tower"]) == 2
     for key in ("seconds", "images_per_second", "train_loss", "validation_loss", "device", "commit"):
         assert key in found
@@ -122,6 +123,7 @@ def test_four_processes_train_two_replicas_as_one(one_epoch, tmp_path):
     finished = in_processes(4, four, "recipe.epochs=1")
     assert finished.code == 0, finished.stderr
     assert (summary(four)["replicas"], summary(four)["world_size"]) == (2, 4)
+    assert summary(four)["command"] == "torchrun --nproc-per-node=4 launch/train.py recipe.epochs=1"
     assert len(metrics(four)) == len(metrics(one_epoch[0]))
     # In float32 the order of sums differs; five steps of float64 are held to 1e-10 in test_training_parity.py.
     for ours, expected in zip(metrics(four, "loss")[:5], metrics(one_epoch[0], "loss")[:5], strict=True):

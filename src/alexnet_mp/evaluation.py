@@ -69,7 +69,7 @@ def evaluate(
     images = int(confusions.sum())
     errors = Errors(
         loss=loss_sum / images,
-        top1_error=1 - confusions.trace().item() / images,
+        top1_error=(images - confusions.trace().item()) / images,
         top5_error=top5_wrong.sum().item() / images,
         images=images,
     )

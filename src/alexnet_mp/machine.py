@@ -1,4 +1,4 @@
-"""What this machine says of itself: device names and memory."""
+"""What this machine says of itself: device names, memory, and the versions of what runs on it."""
 
 import platform
 import resource
@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import numpy
 import torch
+
+from alexnet_mp.version import __version__
 
 
 def device_name(device: torch.device) -> str:
@@ -33,3 +36,13 @@ def resident_bytes(which: Literal["now", "peak"]) -> int:
 def peak_device_bytes(device: torch.device) -> int:
     """Peak memory that torch allocated on a GPU, or for a CPU the peak of this process."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_bytes("peak")
+
+
+def versions() -> dict[str, str]:
+    """What a figure was measured with: this library, Python, torch and NumPy."""
+    return {
+        "alexnet_mp": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+    }

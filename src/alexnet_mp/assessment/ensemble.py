@@ -22,8 +22,8 @@ from alexnet_mp.tower import Tower
 class Member:
     """One checkpoint: its network, and the data and the scale of the input that it is evaluated with.
 
-    `says_path` is True where the path of the data is its own word and nobody's change; `says_input` is False where the
-    scale of the input is the paper's, because neither the checkpoint nor anybody says another.
+    `class_names` are those it was trained on, empty where it does not say. `says_path` is True where the path of the
+    data is its own word and nobody's change.
     """
 
     folder: Path
@@ -31,7 +31,7 @@ class Member:
     data: DataSettings
     input: InputScale
     says_path: bool
-    says_input: bool
+    class_names: tuple[str, ...] = ()
 
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
         """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
@@ -76,9 +76,8 @@ def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
         scale = _input(description.get("input"), settings.input)
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
-    says_input = "input" in description or settings.input != InputChanges()
     says_path = settings.data.path is None and data.path is not None
-    return Member(folder, network, data, scale, says_path, says_input)
+    return Member(folder, network, data, scale, says_path, tuple(description.get("class_names", ())))
 
 
 def _data(said: object, changes: DataChanges) -> DataSettings:
@@ -97,6 +96,11 @@ def _data(said: object, changes: DataChanges) -> DataSettings:
 
 
 def _input(said: object, changes: InputChanges) -> InputScale:
+    if said is None and (changes.pixel_divisor is None or changes.mean is None):
+        raise ConfigurationError(
+            "it does not say how its images were scaled; add input.pixel_divisor=1 input.mean=pixel, the paper's, or "
+            "what it was trained with"
+        )
     own = InputScale() if said is None else from_mapping(InputScale, said, "input")
     scale = InputScale(
         own.pixel_divisor if changes.pixel_divisor is None else changes.pixel_divisor, changes.mean or own.mean

@@ -1,7 +1,6 @@
 """A whole assessment, from the settings to the errors of every class."""
 
 import math
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from tqdm import tqdm
 
@@ -22,13 +20,12 @@ from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
-from alexnet_mp.machine import device_name
+from alexnet_mp.machine import device_name, versions
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.strict import choice
 from alexnet_mp.training.job import check_agreement
-from alexnet_mp.version import __version__
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +50,12 @@ def assess(settings: EvaluateSettings) -> Assessment:
     network = members[0].network
     placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
     data = _load_data(members[0], placement)
+    for member in members:
+        if member.class_names and member.class_names != data.class_names:
+            raise ConfigurationError(
+                f"checkpoint {member.folder} was trained on other classes, or in another order, than those of "
+                f"{data.name}: {_first_difference(member.class_names, data.class_names)}"
+            )
     split = data.held_out if settings.split is None else choice(settings.split, data.splits, "split")
     images = len(data.splits[split])
     share = Share(placement.replica, placement.replicas)
@@ -130,12 +133,7 @@ def _circumstances(settings: EvaluateSettings, placement: Placement, seconds: fl
         "precision": settings.precision,
         "device": device_name(next(iter(placement.devices.values()))),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "alexnet_mp": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-        },
+        "versions": versions(),
     }
 
 
@@ -146,6 +144,13 @@ def _with_bar(batches: Iterator[Batch], images: int, share: Share, is_main: bool
         for batch in batches:
             yield batch
             bar.update(len(batch.labels))
+
+
+def _first_difference(trained: tuple[str, ...], given: tuple[str, ...]) -> str:
+    for label, (one, two) in enumerate(zip(trained, given, strict=False)):
+        if one != two:
+            return f"class {label} is {one!r} there and {two!r} here"
+    return f"{len(trained)} there and {len(given)} here"
 
 
 def _names(members: list[Member]) -> str:

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-import torch
-
 from alexnet_mp.benchmark.contenders import BASELINE, CONTENDERS
 from alexnet_mp.benchmark.measurement import Measurement
 from alexnet_mp.benchmark.rounds import Turn
 from alexnet_mp.benchmark.settings import BenchmarkSettings
 from alexnet_mp.cores import usable_cores
-from alexnet_mp.version import __version__
+from alexnet_mp.machine import versions
 
 PARTS = ("forward", "backward", "optimiser")
 
@@ -28,7 +26,6 @@ def summarise(
     counted, with `table_crossing_bytes_per_step` beside it. `load` is the machine's load average before the first turn.
     """
     names = {name for all_turns in turns.values() for turn in all_turns for process in turn for name in process.devices}
-    versions = {"alexnet_mp": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return {
         "network": settings.network.name,
         "image": list(settings.network.image),
@@ -43,7 +40,7 @@ def summarise(
             "cores": usable_cores(),
             "threads": threads,
             "load_average_before": load,
-            "versions": versions,
+            "versions": versions(),
         },
         "contenders": {name: _contender(settings.batch_size, all_turns) for name, all_turns in turns.items()},
         "left_out": dict(left_out),
@@ -77,13 +74,13 @@ def _step_seconds(process: Measurement) -> float:
 def as_text(report: Mapping[str, Any]) -> str:
     """`summarise`'s values for a terminal: what was run on, a line a contender, and how to read it."""
     machine, contenders = report["machine"], report["contenders"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    software = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     image = "x".join(map(str, report["image"]))
     lines = [
         f"{report['network']}, images {image}, batch {report['batch_size']}; rounds: {report['rounds']}, "
         f"steps in each: {report['steps']}, after {report['warmup_steps']} to warm up; seed {report['seed']}",
         f"{machine['device']}; {machine['threads']} threads for each contender, {machine['cores']} cores, "
-        f"load average before the start {machine['load_average_before']:.1f}; {machine['platform']}; {versions}",
+        f"load average before the start {machine['load_average_before']:.1f}; {machine['platform']}; {software}",
         "",
         *_table(contenders),
         "",

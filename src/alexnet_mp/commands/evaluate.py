@@ -26,12 +26,11 @@ def as_text(found: Assessment) -> str:
     averaged = [f"{summary['views']} views"] if summary["views"] > 1 else []
     averaged += [f"{len(found.members)} networks"] if len(found.members) > 1 else []
     how = f"the softmax averaged over {' and '.join(averaged)}" if averaged else "the centre crop"
-    assumed = "" if first.says_input else " (the paper's, because the checkpoint does not say)"
     lines = [
         ("network", f"{networks}: image {image}, {first.network.classes} classes, {found.summary['placement']}"),
         *(("checkpoint", str(member.folder)) for member in found.members),
         ("data", found.data.description),
-        ("input", f"pixels less the {first.input.mean} mean, / {first.input.pixel_divisor:g}{assumed}"),
+        ("input", f"pixels less the {first.input.mean} mean, / {first.input.pixel_divisor:g}"),
         ("evaluated", f"{summary['images']:,} images of {summary['split']}, {how}"),
         ("took", f"{summary['seconds']:.1f} s, {summary['images_per_second']:.0f} images/s"),
         ("loss", f"{summary['loss']:.4f}"),

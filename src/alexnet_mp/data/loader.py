@@ -88,7 +88,7 @@ class Loader:
                 "them at least as large, or change network.image"
             )
         self.steps_per_epoch = len(train) // batch_size
-        self._data = data
+        self.data = data
         self._crop = crop
         self._slack = (height - crop[0], width - crop[1])
         self._batch_size = batch_size
@@ -113,14 +113,14 @@ class Loader:
 
         A batch of ten views has fewer images, so that it has no more crops than one of training.
         """
-        return self._ahead(self._evaluation_requests(self._data.splits[split], views))
+        return self._ahead(self._evaluation_requests(self.data.splits[split], views))
 
     def validation(self) -> Iterator[Batch]:
         """`evaluation` of the split that training does not see, in the centre."""
-        return self.evaluation(self._data.held_out)
+        return self.evaluation(self.data.held_out)
 
     def _training_requests(self, epoch: int) -> Iterator[_Request]:
-        train = self._data.splits["train"]
+        train = self.data.splits["train"]
         used = self.steps_per_epoch * self._batch_size
         if self._order == "shuffled":
             order = torch.randperm(len(train), generator=keyed_generator(self._seed, "order", epoch))

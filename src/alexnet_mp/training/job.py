@@ -22,7 +22,7 @@ from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.training.loop import Trainer
 from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
-from alexnet_mp.training.summary import announcement, summarise
+from alexnet_mp.training.summary import announcement, current_commit, summarise
 
 
 def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,13 +57,14 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         with closing(folder):
             LOG.info("%s", announcement(settings, placement, data))
             LOG.info("%-10s %s", "run folder", folder.path)
+            commit = current_commit()  # before somebody edits the checkout of a long run
             model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
             try:
                 progress = Trainer(settings, mesh, model, loader, preprocess, folder).run()
             except Exception as error:
                 LOG.error("stopped: %s: %s", type(error).__name__, error)
                 raise
-            summary = summarise(settings, mesh, progress)
+            summary = summarise(settings, mesh, progress, commit)
             if placement.is_main:
                 _finish(folder, summary, f"{network.name} on {data.name}")
     return summary

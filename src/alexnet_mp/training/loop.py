@@ -184,6 +184,7 @@ class Trainer:
             "step": progress.step,
             "seed": settings.seed,
             "data": asdict(settings.data),
+            "class_names": list(self._loader.data.class_names),
             "input": asdict(settings.recipe.input),
             "validation": asdict(errors),
         }

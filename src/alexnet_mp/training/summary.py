@@ -1,22 +1,22 @@
 """What a run says before it starts, and the summary that it leaves."""
 
-import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from alexnet_mp.data.images import DataSet
-from alexnet_mp.machine import device_name, peak_device_bytes
+from alexnet_mp.machine import device_name, peak_device_bytes, versions
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network
-from alexnet_mp.placement import Placement
+from alexnet_mp.placement import Launch, Placement
 from alexnet_mp.training.loop import Progress
 from alexnet_mp.training.settings import TrainSettings
-from alexnet_mp.version import __version__
 
 
 def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -> str:
@@ -39,8 +39,11 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
-def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress) -> dict[str, Any]:
-    """The contents of `summary.json`. Every process calls it, because peak memory is asked of all."""
+def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: str | None) -> dict[str, Any]:
+    """The contents of `summary.json`. Every process calls it, because peak memory is asked of all.
+
+    `commit` is `current_commit()` from when the run began.
+    """
     placement = mesh.placement
     costs = network_cost(settings.network)
     validation = progress.validation
@@ -68,16 +71,26 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress) -> dict[s
         "precision": settings.precision,
         "device": device_name(next(iter(placement.devices.values()))),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "alexnet_mp": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-        },
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit,
+        "command": _command(placement.launch),
         "checkpoint": progress.checkpoint,
         "best_checkpoint": progress.best_checkpoint,
     }
+
+
+def training_command(launch: Launch, overrides: Sequence[str]) -> str:
+    """The command line that starts such a run from a checkout, on any machine and into a new run folder."""
+    nodes = launch.world_size // launch.local_world_size
+    torchrun = ["torchrun"]
+    if nodes > 1:
+        torchrun += [f"--nnodes={nodes}"]
+    if launch.world_size > 1:
+        torchrun += [f"--nproc-per-node={launch.local_world_size}"]
+    if nodes > 1:
+        torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=FIRST_NODE:29500"]
+    kept = [override for override in overrides if not override.lstrip("+").startswith("run_dir=")]
+    return shlex.join([*torchrun, "launch/train.py", *kept])
 
 
 def _count(number: int, thing: str, plural: str = "s") -> str:
@@ -105,7 +118,13 @@ def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
     return everyone[: mesh.placement.towers]
 
 
-def _commit() -> str | None:
+def _command(launch: Launch) -> str | None:
+    """The command line of this run; None where something else than the train command started it."""
+    program, *overrides = sys.argv
+    return training_command(launch, overrides) if Path(program).stem == "train" else None
+
+
+def current_commit() -> str | None:
     """The commit of the checkout that this package runs from, `-dirty` where it has changes; None outside of one."""
     try:
         _git("ls-files", "--error-unmatch", Path(__file__).name)  # this file may lie in a checkout of something else

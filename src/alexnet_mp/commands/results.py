@@ -1,0 +1,36 @@
+"""Write the page of results: python launch/results.py runs=[runs/a,runs/b] out=docs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.commands.entry import run_command
+from alexnet_mp.results.groups import Published
+from alexnet_mp.results.page import write_results
+from alexnet_mp.strict import from_mapping
+
+
+@dataclass(frozen=True)
+class ResultsSettings:
+    """The keys of `conf/results.yaml`."""
+
+    runs: tuple[str, ...]
+    out: str
+    published: dict[str, Published]
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Write the page and its pictures; print their paths."""
+    settings = from_mapping(ResultsSettings, configuration, "")
+    for path in write_results(settings.runs, Path(settings.out), settings.published):
+        print(f"wrote {path}")
+
+
+def main() -> None:
+    """Entry point of `launch/results.py`."""
+    run_command("results", run)
+
+
+if __name__ == "__main__":
+    main()

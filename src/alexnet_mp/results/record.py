@@ -1,0 +1,226 @@
+"""A finished run, read from its folder: what it was, what it found, and what was evaluated of it."""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.placement import Launch
+from alexnet_mp.strict import from_mapping
+from alexnet_mp.training.summary import training_command
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What this reads of `summary.json`; errors are fractions. Older runs have no `command`."""
+
+    network: str
+    experiment: str
+    placement: str
+    world_size: int
+    parameters: int
+    parameters_per_tower: tuple[int, ...]
+    epochs: int
+    seconds: float
+    images_per_second: float
+    top1_error: float
+    top5_error: float
+    seed: int
+    batch_size: int
+    precision: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    commit: str | None
+    checkpoint: str
+    best_checkpoint: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A validation line of `metrics.jsonl`; errors are fractions."""
+
+    epoch: int
+    loss: float
+    top1_error: float
+    top5_error: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What this reads of `evaluation/*/summary.json`; errors are fractions.
+
+    The softmax of several `checkpoints`, each a folder, was averaged. `data` has the name of the data set, `input` how
+    its pixels were scaled; both None where they were not recorded.
+    """
+
+    split: str
+    views: int
+    images: int
+    top1_error: float
+    top5_error: float
+    checkpoints: tuple[str, ...] = ()
+    data: dict[str, str | None] | None = None
+    input: dict[str, float | str] | None = None
+    world_size: int = 1
+    command: str | None = None
+
+    @property
+    def checkpoint_names(self) -> tuple[str, ...]:
+        return tuple(Path(checkpoint).name for checkpoint in self.checkpoints)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run. `configuration` is its `config.yaml`; `data` says in words what it was trained on."""
+
+    folder: Path
+    summary: Summary
+    configuration: Mapping[str, Any]
+    data: str
+    validations: tuple[Validation, ...]
+    evaluations: tuple[Evaluated, ...]
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def best(self) -> Validation:
+        """The validation of lowest top-1 error, the first of them."""
+        return min(self.validations, key=lambda validation: validation.top1_error)
+
+    @property
+    def recipe(self) -> str:
+        return str(_at(self.configuration, "recipe", "name"))
+
+    @property
+    def command(self) -> str:
+        """The command line that made it: as recorded, or rebuilt from what the summary knows."""
+        if self.summary.command is not None:
+            return self.summary.command
+        known = self.summary
+        overrides = {
+            "experiment": known.experiment,
+            "seed": known.seed,
+            "recipe.epochs": known.epochs,
+            "recipe.batch_size": known.batch_size,
+        }
+        launch = Launch(world_size=known.world_size, local_world_size=known.world_size)
+        return training_command(launch, [f"{key}={value}" for key, value in overrides.items()])
+
+    def command_of(self, evaluated: Evaluated) -> str:
+        """The command line of an evaluation: as recorded, or rebuilt from what its summary says."""
+        if evaluated.command is not None:
+            return evaluated.command
+        processes = evaluated.world_size
+        start = ["torchrun", f"--nproc-per-node={processes}"] if processes > 1 else ["python"]
+        paths = [str(self.folder / "checkpoints" / name) for name in evaluated.checkpoint_names]
+        checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
+        asked = [f"checkpoint={checkpoint}", f"split={evaluated.split}", f"views={evaluated.views}"]
+        scaled = [] if self.is_own_input(evaluated) else [f"input.{k}={v}" for k, v in (evaluated.input or {}).items()]
+        return shlex.join([*start, "launch/evaluate.py", *asked, *scaled])
+
+    def is_own_input(self, evaluated: Evaluated) -> bool:
+        """Whether an evaluation scaled pixels as this run did, as far as is known."""
+        return evaluated.input is None or evaluated.input == _at(self.configuration, "recipe", "input")
+
+    def is_own_data(self, evaluated: Evaluated) -> bool:
+        """Whether an evaluation was on the data set that this run was trained on, by its name, as far as is known."""
+        path = _at(self.configuration, "data", "path")
+        name = Path(str(path)).name if path else _at(self.configuration, "data", "source")
+        return evaluated.data is None or evaluated.data.get("name") == name
+
+    def at_epoch(self, epoch: int) -> Validation | None:
+        """The validation after `epoch` epochs, where there is one."""
+        return next((validation for validation in self.validations if validation.epoch == epoch), None)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the folder of a finished run.
+
+    Raises ConfigurationError that names the folder or file where it is none, where the run has not finished, and where
+    a file is damaged or belongs to another run.
+    """
+    if not (folder / "summary.json").is_file():
+        why = "a run that has not finished" if (folder / "metrics.jsonl").is_file() else "not the folder of a run"
+        raise ConfigurationError(f"{folder} is {why}: it has no summary.json")
+    summary = _read(Summary, folder / "summary.json")
+    configuration = _read_configuration(folder / "config.yaml")
+    validations = _read_validations(folder / "metrics.jsonl")
+    last = validations[-1]
+    if (last.epoch, last.top1_error) != (summary.epochs, summary.top1_error):
+        raise ConfigurationError(
+            f"{folder}: summary.json ends at epoch {summary.epochs} with top-1 error {summary.top1_error}, and "
+            f"metrics.jsonl at epoch {last.epoch} with {last.top1_error}; they are of different runs"
+        )
+    evaluations = tuple(_read(Evaluated, path) for path in sorted((folder / "evaluation").glob("*/summary.json")))
+    data = _data_in_words(folder / "train.log", configuration)
+    return RunRecord(folder, summary, configuration, data, validations, evaluations)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+
+
+def _read(cls: type[T], path: Path) -> T:
+    try:
+        return _parse(cls, json.loads(_text(path)))
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _parse(cls: type[T], mapping: object) -> T:
+    """The dataclass `cls` from those keys of `mapping` that it has; the others are for other readers."""
+    if isinstance(mapping, Mapping):
+        names = [field.name for field in dataclasses.fields(cast(Any, cls))]
+        mapping = {name: mapping[name] for name in names if name in mapping}
+    return from_mapping(cls, mapping, "")
+
+
+def _read_configuration(path: Path) -> Mapping[str, Any]:
+    try:
+        configuration = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(configuration, Mapping):
+        raise ConfigurationError(f"{path} is not a configuration")
+    return configuration
+
+
+def _read_validations(path: Path) -> tuple[Validation, ...]:
+    try:
+        records = [json.loads(line) for line in _text(path).splitlines()]
+        found = tuple(_parse(Validation, record) for record in records if record["kind"] == "validation")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(f"{path}: a line is not what a run writes: {error}") from error
+    if not found:
+        raise ConfigurationError(f"{path} has no validation line")
+    return found
+
+
+def _data_in_words(log: Path, configuration: Mapping[str, Any]) -> str:
+    """What the run said of its data when it started, or else where its configuration says that they are."""
+    said = re.search(r"^data {2,}(.+)$", _text(log), re.MULTILINE) if log.is_file() else None
+    if said:
+        return said[1]
+    path = _at(configuration, "data", "path")
+    return f"{_at(configuration, 'data', 'source')} {path}" if path else str(_at(configuration, "data", "source"))
+
+
+def _at(configuration: Mapping[str, Any], group: str, key: str) -> object:
+    inner = configuration.get(group)
+    return inner.get(key) if isinstance(inner, Mapping) else None
