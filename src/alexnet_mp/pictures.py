@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def draw_learning_curves(metrics: Path, picture: Path, title: str) -> None:
@@ -23,11 +24,12 @@ def draw_learning_curves(metrics: Path, picture: Path, title: str) -> None:
     for key, label in (("top1_error", "top-1"), ("top5_error", "top-5")):
         right.plot(epochs, [100 * r[key] for r in validations], "o-", ms=3, label=f"{label}, validation")
     last = 100 * validations[-1]["top1_error"]
-    right.annotate(f"{last:.2f} %", (epochs[-1], last), textcoords="offset points", xytext=(-4, 8), ha="right")
+    right.annotate(f"{last:.2f} %", (epochs[-1], last), textcoords="offset points", xytext=(6, 0), va="center")
     highest = 100 * max(r["top1_error"] for r in validations)
-    right.set(xlabel="epoch", ylabel="error, %", ylim=(0, 1.1 * highest or 1))
+    right.set(xlabel="epoch", ylabel="error, %", xlim=(0, 1.2 * epochs[-1]), ylim=(0, 1.1 * highest or 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(picture, dpi=120)
