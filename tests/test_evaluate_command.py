@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet_mp.api import build_model
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
-from alexnet_mp.assessment.results import ClassErrors, class_errors, most_confused
+from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
 from alexnet_mp.checkpoint import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
 from alexnet_mp.commands.entry import compose

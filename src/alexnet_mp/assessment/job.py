@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from alexnet_mp.assessment.ensemble import Member, open_ensemble
-from alexnet_mp.assessment.results import ResultsFolder, claim_results_folder
+from alexnet_mp.assessment.folder import ResultsFolder, claim_results_folder
 from alexnet_mp.assessment.settings import EvaluateSettings
 from alexnet_mp.data.images import DataSet, Share
 from alexnet_mp.data.loader import Loader
