@@ -311,6 +311,7 @@ def test_a_missing_or_damaged_tower_is_named(saved: Save) -> None:
     assert_says(refused(f"checkpoint={file.parent}"), str(file), "missing or damaged")
 
 
+@pytest.mark.slow  # the process that knows waits 20 s for the other to say it
 def test_of_two_processes_the_one_with_the_damaged_tower_says_it(saved: Save, tmp_path: Path) -> None:
     checkpoint = saved()
     (Path(checkpoint) / "tower-1.safetensors").unlink()
