@@ -180,6 +180,8 @@ def test_two_processes_write_what_one_writes(saved: Save, tmp_path: Path) -> Non
     assert (one["placement"], two["placement"]) == ("simulated", "distributed")
     for key in ("loss", "top1_error", "top5_error", "images"):
         assert one[key] == two[key]
+    assert one["command"] == f"torchrun launch/evaluate.py {checkpoint} views=10 device=cpu"
+    assert two["command"] == f"torchrun --nproc-per-node=2 launch/evaluate.py device=cpu {checkpoint} views=10"
     for name in ("classes.csv", "confusions.csv"):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 

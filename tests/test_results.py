@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from alexnet_mp import ConfigurationError
+from alexnet_mp.command_line import command_line
 from alexnet_mp.commands import results
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.placement import Launch
-from alexnet_mp.training.summary import training_command
 from tests.processes import CHECKOUT, run_command
 
 LAST_EPOCH = 12
@@ -282,12 +282,15 @@ def test_a_command_that_was_not_recorded_is_rebuilt_and_said_to_be(tmp_path: Pat
 def test_a_command_names_processes_and_nodes_and_no_run_folder() -> None:
     overrides = ["experiment=photos", "run_dir=/somewhere/run", "data.path=packs/a b"]
     kept = "launch/train.py experiment=photos 'data.path=packs/a b'"
-    assert training_command(Launch(), overrides) == f"torchrun {kept}"
+    assert command_line("launch/train.py", Launch(), overrides, "run_dir") == f"torchrun {kept}"
     one_node = Launch(world_size=2, local_world_size=2)
-    assert training_command(one_node, overrides) == f"torchrun --nproc-per-node=2 {kept}"
+    assert command_line("launch/train.py", one_node, overrides, "run_dir") == f"torchrun --nproc-per-node=2 {kept}"
     rendezvous = "--rdzv-backend=c10d --rdzv-endpoint=FIRST_NODE:29500"
     four_nodes = Launch(world_size=32, local_world_size=8)
-    assert training_command(four_nodes, overrides) == f"torchrun --nnodes=4 --nproc-per-node=8 {rendezvous} {kept}"
+    assert (
+        command_line("launch/train.py", four_nodes, overrides, "run_dir")
+        == f"torchrun --nnodes=4 --nproc-per-node=8 {rendezvous} {kept}"
+    )
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from alexnet_mp.assessment.ensemble import Member, open_ensemble
 from alexnet_mp.assessment.folder import ResultsFolder, claim_results_folder
 from alexnet_mp.assessment.settings import EvaluateSettings
+from alexnet_mp.command_line import own_command_line
 from alexnet_mp.data.images import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
@@ -134,6 +135,7 @@ def _circumstances(settings: EvaluateSettings, placement: Placement, seconds: fl
         "device": device_name(next(iter(placement.devices.values()))),
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        "command": own_command_line("launch/evaluate.py", placement.launch, but="out"),
     }
 
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from alexnet_mp.command_line import command_line
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.placement import Launch
 from alexnet_mp.strict import from_mapping
-from alexnet_mp.training.summary import training_command
 
 T = TypeVar("T")
 
@@ -117,7 +117,9 @@ class RunRecord:
             "recipe.batch_size": known.batch_size,
         }
         launch = Launch(world_size=known.world_size, local_world_size=known.world_size)
-        return training_command(launch, [f"{key}={value}" for key, value in overrides.items()])
+        return command_line(
+            "launch/train.py", launch, [f"{key}={value}" for key, value in overrides.items()], "run_dir"
+        )
 
     def command_of(self, evaluated: Evaluated) -> str:
         """The command line of an evaluation: as recorded, or rebuilt from what its summary says."""

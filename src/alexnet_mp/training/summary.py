@@ -1,20 +1,18 @@
 """What a run says before it starts, and the summary that it leaves."""
 
-import shlex
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alexnet_mp.command_line import own_command_line
 from alexnet_mp.data.images import DataSet
 from alexnet_mp.machine import device_name, peak_device_bytes, versions
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network
-from alexnet_mp.placement import Launch, Placement
+from alexnet_mp.placement import Placement
 from alexnet_mp.training.loop import Progress
 from alexnet_mp.training.settings import TrainSettings
 
@@ -73,24 +71,10 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: s
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "commit": commit,
-        "command": _command(placement.launch),
+        "command": own_command_line("launch/train.py", placement.launch, but="run_dir"),
         "checkpoint": progress.checkpoint,
         "best_checkpoint": progress.best_checkpoint,
     }
-
-
-def training_command(launch: Launch, overrides: Sequence[str]) -> str:
-    """The command line that starts such a run from a checkout, on any machine and into a new run folder."""
-    nodes = launch.world_size // launch.local_world_size
-    torchrun = ["torchrun"]
-    if nodes > 1:
-        torchrun += [f"--nnodes={nodes}"]
-    if launch.world_size > 1:
-        torchrun += [f"--nproc-per-node={launch.local_world_size}"]
-    if nodes > 1:
-        torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=FIRST_NODE:29500"]
-    kept = [override for override in overrides if not override.lstrip("+").startswith("run_dir=")]
-    return shlex.join([*torchrun, "launch/train.py", *kept])
 
 
 def _count(number: int, thing: str, plural: str = "s") -> str:
@@ -116,12 +100,6 @@ def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
     mine = [float(peak_device_bytes(device)) for device in mesh.placement.devices.values()]
     everyone = [int(peak) for process in mesh.gather(mine) for peak in process]
     return everyone[: mesh.placement.towers]
-
-
-def _command(launch: Launch) -> str | None:
-    """The command line of this run; None where something else than the train command started it."""
-    program, *overrides = sys.argv
-    return training_command(launch, overrides) if Path(program).stem == "train" else None
 
 
 def current_commit() -> str | None:
