@@ -121,7 +121,7 @@ class ProcessLink:
         self._group = group
 
     def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
-        parcels = [parcel.contiguous() for parcel in outgoing[0]]
+        parcels = [_as_laid_out(parcel) for parcel in outgoing[0]]
         self.traffic.add(self.tower, crossing, direction, parcels)
         # Towers have equal shapes, so what comes from a peer is shaped like what goes to it.
         incoming = [torch.empty_like(parcel) for parcel in parcels]
@@ -129,7 +129,7 @@ class ProcessLink:
         operations = [
             dist.P2POp(operation, tensor, group=self._group, group_peer=peer)
             for peer, sent, received in zip(peers, parcels, incoming, strict=True)
-            for operation, tensor in ((dist.isend, sent), (dist.irecv, received))
+            for operation, tensor in ((dist.isend, _in_memory_order(sent)), (dist.irecv, _in_memory_order(received)))
         ]
         requests = dist.batch_isend_irecv(operations)
 
@@ -264,6 +264,16 @@ def to_towers(tensor: Tensor, devices: Sequence[torch.device]) -> list[Tensor]:
 
 def _to_all_peers(halves: Sequence[Tensor], towers: int) -> Parcels:
     return [[half] * (towers - 1) for half in halves]
+
+
+def _as_laid_out(parcel: Tensor) -> Tensor:
+    """The parcel without gaps: maps in channels_last, as the layers have them, so that sending them copies nothing."""
+    return parcel.contiguous(memory_format=torch.channels_last if parcel.ndim == 4 else torch.contiguous_format)
+
+
+def _in_memory_order(parcel: Tensor) -> Tensor:
+    """A contiguous view, which is what a process group takes."""
+    return parcel.permute(0, 2, 3, 1) if parcel.ndim == 4 else parcel
 
 
 def _join(incoming: Parcels) -> list[Tensor]:

@@ -36,10 +36,14 @@ class Head(Protocol):
 
 
 class Entrance:
-    """The head of the first stage: the image enters, nothing crosses."""
+    """The head of the first stage: the image enters, nothing crosses.
+
+    From here on maps are in channels_last, in which convolution, pooling and LRN are all faster than in the contiguous
+    format (docs/performance.md).
+    """
 
     def own_half(self, own: Tensor) -> Tensor:
-        return own
+        return own.contiguous(memory_format=torch.channels_last) if own.ndim == 4 else own
 
     def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         return partial
@@ -111,8 +115,12 @@ class Tower(nn.Module):
         self.index = index
         costs = network_cost(network)
         stages: list[tuple[Head, list[tuple[str, nn.Module]]]] = [(Entrance(), [])]
+        owns_its_output = (
+            False  # whether the layer before gives new memory that no gradient needs; the image is not ours
+        )
         for name, row in network.rows.items():
-            layer = _layer(row, costs.row(name), network.towers, index)
+            layer = _layer(row, costs.row(name), network.towers, index, relu_in_place=owns_its_output)
+            owns_its_output = not isinstance(row, rows.Relu | rows.Dropout)
             if isinstance(row, rows.WeightedRow):
                 assert isinstance(layer, Weighted)
                 initialise(
@@ -143,7 +151,7 @@ class Tower(nn.Module):
         return masks
 
 
-def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int) -> nn.Module:
+def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int, relu_in_place: bool) -> nn.Module:
     match row:
         case rows.Conv():
             shape = (row.kernels, cost.input_shape[0], row.size, row.size)
@@ -163,7 +171,7 @@ def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int) -> nn.Module:
         case rows.Dropout():
             return Dropout(row.p, row.inverted)
         case rows.Relu():
-            return nn.ReLU()
+            return nn.ReLU(inplace=relu_in_place)
 
 
 def _reading(reads: rows.Reads, product: Product, shape: tuple[int, ...], towers: int) -> nn.Module:

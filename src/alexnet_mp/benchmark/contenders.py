@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
+from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.stock import stock_network
 from alexnet_mp.crossing import to_towers
@@ -65,6 +66,7 @@ def paper_recipe(batch_size: int) -> Recipe:
 @contextmanager
 def _split(task: Task) -> Iterator[Trainee]:
     """This library's towers, placed by how many processes and devices there are; stepped as in training."""
+    keep_large_blocks()
     placement = choose_placement("auto", task.device, task.network.towers, Launch.from_environment())
     with open_mesh(placement, task.deadline_seconds) as mesh:
         link = mesh.link()

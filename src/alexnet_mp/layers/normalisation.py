@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alexnet_mp.layers.local_response import Window, local_response_norm
+from alexnet_mp.layers.spatial import spatial_norm
+
 
 class LocalResponseNorm(nn.Module):
     """b_i = a_i / (k + α Σ_j a_j²)^β over the `n` maps j around i, clipped at the ends (paper §3.3).
@@ -15,21 +18,19 @@ class LocalResponseNorm(nn.Module):
     (layers-145.cfg) and in PyTorch's and Caffe's LRN.
     """
 
-    def __init__(self, n: int, k: float, alpha: float, beta: float, alpha_scales: Literal["sum", "mean"]) -> None:
+    def __init__(
+        self, n: int, k: float, alpha: float, beta: float, alpha_scales: Literal["sum", "mean"], towers: int = 1
+    ) -> None:
+        """`towers`: the maps are those of so many towers, one after another, each normalised by itself."""
         super().__init__()
-        self.n, self.k, self.beta = n, k, beta
-        self.alpha_per_term = alpha / n if alpha_scales == "mean" else alpha
+        self.window = Window(n, k, alpha / n if alpha_scales == "mean" else alpha, beta)
+        self.towers = towers
 
     def forward(self, maps: Tensor) -> Tensor:
-        reach = self.n // 2
-        squares = F.pad(maps * maps, (0, 0, 0, 0, reach, reach))  # [N, maps + n - 1, H, W]
-        total = squares.narrow(1, 0, maps.shape[1])
-        for shift in range(1, self.n):
-            total = total + squares.narrow(1, shift, maps.shape[1])
-        return maps * torch.pow(self.k + self.alpha_per_term * total, -self.beta)
+        return local_response_norm(maps, self.window, self.towers)
 
     def extra_repr(self) -> str:
-        return f"n={self.n}, k={self.k}, alpha_per_term={self.alpha_per_term}, beta={self.beta}"
+        return f"{self.window}, towers={self.towers}"
 
 
 class SpatialNorm(nn.Module):
@@ -40,14 +41,13 @@ class SpatialNorm(nn.Module):
 
     def __init__(self, size: int, k: float, alpha: float, beta: float) -> None:
         super().__init__()
-        self.size, self.k, self.alpha, self.beta = size, k, alpha, beta
+        self.window = Window(size, k, alpha, beta)
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean = F.avg_pool2d(maps * maps, self.size, stride=1, padding=self.size // 2)  # zeros at the border count
-        return maps * torch.pow(self.k + self.alpha * mean, -self.beta)
+        return spatial_norm(maps, self.window)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, k={self.k}, alpha={self.alpha}, beta={self.beta}"
+        return f"{self.window}"
 
 
 class BatchNorm(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.data.images import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
@@ -30,6 +31,7 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
     What the settings alone show to be impossible is said before the processes join: ConfigurationError in each.
     """
+    keep_large_blocks()
     settings = parse_train_settings(configuration)
     network, recipe = settings.network, settings.recipe
     placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())

@@ -37,7 +37,8 @@ class PaperSGD(torch.optim.Optimizer):
                 parameters,
                 [parameter.grad for parameter in parameters],
                 [self._buffer(parameter, group["lr"]) for parameter in parameters],
-                foreach=True,
+                fused=True,  # one pass over weights, gradients and velocities
+                foreach=False,
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
                 lr=group["lr"],
