@@ -125,8 +125,9 @@ def memory_of(gpu: Gpu) -> Memory | None:
 def energy_joules(devices: Iterable[torch.device]) -> float | None:
     """Energy that these GPUs have used since the driver was loaded, each counted once; the caller takes differences.
 
-    The driver renews its counter every 20 to 100 ms, so time a second or more between two calls. None without an NVIDIA
-    driver, and where a device is a CPU, a MIG instance or a GPU before Volta, which do not count.
+    Newer GPUs renew their counter every 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter), so leave a second or more
+    between two calls. None without an NVIDIA driver, and where a device does not count: CPUs, MIG instances, GPUs
+    before Volta.
     """
     distinct = set(devices)
     if not distinct or any(device.type != "cuda" for device in distinct):
@@ -142,7 +143,7 @@ def energy_joules(devices: Iterable[torch.device]) -> float | None:
 
 
 def _temperature(gpu: Gpu) -> int | None:
-    # The older function gives an unsigned number and leaves with CUDA 14; drivers before 2025 know no other.
+    # The older function gives an unsigned number and leaves with CUDA 14; older drivers know no other.
     for question in (pynvml.nvmlDeviceGetTemperatureV, pynvml.nvmlDeviceGetTemperature):
         degrees = _number(ask(question, gpu.handle, pynvml.NVML_TEMPERATURE_GPU))
         if degrees is not None:

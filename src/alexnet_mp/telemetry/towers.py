@@ -13,8 +13,8 @@ from alexnet_mp.placement import Placement
 from alexnet_mp.telemetry.links import link_between
 from alexnet_mp.telemetry.nvml import Gpu, NvmlUnavailable, Reading, find_gpu, memory_of, open_nvml, read
 
-# The driver itself averages utilisation, and on newer GPUs power, over up to a second. At most one round of questions a
-# second also keeps their cost, some milliseconds a GPU, under 1 % of the shortest steps.
+# The driver itself averages utilisation, and on newer GPUs power, over up to a second; and steps that are shorter than
+# its answers shall not wait for one each.
 READING_LASTS_SECONDS = 1.0
 _LOG = logging.getLogger("alexnet_mp.telemetry")
 
@@ -39,7 +39,7 @@ class TowerReadings:
         self._clock = clock
         self._taken: float | None = None
         self._last: dict[str, float] = {}
-        self._silent = {tower for tower, gpu in gpus.items() if read(gpu) == Reading()}
+        self._answering: set[int] = set()
 
     def __call__(self) -> dict[str, float]:
         now = self._clock()
@@ -51,8 +51,10 @@ class TowerReadings:
         numbers: dict[str, float] = {}
         for tower, gpu in self._gpus.items():
             reading = read(gpu)
-            if reading == Reading() and tower not in self._silent:
-                self._silent.add(tower)
+            if reading != Reading():
+                self._answering.add(tower)
+            elif tower in self._answering:
+                self._answering.remove(tower)
                 _LOG.warning("NVML: tower %d's GPU has stopped answering; metrics go without its numbers", tower)
             for name, value in asdict(reading).items():
                 if value is not None:
