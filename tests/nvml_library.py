@@ -115,7 +115,8 @@ class FakeNvml:
             "nvmlInitWithFlags": ((c_uint,), self._open),
             "nvmlShutdown": ((), self._close),
             "nvmlSystemGetDriverVersion": (text, lambda out, size: _write(out, size, "570.86.15")),
-            "nvmlDeviceGetHandleByUUID": ((c_char_p, POINTER(DEVICE)), self._handle),
+            "nvmlDeviceGetHandleByUUID": ((c_char_p, POINTER(DEVICE)), self._handle_by_uuid),
+            "nvmlDeviceGetHandleByIndex_v2": ((c_uint, POINTER(DEVICE)), self._handle_by_index),
         }
         telling: dict[str, tuple[tuple[Any, ...], Callable[..., int | None]]] = {
             "nvmlDeviceGetName": (text, lambda gpu, out, size: _write(out, size, gpu.name)),
@@ -158,14 +159,15 @@ class FakeNvml:
         self.attached &= self.users > 0
         return OK if self.users >= 0 else UNINITIALIZED
 
-    def _handle(self, name: bytes, out: Any) -> int:
+    def _handle_by_uuid(self, uuid: bytes, out: Any) -> int:
+        known = [gpu.uuid.encode() for gpu in self.gpus]
+        return self._handle_by_index(known.index(uuid), out) if uuid in known else NOT_FOUND
+
+    def _handle_by_index(self, index: int, out: Any) -> int:
         if not self.attached:
             return UNINITIALIZED
-        for index, gpu in enumerate(self.gpus):
-            if gpu.uuid.encode() == name:
-                out[0] = ctypes.cast(c_void_p(FIRST_HANDLE + index), DEVICE)
-                return gpu.errors.get("nvmlDeviceGetHandleByUUID", OK)
-        return NOT_FOUND
+        out[0] = ctypes.cast(c_void_p(FIRST_HANDLE + index), DEVICE)
+        return self.gpus[index].errors.get("nvmlDeviceGetHandleByUUID", OK)
 
     def _gpu(self, handle: Any) -> FakeGpu:
         assert self.attached, "asked for a GPU while NVML was closed"
