@@ -53,6 +53,15 @@ class Placement:
         return next(iter(self.devices))
 
     @property
+    def replica_devices(self) -> dict[int, torch.device]:
+        """The device of every tower of this process's replica, those of its other processes included."""
+        own = self.devices[self.first_tower]
+        if self.kind != "distributed" or own.index is None:
+            return {tower: self.devices.get(tower, own) for tower in range(self.towers)}
+        # A replica is never split over two nodes, and its processes' local ranks, so their devices, follow each other.
+        return {tower: torch.device(own.type, own.index - self.first_tower + tower) for tower in range(self.towers)}
+
+    @property
     def is_main(self) -> bool:
         """True in the one process that prints and writes."""
         return self.launch.rank == 0

@@ -20,6 +20,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
+from alexnet_mp.telemetry.towers import open_telemetry
 from alexnet_mp.training.loop import Trainer
 from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
@@ -56,13 +57,13 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
         check_agreement(text, data, mesh)
         folder = open_run_folder(settings.run_dir, settings.experiment_name, text, mesh)
-        with closing(folder):
-            LOG.info("%s", announcement(settings, placement, data))
+        with closing(folder), open_telemetry(placement) as telemetry:
+            LOG.info("%s", announcement(settings, placement, data, telemetry.words))
             LOG.info("%-10s %s", "run folder", folder.path)
             commit = current_commit()  # before somebody edits the checkout of a long run
             model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
             try:
-                progress = Trainer(settings, mesh, model, loader, preprocess, folder).run()
+                progress = Trainer(settings, mesh, model, loader, preprocess, folder, telemetry.metrics).run()
             except Exception as error:
                 LOG.error("stopped: %s: %s", type(error).__name__, error)
                 raise

@@ -82,6 +82,7 @@ class Trainer:
         loader: Loader,
         preprocess: Preprocessing,
         folder: RunFolder,
+        gpu_metrics: Callable[[], dict[str, float]] = dict,
     ) -> None:
         _check_every_parameter_trains(model)
         self.progress = Progress()
@@ -91,6 +92,7 @@ class Trainer:
         self._loader = loader
         self._preprocess = preprocess
         self._folder = folder
+        self._gpu_metrics = gpu_metrics
         self._losses = data_parallel(LossOnEveryTower(model), mesh)
         self._optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
         self._rates = LearningRates(settings.recipe, model.network.learned_layers)
@@ -137,6 +139,7 @@ class Trainer:
                         "loss": progress.train_loss,
                         "learning_rate": in_force[self._model.network.learned_layers[-1], "weights"],
                         "images_per_second": steps_since * batch_size / (now - logged),
+                        **self._gpu_metrics(),
                     }
                 )
                 logged, steps_since = now, 0

@@ -17,8 +17,11 @@ from alexnet_mp.training.loop import Progress
 from alexnet_mp.training.settings import TrainSettings
 
 
-def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -> str:
-    """Which network, placement, devices and data a run uses, and what the paper's run would need instead."""
+def announcement(settings: TrainSettings, placement: Placement, data: DataSet, nvml: str) -> str:
+    """Which network, placement, devices and data a run uses, and what the paper's run would need instead.
+
+    `nvml` is what NVML says of the GPUs, in lines.
+    """
     recipe = settings.recipe
     paper = network_cost(load_network("paper"))
     threads = torch.get_num_threads()
@@ -28,6 +31,7 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet) -
         "network": _network_in_words(settings.network),
         "placement": placement.in_words(),
         "devices": f"{', '.join(devices)}; {_count(processes, 'process', 'es')}, {_count(threads, 'CPU thread')} each",
+        "NVML": nvml.replace("\n", "\n" + " " * 11),
         "data": data.description,
         "recipe": f"{recipe.name}: {_count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate "
         f"{recipe.weights.learning_rate:g} (biases {recipe.biases.learning_rate:g}), seed {settings.seed}",
