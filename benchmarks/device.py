@@ -1,11 +1,12 @@
-"""Measure this machine and print it as a device description for the cost model, in about 40 s.
+"""Measure this machine and print it as a device description for the cost model, in half a minute.
 
 python benchmarks/device.py > mine.yaml
 python launch/plan.py device=mine.yaml
 
-On a CPU a device is one core with a process of its own, all measured at once, as the towers run; on GPUs (--device cuda)
-a GPU. Products and rows are those of a tower of the preset `paper`, in the better memory format; the other rows are
-this library's layers. Every figure is a median.
+On a CPU a device is one core with a process of its own, all measured at once, as the towers run; with --device cuda it
+is a GPU. Products are those of a tower of the preset `paper`, in the better memory format; the other rows are this
+library's layers. Every figure is the fastest of several turns, so that it says little of what else ran meanwhile, and
+is the average over the devices. Large blocks of memory stay with glibc, as they should in training.
 """
 
 import argparse
@@ -36,8 +37,8 @@ PAYLOAD = 11_000_000  # bytes: what conv3 of the paper's network exchanges for 1
 BUCKET = 25 * 1024 * 1024  # bytes of an all-reduce: a bucket of DistributedDataParallel
 
 
-def median_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The median over `repeats`, after one to warm up; all processes begin each of them together."""
+def fastest_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """The fastest of `repeats`, after one to warm up; all processes begin each of them together."""
     times = []
     for _ in range(repeats + 1):
         if dist.is_initialized():
@@ -45,7 +46,7 @@ def median_seconds(work: Callable[[], object], device: torch.device, repeats: in
         start = now(device)
         work()
         times.append(now(device) - start)
-    return statistics.median(times[1:])
+    return min(times[1:])
 
 
 def now(device: torch.device) -> float:
@@ -64,7 +65,7 @@ def products(device: torch.device, batch: int, kind: str, repeats: int) -> tuple
             continue
         formats = [torch.contiguous_format, torch.channels_last] if kind == "conv" else [torch.contiguous_format]
         best = min(
-            median_seconds(product(row, cost, device, batch, memory_format), device, repeats)
+            fastest_seconds(product(row, cost, device, batch, memory_format), device, repeats)
             for memory_format in formats
         )
         count = 2 * cost.multiply_adds * batch * (2 if cost.reads == "image" else 3)
@@ -90,35 +91,39 @@ def product(
     if cost.reads != "image":
         wanted.append(inputs.requires_grad_())
 
+    def forward() -> Tensor:
+        return F.conv2d(inputs, weight, stride=row.stride) if isinstance(row, rows.Conv) else F.linear(inputs, weight)
+
+    gradient = torch.ones_like(forward())
+
     def work() -> object:
-        output = F.conv2d(inputs, weight, stride=row.stride) if isinstance(row, rows.Conv) else F.linear(inputs, weight)
-        return torch.autograd.grad(output, wanted, torch.ones_like(output))
+        return torch.autograd.grad(forward(), wanted, gradient)
 
     return work
 
 
 def row_passes(device: torch.device, batch: int, bandwidth: float, repeats: int) -> dict[str, float]:
-    """For each kind of row without weights: passes over its input, forward and backward, at the copy's bandwidth."""
+    """For the rows that go through maps, by kind: passes over the input, both directions, at the copy's bandwidth."""
     network = load_network("paper")
     tower = Tower(network, 0, seed=0).to(device)
     seconds: dict[str, float] = {}
     passes: dict[str, float] = {}
     for cost in network_cost(network).rows:
-        if cost.kind not in ("relu", "lrn", "maxpool", "dropout"):
+        if cost.kind not in ("relu", "lrn", "maxpool"):
             continue
         layer = getattr(tower, cost.name)
         maps = torch.randn(batch, *cost.input_shape, device=device).requires_grad_()
-        seconds[cost.kind] = seconds.get(cost.kind, 0.0) + median_seconds(once(layer, maps), device, repeats)
+        seconds[cost.kind] = seconds.get(cost.kind, 0.0) + fastest_seconds(once(layer, maps), device, repeats)
         passes[cost.kind] = passes.get(cost.kind, 0.0) + maps.numel() * 4 / bandwidth
     return {kind: seconds[kind] / passes[kind] for kind in seconds}
 
 
 def once(layer: nn.Module, maps: Tensor) -> Callable[[], object]:
-    mask = [torch.rand_like(maps) >= 0.5] if hasattr(layer, "inverted") else []
+    """Forward and backward of one layer."""
+    gradient = torch.ones_like(layer(maps))
 
     def work() -> object:
-        output = layer(maps, *mask)
-        return torch.autograd.grad(output, maps, torch.ones_like(output))
+        return torch.autograd.grad(layer(maps), maps, gradient)
 
     return work
 
@@ -130,7 +135,7 @@ def optimiser_passes(device: torch.device, bandwidth: float, repeats: int) -> fl
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     optimiser = PaperSGD([{"params": parameters, "lr": 1e-9, "weight_decay": 5e-4}], momentum=0.9)
-    return median_seconds(optimiser.step, device, repeats) * bandwidth / (4 * sum(sizes))
+    return fastest_seconds(optimiser.step, device, repeats) * bandwidth / (4 * sum(sizes))
 
 
 def link_of(device: torch.device, repeats: int) -> dict[str, float]:
@@ -146,10 +151,10 @@ def link_of(device: torch.device, repeats: int) -> dict[str, float]:
         for work in works:
             work.wait()
 
-    latency = median_seconds(lambda: wait(exchange(1)), device, 50)
-    seconds = median_seconds(lambda: wait(exchange(out.numel())), device, 10 * repeats)
+    latency = fastest_seconds(lambda: wait(exchange(1)), device, 50)
+    seconds = fastest_seconds(lambda: wait(exchange(out.numel())), device, 10 * repeats)
     bucket = torch.zeros(BUCKET // 4, device=device)
-    reduced = median_seconds(lambda: dist.all_reduce(bucket), device, 5 * repeats)
+    reduced = fastest_seconds(lambda: dist.all_reduce(bucket), device, 5 * repeats)
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
 
     def compute() -> None:
@@ -161,7 +166,7 @@ def link_of(device: torch.device, repeats: int) -> dict[str, float]:
         compute()
         wait(works)
 
-    alone, together = median_seconds(compute, device, 3 * repeats), median_seconds(both, device, 3 * repeats)
+    alone, together = fastest_seconds(compute, device, 3 * repeats), fastest_seconds(both, device, 3 * repeats)
     bandwidth = PAYLOAD / max(seconds - latency, 1e-9)
     lost = (together - max(alone, 4 * seconds)) / min(alone, 4 * seconds)
     return {
@@ -182,10 +187,11 @@ def measure(rank: int, world: int, kind: str, batch: int, repeats: int, folder: 
         limit = timedelta(seconds=120)
         dist.init_process_group(backend, store, world_size=world, rank=rank, timeout=limit)
     source, target = (torch.zeros(32_000_000, device=device) for _ in range(2))
-    copying = median_seconds(lambda: target.copy_(source), device, 5 * repeats)
+    copying = fastest_seconds(lambda: target.copy_(source), device, 5 * repeats)
     bandwidth = 2 * 4 * source.numel() / copying
     one = torch.zeros(1, device=device)
-    found = {"bandwidth": bandwidth, "launch": median_seconds(lambda: [one.add_(1) for _ in range(1000)], device, 3) / 1000}
+    launches = fastest_seconds(lambda: [one.add_(1) for _ in range(1000)], device, 3)
+    found = {"bandwidth": bandwidth, "launch": launches / 1000}
     for name, row_kind in (("conv", "conv"), ("matmul", "fc")):
         found[name], found[f"highest_{name}"] = products(device, batch, row_kind, repeats)
     found |= {f"passes.{name}": value for name, value in row_passes(device, batch, bandwidth, repeats).items()}
@@ -204,7 +210,7 @@ def one_process(rank: int, world: int, batch: int, repeats: int, folder: str) ->
     device = torch.device("cpu")
     conv, _ = products(device, batch, "conv", repeats)
     source, target = (torch.zeros(32_000_000) for _ in range(2))
-    copying = median_seconds(lambda: target.copy_(source), device, 5 * repeats)
+    copying = fastest_seconds(lambda: target.copy_(source), device, 5 * repeats)
     torch.save({"conv": conv, "bandwidth": 2 * 4 * source.numel() / copying}, Path(folder) / "one.pt")
 
 
@@ -253,13 +259,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--count", type=int, help="devices; default: every core or GPU, at most two")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     kind = arguments.device
     count = arguments.count or min(2, torch.cuda.device_count() if kind == "cuda" else usable_cores())
     if count < 1 or arguments.batch_size < 1 or arguments.repeats < 1:
         parser.error("it takes a device, an image and a repeat or more")
+    # For the processes started below: large blocks stay with glibc, as in training, so that no page is mapped anew.
+    os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(32 * 2**30)}
     with tempfile.TemporaryDirectory() as folder:
         sizes = (arguments.batch_size, arguments.repeats)
         multiprocessing.spawn(measure, (count, kind, *sizes, folder), nprocs=count)

@@ -53,9 +53,7 @@ def optimiser_seconds(parameters: int, device: Device) -> float:
     return PASSES["optimiser"].kernels * device.launch_seconds + traffic / bandwidth
 
 
-def _product(
-    costs: NetworkCost, row: RowCost, device: Device, batch: int, towers: int, precision: str
-) -> RowTime:
+def _product(costs: NetworkCost, row: RowCost, device: Device, batch: int, towers: int, precision: str) -> RowTime:
     part: Part = "convolution" if row.kind == "conv" else "matmul"
     fractions = device.fractions
     achieved = fractions.convolution if part == "convolution" else fractions.matmul
@@ -93,6 +91,4 @@ def _elementwise(
     launch = towers * passes.kernels * device.launch_seconds / 2
     learned = PARAMETER_BYTES * towers * (row.weights + row.biases) if kind == "batch_norm" else 0
     name = f"{row.name} sum of halves" if kind == "add_peer" else row.name
-    return RowTime(
-        name, "elementwise", forward * one_pass + launch, backward * one_pass + launch, 1.0, learned
-    )
+    return RowTime(name, "elementwise", forward * one_pass + launch, backward * one_pass + launch, 1.0, learned)

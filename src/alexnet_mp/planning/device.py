@@ -38,7 +38,7 @@ class Link:
         return self.latency_seconds + payload / (self.bandwidth * self.achieved)
 
     def all_reduce_seconds(self, payload: float, members: int) -> float:
-        """Seconds to sum `payload` bytes over `members` devices in a ring: each sends 2 (members - 1) / members of it."""
+        """Seconds to sum `payload` bytes over `members` in a ring: each sends 2 (members - 1) / members of them."""
         rate = self.all_reduce_bandwidth or self.bandwidth * self.achieved
         return 2 * (members - 1) * self.latency_seconds + 2 * (members - 1) / members * payload / rate
 
@@ -112,7 +112,9 @@ def load_device(name_or_path: str | Path) -> Device:
     try:
         mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigurationError(f"cannot read the device description {path}: {' '.join(str(error).split())}") from error
+        raise ConfigurationError(
+            f"cannot read the device description {path}: {' '.join(str(error).split())}"
+        ) from error
     return parse_device(mapping)
 
 

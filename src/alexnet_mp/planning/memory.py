@@ -16,8 +16,8 @@ MASK_BYTES = 1  # of every unit of a dropout row
 class Memory:
     """Bytes on one device. `activations` and `buffers` grow with the batch, the rest does not.
 
-    `buffers`: the two largest maps that exist at once in the backward pass only, and what a crossing sends and receives,
-    or the copies of the gradients that an all-reduce works on (these do not grow). `reserved` is not ours.
+    `buffers`: the two largest maps that exist at once in the backward pass only, and what a crossing sends and
+    receives, or the copies of the gradients that an all-reduce works on (these do not grow). `reserved` is not ours.
     """
 
     parameters: int

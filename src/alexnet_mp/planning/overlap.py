@@ -33,7 +33,10 @@ def crossings(
     forward, backward = [], []
     for cost in costs.rows:
         row = times[cost.name]
-        for direction, floats in (("forward", cost.crossing_floats_forward), ("backward", cost.crossing_floats_backward)):
+        for direction, floats in (
+            ("forward", cost.crossing_floats_forward),
+            ("backward", cost.crossing_floats_backward),
+        ):
             if floats and costs.towers > 1:
                 own = row.forward if direction == "forward" else row.backward
                 hidden_by = own * row.own_share if cost.reads == "both" else 0.0

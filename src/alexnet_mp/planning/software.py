@@ -25,15 +25,15 @@ class Achieved:
 # the memory's bandwidth. Together they decide under a tenth of AlexNet's step.
 MATMUL, MEMORY = 0.6, 0.75
 
-CUDA_CONVNET_2 = 0.47  # Overfeat 723 ms
+CUDA_CONVNET_2 = 0.448  # Overfeat 723 ms
 
 GENERATIONS = {
     # Not timed on Overfeat. In the layer-wise table (five layers, forward and backward, April 2015) the first
     # cuda-convnet takes 1077 ms and the second 977, both on the Titan X.
     "cuda_convnet_2012": Achieved(CUDA_CONVNET_2 * 977 / 1077, MATMUL, MEMORY),
     "cuda_convnet2_2014": Achieved(CUDA_CONVNET_2, MATMUL, MEMORY),
-    "cudnn_r2_2015": Achieved(0.42, MATMUL, MEMORY),  # Overfeat 810 ms
-    "cudnn_r4_2016": Achieved(1.3, MATMUL, MEMORY),  # Overfeat 268 ms in float32; Winograd and Fourier transforms
+    "cudnn_r2_2015": Achieved(0.398, MATMUL, MEMORY),  # Overfeat 810 ms
+    "cudnn_r4_2016": Achieved(1.339, MATMUL, MEMORY),  # Overfeat 268 ms in float32; Winograd and Fourier transforms
     # An assumption: no published timing of AlexNet on these devices was found. Tensor cores want large products, and
     # conv1 with its three maps, and 48 to 192 kernels a tower, are small ones.
     "tensor_cores_2024": Achieved(0.35, 0.6, 0.8),

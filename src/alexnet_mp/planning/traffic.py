@@ -34,7 +34,7 @@ PASSES = {
     "maxpool": Passes(1.75, 2.75),
     # Read, a byte of mask, write; and the same again.
     "dropout": Passes(2.25, 2.25),
-    # A layer that reads both towers adds its two halves, over its output: two reads and a write; the gradient is shared.
+    # A layer that reads both towers adds its two halves: two reads and a write of its output; they share the gradient.
     "add_peer": Passes(3, 0, kernels=1),
     # Of a parameter in float32: read weight, gradient and momentum, write weight and momentum.
     "optimiser": Passes(5, 0, kernels=1),
