@@ -83,12 +83,11 @@ def _biases(row: RowCost, towers: int) -> int:
 def _elementwise(
     row: RowCost, kind: str, shape: tuple[int, ...], device: Device, batch: int, towers: int, precision: str
 ) -> RowTime:
-    one_pass = towers * VALUE_BYTES[precision] * prod(shape) * batch
-    one_pass /= device.memory_bandwidth * device.fractions.memory
+    bandwidth = device.memory_bandwidth * device.fractions.memory
+    one_pass = towers * VALUE_BYTES[precision] * prod(shape) * batch / bandwidth
     passes = PASSES[kind]
-    forward = device.passes_of(kind) * passes.forward / passes.total
-    backward = device.passes_of(kind) * passes.backward / passes.total
-    launch = towers * passes.kernels * device.launch_seconds / 2
+    seconds = device.passes_of(kind) * one_pass + towers * passes.kernels * device.launch_seconds
+    forward = seconds * passes.forward / passes.total
     learned = PARAMETER_BYTES * towers * (row.weights + row.biases) if kind == "batch_norm" else 0
     name = f"{row.name} sum of halves" if kind == "add_peer" else row.name
-    return RowTime(name, "elementwise", forward * one_pass + launch, backward * one_pass + launch, 1.0, learned)
+    return RowTime(name, "elementwise", forward, seconds - forward, 1.0, learned)

@@ -44,7 +44,7 @@ def memory_of_a_step(
 ) -> Memory:
     """Bytes of a step on `batch` images, on the device that holds the towers `held`.
 
-    `split`: the other towers are elsewhere and their halves arrive; else a layer that reads both still reads them here.
+    `split`: the other towers are elsewhere, and copies of their halves arrive and are kept for the backward pass.
     `copied_gradients`: data-parallel buckets keep a copy of every gradient.
     """
     parameters = PARAMETER_BYTES * sum(costs.parameters_per_tower[tower] for tower in held)
@@ -57,7 +57,7 @@ def memory_of_a_step(
         parameters=parameters + lower_precision,
         gradients=parameters,
         momentum=parameters,
-        activations=batch * (towers * kept_bytes(costs, value) + _peers_bytes(costs, value, towers)),
+        activations=batch * (towers * kept_bytes(costs, value) + (_peers_bytes(costs, value) if split else 0)),
         buffers=batch * (towers * value * largest + crossing) + (parameters if copied_gradients else 0),
         reserved=round(reserved),
     )
@@ -88,7 +88,7 @@ def kept_bytes(costs: NetworkCost, value: int) -> int:
     return total
 
 
-def _peers_bytes(costs: NetworkCost, value: int, towers: int) -> int:
-    """The other towers' halves, which a layer that reads both keeps; of two towers on one device, a copy each."""
+def _peers_bytes(costs: NetworkCost, value: int) -> int:
+    """The other towers' halves of one image, which a layer that reads both keeps."""
     both = [row for row in costs.rows if row.reads == "both"]
-    return towers * (costs.towers - 1) * sum(value * prod(row.input_shape) for row in both)
+    return (costs.towers - 1) * sum(value * prod(row.input_shape) for row in both)

@@ -30,7 +30,8 @@ def crossings(
     partial logits, which are only added, have nothing to hide behind.
     """
     times = {row.name: row for row in rows}
-    forward, backward = [], []
+    forward: list[Transfer] = []
+    backward: list[Transfer] = []
     for cost in costs.rows:
         row = times[cost.name]
         for direction, floats in (

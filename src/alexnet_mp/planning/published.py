@@ -19,8 +19,8 @@ class Published:
     """A published time and what to predict for it.
 
     `low` and `high` are the same where one number was published. `unit`: "ms" is a forward and a backward pass without
-    dropout and update, "days" and "hours" are `epochs` of `images`. `calibrates`: the software generation's fraction was
-    taken from this number, so that it proves nothing.
+    dropout and update, "days" and "hours" are `epochs` of `images`. `calibrates`: the software generation's fraction
+    was taken from this number, so that it proves nothing.
     """
 
     what: str
@@ -78,8 +78,8 @@ PUBLISHED = (
         "cudnn_r4_2016",
         81,
         "one_weird_trick",
-        "R4's fast transforms are for small kernels of stride 1: 79 % of Overfeat's operations are in 3x3 layers, 51 % of "
-        "this net's",
+        "R4's fast transforms are for small kernels of stride 1: 79 % of Overfeat's operations are in 3x3 layers, 51 % "
+        "of this net's",
     ),
     _titan_x("cudnn_r4_2016", 71, "one_weird_trick", "as for float32", "float16"),
     Published(
@@ -108,8 +108,8 @@ PUBLISHED = (
         "single",
         128,
         ONE_WEIRD_TRICK,
-        "that net had two normalisations (layers-imagenet-1gpu.cfg), ours of this name has none; its hours include reading "
-        "images and testing; its fraction was taken from a Maxwell board",
+        "that net had two normalisations (layers-imagenet-1gpu.cfg), ours of this name has none; its hours include "
+        "reading images and testing; the fraction was taken from a Maxwell board",
     ),
     Published(
         "one tower, two K20",
