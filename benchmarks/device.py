@@ -166,7 +166,7 @@ def link_of(device: torch.device, repeats: int) -> dict[str, float]:
         compute()
         wait(works)
 
-    alone, together = fastest_seconds(compute, device, 3 * repeats), fastest_seconds(both, device, 3 * repeats)
+    alone, together = (fastest_seconds(work, device, 10 * repeats) for work in (compute, both))
     bandwidth = PAYLOAD / max(seconds - latency, 1e-9)
     lost = (together - max(alone, 4 * seconds)) / min(alone, 4 * seconds)
     return {

@@ -296,7 +296,7 @@ def test_an_odd_batch_is_not_dealt_to_two_devices() -> None:
 # What grows and what shrinks.
 
 
-@pytest.mark.parametrize("preset", preset_names("device"))
+@pytest.mark.parametrize("preset", preset_names("hardware"))
 def test_every_preset_predicts_and_more_of_anything_is_never_slower(preset: str) -> None:
     network, described = load_network("paper"), load_device(preset)
     plain = predict(network, described, 128)
@@ -317,7 +317,7 @@ def test_every_preset_predicts_and_more_of_anything_is_never_slower(preset: str)
 
 
 def test_every_precision_of_a_preset_predicts() -> None:
-    for preset in preset_names("device"):
+    for preset in preset_names("hardware"):
         described = load_device(preset)
         for precision in described.peak_flops:
             assert predict(load_network("original_2012"), described, 64, precision).predictions["single"].step > 0
