@@ -164,7 +164,8 @@ def test_gradients_are_summed_in_buckets_from_the_last_row_on() -> None:
 
 def test_a_bucket_waits_for_the_one_before_it() -> None:
     link = Link("wire", bandwidth=10.0, latency_seconds=0.0)
-    first, second = all_reduce(rows_of((3.0, 10), (1.0, 50)), link, 2, bucket_bytes=10)
+    # Backward: 1 s, 1 s more, and 2 s more without a gradient; the second bucket is ready at 2 s.
+    first, second = all_reduce(rows_of((2.0, 0), (1.0, 10), (1.0, 50)), link, 2, bucket_bytes=10)
     assert (first.seconds, first.exposed) == (5.0, 2.0)  # from 1 s to 6 s; backward ends at 4 s
     assert (second.seconds, second.exposed) == (1.0, 1.0)  # from 6 s to 7 s
 
