@@ -52,7 +52,7 @@ def memory_of_a_step(
     lower_precision = value * parameters // PARAMETER_BYTES if value < PARAMETER_BYTES else 0
     sent = max((row.crossing_floats_forward for row in costs.rows), default=0) if split else 0
     crossing = 2 * (costs.towers - 1) * sent * crossing_bytes_of_a_value
-    largest = max(prod(row.input_shape) + prod(row.output_shape) for row in costs.rows[1:])
+    largest = max((prod(row.input_shape) + prod(row.output_shape) for row in costs.rows[1:]), default=0)
     return Memory(
         parameters=parameters + lower_precision,
         gradients=parameters,
