@@ -7,7 +7,7 @@ CONF_PACKAGE = "alexnet_mp.conf"
 
 
 def preset_path(group: str, name: str) -> Path:
-    """Path of the preset `name` of the group `network`, `recipe`, `data` or `experiment`."""
+    """Path of the preset `name` of the group `network`, `recipe`, `data`, `experiment` or `hardware`."""
     return Path(str(files(CONF_PACKAGE))) / group / f"{name}.yaml"
 
 

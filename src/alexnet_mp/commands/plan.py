@@ -1,0 +1,47 @@
+"""Predict a training step, its memory and 90 epochs: python launch/plan.py network=paper device=two_gtx_580."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.commands.entry import run_command
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.planning import against, published, report
+from alexnet_mp.planning.device import load_device
+from alexnet_mp.planning.prediction import predict
+from alexnet_mp.planning.settings import PlanSettings, parse_plan_settings
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Print the plan, or a comparison; write the same numbers as JSON where `json` says."""
+    settings = parse_plan_settings(configuration)
+    values, text = _values_and_text(settings)
+    print(text)
+    if settings.json:
+        try:
+            Path(settings.json).write_text(json.dumps(values, indent=2) + "\n")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write json={settings.json}: {error}") from error
+
+
+def _values_and_text(settings: PlanSettings) -> tuple[object, str]:
+    if settings.check:
+        comparisons = [published.compare(number) for number in published.PUBLISHED]
+        return comparisons, published.as_text(comparisons)
+    device = load_device(settings.device)
+    if settings.against:
+        comparison = against.compare_with_benchmark(settings, device)
+        return comparison, against.as_text(comparison)
+    plan = predict(settings.network, device, settings.batch_size, settings.precision, settings.crossing_dtype)
+    values = report.as_values(plan, settings, device)
+    return values, report.as_text(values)
+
+
+def main() -> None:
+    """Entry point of `launch/plan.py`."""
+    run_command("plan", run)
+
+
+if __name__ == "__main__":
+    main()
