@@ -10,6 +10,7 @@ Gradients are asked of autograd for one input alone, which is what a backward pa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from statistics import median
 from typing import Literal
@@ -29,7 +30,7 @@ from alexnet_mp.placement import Launch, choose_placement
 
 MATRIX_BOUND = "matrix_bound"
 REPEATS = 3
-HOPELESS = 1.5  # a way that takes so many times the best one's time when tried once is not timed further
+HOPELESS = 1.25  # a way that takes so many times the best one's time at first is not timed further
 
 Pass = Literal["forward", "input gradient", "weight gradient"]
 PASSES: tuple[Pass, ...] = ("forward", "input gradient", "weight gradient")
@@ -75,7 +76,7 @@ def matrix_layers(network: Network) -> list[MatrixLayer]:
             continue
         inputs = costs.row(name).input_shape
         own = _product(row, inputs, network.classes)
-        ways = {"whole": (own,)}
+        ways: dict[str, tuple[MatrixProduct, ...]] = {"whole": (own,)}
         if rows.reads_of(row) == "both" and network.towers > 1:
             peers = _product(row, ((network.towers - 1) * inputs[0], *inputs[1:]), network.classes)
             joined = _product(row, (network.towers * inputs[0], *inputs[1:]), network.classes)
@@ -125,15 +126,15 @@ class _Clock:
     device: torch.device
     slowest: Callable[[float], float]  # of what every tower's process passes; all wait for all
 
-    def seconds(self, function: Callable[[], object], repeats: int) -> float:
-        """The median over some calls; all towers begin together."""
+    def seconds(self, function: Callable[[], object], repeats: int) -> list[float]:
+        """Seconds of some calls; all towers begin together."""
         self.slowest(0.0)
         times = []
         for _ in range(repeats):
             started = now([self.device])
             function()
             times.append(now([self.device]) - started)
-        return median(times)
+        return times
 
 
 def time_product(
@@ -148,9 +149,10 @@ def time_product(
         for way, call in calls[each].items():
             call()  # oneDNN prepares a shape once
             # All towers decide alike: one that went on alone would have the machine for itself.
-            if clock.slowest(clock.seconds(call, 1)) > HOPELESS * clock.slowest(best[0]):
+            first = clock.seconds(call, 1)
+            if clock.slowest(first[0]) > HOPELESS * clock.slowest(best[0]):
                 continue
-            best = min(best, (clock.seconds(call, REPEATS), way))
+            best = min(best, (median(first + clock.seconds(call, REPEATS - 1)), way))
         found[each] = best
     return found
 
@@ -165,10 +167,8 @@ def _convolutions(product: MatrixProduct, batch_size: int, device: torch.device)
         weight = torch.randn(product.weight, device=device).to(memory_format=memory_format)
         of_inputs, of_weight = inputs.detach().requires_grad_(), weight.detach().requires_grad_()
 
-        def convolve(inputs: Tensor, weight: Tensor) -> Tensor:
-            return F.conv2d(inputs, weight, None, product.stride, product.padding)
-
-        calls["forward"][name] = lambda x=inputs, w=weight: convolve(x, w)
+        convolve = partial(F.conv2d, stride=product.stride, padding=product.padding)
+        calls["forward"][name] = partial(convolve, inputs, weight)
         calls["input gradient"][name] = _gradient(convolve(of_inputs, weight), of_inputs)
         calls["weight gradient"][name] = _gradient(convolve(inputs, of_weight), of_weight)
     return calls

@@ -71,7 +71,6 @@ def _measure(task: Task, trainee: Trainee, held: int) -> Measurement:
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.contender} are {losses}")
     forward_seconds, backward_seconds, optimiser_seconds = (part / task.steps for part in seconds)
-    known = joules is not None and joules_before is not None
     return Measurement(
         steps=task.steps,
         forward_seconds=forward_seconds,
@@ -84,7 +83,7 @@ def _measure(task: Task, trainee: Trainee, held: int) -> Measurement:
         table_crossing_bytes_per_step=trainee.table_crossing_bytes,
         all_reduce_bytes_per_step=(after.all_reduced - before.all_reduced) // task.steps,
         pipeline_bytes_per_step=(after.pipeline - before.pipeline) // task.steps,
-        joules_per_step=(joules - joules_before) / task.steps if known else None,
+        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
         exchanges=tuple(trainee.link.exchanges) if trainee.link and trainee.link.exchanges else None,
         threads=torch.get_num_threads(),
         devices=tuple(sorted({device_name(device) for device in trainee.devices})),

@@ -76,7 +76,7 @@ def pipeline_trainee(part: nn.Module, optimiser: torch.optim.Optimizer, mesh: Me
 
 
 class EdgeBytes:
-    """Counts what a part sends: its outputs to the next part, and to the one before gradients as large as its inputs."""
+    """Counts what a part sends: outputs to the next part, and to the one before gradients as large as its inputs."""
 
     def __init__(self, part: nn.Module, first: bool, last: bool) -> None:
         self.total = 0

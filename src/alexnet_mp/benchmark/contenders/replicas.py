@@ -30,7 +30,7 @@ def replicated(
         torch.manual_seed(task.seed)
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
-            model = build(task).to(device, memory_format=memory_format)
+            model = build(task).to(device).to(memory_format=memory_format)
             yield replica_trainee(model, make_optimiser(model, task), mesh, task.batch_size, memory_format)
 
     return trainee
