@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet_mp import ConfigurationError, Network, build_model, load_network, to_single_device
+from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.benchmark.contenders import CONTENDERS
 from alexnet_mp.benchmark.split_vs_single import run
 from alexnet_mp.benchmark.stock import stock_network
 from alexnet_mp.commands.entry import compose
-from alexnet_mp.conversion import dropout_scales
-from alexnet_mp.network.table import parse_network
 from tests.processes import CHECKOUT, Finished, run_command
 
 BATCH = 4
@@ -36,30 +34,78 @@ def benchmark(cwd: Path, *overrides: str, deadline: float = 200) -> Finished:
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("benchmark")
     small = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
-    finished = benchmark(folder, *small, "device=cpu", "threads=2", "json=split.json")
+    finished = benchmark(folder, *small, "device=cpu", "threads=2", "json=split.json", "chart=split.png")
     assert finished.code == 0, finished.stderr
     for name in CONTENDERS:
         assert name in finished.stdout
-    assert [path.name for path in folder.iterdir()] == ["split.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["split.json", "split.png"]
+    assert (folder / "split.png").read_bytes().startswith(b"\x89PNG")
     loaded: dict[str, Any] = json.loads((folder / "split.json").read_text())
     return loaded
+
+
+NAMES = [
+    "split_two_processes",
+    "split_one_process",
+    "single_ours",
+    "single_stock",
+    "ungrouped",
+    "one_column",
+    "ddp_stock",
+    "ddp_ours",
+    "pipeline_stock",
+]
 
 
 def test_json_holds_every_contender_with_its_numbers(report: dict[str, Any]) -> None:
     assert report["batch_size"] == BATCH
     assert report["network"] == "small"
     assert {"device", "threads", "versions"} <= set(report["machine"])
-    assert list(report["contenders"]) == ["split_two_processes", "split_one_process", "single_stock"]
-    for values in report["contenders"].values():
+    assert list(report["contenders"]) == NAMES
+    bound = report["matrix_bound_images_per_second"]
+    assert bound > 0
+    for name, values in report["contenders"].items():
         assert values["images_per_second"] > 0
         assert values["spread"] == 0  # of one round
-        assert set(values["step_seconds"]) == {"forward", "backward", "optimiser"}
-        assert all(seconds > 0 for seconds in values["step_seconds"].values())
-        seconds_by_speed = BATCH / values["images_per_second"]
-        assert sum(values["step_seconds"].values()) == pytest.approx(seconds_by_speed)
+        assert values["fraction_of_bound"] == pytest.approx(values["images_per_second"] / bound)
+        seconds = values["step_seconds"]
+        whole = seconds["forward_and_backward"] + seconds["optimiser"]
+        assert whole == pytest.approx(BATCH / values["images_per_second"])
+        if name == "pipeline_stock":
+            assert seconds["forward"] is None and seconds["backward"] is None
+        else:
+            passes = (seconds[part] for part in ("forward", "backward", "exposed_crossing", "skew"))
+            assert sum(passes) == pytest.approx(seconds["forward_and_backward"])
         assert values["processes"] * values["threads_per_process"] == 2
         # Weights, gradients and momentum are resident, in four bytes each.
         assert values["peak_memory_bytes"] > 3 * 4 * max(values["parameters_per_process"])
+        assert values["joules_per_image"] is None  # CPUs do not tell
+
+
+def test_waits_are_reported_where_something_crosses_and_null_elsewhere(report: dict[str, Any]) -> None:
+    for name, values in report["contenders"].items():
+        if name.startswith("split"):
+            assert 0 <= values["exposed_crossing_fraction"] < 1
+            assert {name: list(directions) for name, directions in values["crossings"].items()} == {
+                "conv3": ["forward", "backward"],
+                "fc6": ["forward", "backward"],
+                "fc7": ["forward", "backward"],
+                "fc8": ["forward"],
+            }
+        else:
+            assert values["exposed_crossing_fraction"] is None
+            assert values["crossings"] is None
+    # In one process what crosses is there at once; a nanosecond clock sees microseconds.
+    assert report["contenders"]["split_one_process"]["skew_fraction"] == 0
+
+
+def test_the_bound_has_every_product_of_a_step(report: dict[str, Any]) -> None:
+    layers = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+    passes = ["forward", "input gradient", "weight gradient"]
+    expected = [f"{layer} {each}" for layer in layers for each in passes]
+    expected.remove("conv1 input gradient")
+    assert list(report["matrix_bound"]["seconds"]) == expected
+    assert min(report["matrix_bound"]["seconds"].values()) > 0
 
 
 def test_both_splits_send_exactly_the_bytes_of_the_table_and_one_device_none(report: dict[str, Any]) -> None:
@@ -67,41 +113,33 @@ def test_both_splits_send_exactly_the_bytes_of_the_table_and_one_device_none(rep
     for name in ("split_two_processes", "split_one_process"):
         assert report["contenders"][name]["crossing_bytes_per_step"] == expected
         assert report["contenders"][name]["table_crossing_bytes_per_step"] == expected
-    assert report["contenders"]["single_stock"]["crossing_bytes_per_step"] == 0
+    for name in set(NAMES) - {"split_two_processes", "split_one_process"}:
+        assert report["contenders"][name]["crossing_bytes_per_step"] == 0
+
+
+def test_data_parallel_processes_reduce_every_gradient_once(report: dict[str, Any]) -> None:
+    for name in ("ddp_stock", "ddp_ours"):
+        reduced = 4 * (2 * PARAMETERS_OF_TOWER_1 + 10)
+        assert report["contenders"][name]["all_reduce_bytes_per_step"] == reduced
+        # In a ring of two, each sends half of it twice.
+        assert report["contenders"][name]["all_reduce_bytes_sent_in_a_ring"] == reduced
 
 
 def test_two_processes_share_the_parameters_that_one_process_holds(report: dict[str, Any]) -> None:
     towers = [PARAMETERS_OF_TOWER_1 + 10, PARAMETERS_OF_TOWER_1]  # tower 0 has the classifier's bias
     assert report["contenders"]["split_two_processes"]["parameters_per_process"] == towers
     assert report["contenders"]["split_one_process"]["parameters_per_process"] == [sum(towers)]
-    assert report["contenders"]["single_stock"]["parameters_per_process"] == [sum(towers)]
+    for name in ("single_stock", "single_ours"):
+        assert report["contenders"][name]["parameters_per_process"] == [sum(towers)]
+    for name in ("ddp_stock", "ddp_ours"):
+        assert report["contenders"][name]["parameters_per_process"] == [sum(towers)] * 2
+    assert sum(report["contenders"]["pipeline_stock"]["parameters_per_process"]) == sum(towers)
 
 
 def test_stock_network_has_the_papers_parameter_count() -> None:
     with torch.device("meta"):
         network = stock_network(load_network("paper"))
     assert sum(parameter.numel() for parameter in network.parameters()) == 60_965_224
-
-
-def original_2012_in_small() -> Network:
-    table = load_network("original_2012").to_mapping()
-    table["image"], table["classes"] = [3, 67, 67], 10
-    for layer in ("fc6", "fc7"):
-        table["layers"][layer]["units"] = 16
-    return parse_network(table)
-
-
-@pytest.mark.parametrize("network", [load_network("small"), original_2012_in_small()], ids=["small", "original_2012"])
-def test_stock_network_computes_what_the_towers_compute(network: Network) -> None:
-    towers = build_model(network, dtype=torch.float64).eval()
-    stock = stock_network(network).double().eval()
-    # Its dropout is inverted, so the same function has scaled weights after dropout rows.
-    scales = dropout_scales(network, "inverted")
-    weights = to_single_device(towers.state_dict())
-    stock.load_state_dict({name: tensor * scales.get(name, 1.0) for name, tensor in weights.items()})
-    images = 64 * torch.randn(2, *network.image, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(stock(images), towers(images), rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +150,12 @@ def test_stock_network_computes_what_the_towers_compute(network: Network) -> Non
         ("rounds=0", "rounds is 0, must be positive"),
         ("threads=3", "use a multiple of 2"),
         ("json=nowhere/split.json", "there is no folder"),
+        ("chart=nowhere/split.png", "there is no folder"),
+        ("batch_size=[64,64]", "batch_size is [64, 64]; give one positive number, or several different ones"),
+        ("batch_size=[]", "batch_size is []"),
+        ("batch_size=0", "batch_size is [0]"),
+        ("towers=[2,3]", "3 towers do not divide"),
+        ("batch_size=3 contenders=[ddp_stock]", "batch_size=3 cannot be shared equally by 2"),
         ("network=ungrouped contenders=[split_one_process]", "nothing to split"),
     ],
 )

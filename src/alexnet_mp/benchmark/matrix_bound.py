@@ -106,7 +106,7 @@ def measure_matrix_work(task: Task) -> MatrixWork:
     seconds: dict[str, float] = {}
     ways: dict[str, str] = {}
     with open_mesh(placement, task.deadline_seconds) as mesh:
-        clock = _Clock(placement.devices[0], lambda seconds: max(each for (each,) in mesh.gather([seconds])))
+        clock = Clock(placement.devices[0], lambda seconds: max(each for (each,) in mesh.gather([seconds])))
         for layer in matrix_layers(task.network):
             timed = {
                 way: [time_product(product, task.batch_size, layer.passes, clock) for product in products]
@@ -122,7 +122,7 @@ def measure_matrix_work(task: Task) -> MatrixWork:
 
 
 @dataclass(frozen=True)
-class _Clock:
+class Clock:
     device: torch.device
     slowest: Callable[[float], float]  # of what every tower's process passes; all wait for all
 
@@ -138,7 +138,7 @@ class _Clock:
 
 
 def time_product(
-    product: MatrixProduct, batch_size: int, passes: Sequence[Pass], clock: _Clock
+    product: MatrixProduct, batch_size: int, passes: Sequence[Pass], clock: Clock
 ) -> dict[Pass, tuple[float, str]]:
     """For each pass the seconds of the fastest way, and its name."""
     make = _convolutions if len(product.inputs) > 1 else _matrix_products

@@ -65,11 +65,11 @@ def _whole(task: Task) -> nn.Module:
     return grouped_network(task.network)
 
 
-def _our_optimiser(model: nn.Module, task: Task) -> torch.optim.Optimizer:
+def paper_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
     return make_optimiser({"0": model}, paper_recipe(task.batch_size))
 
 
-whole_network = replicated(_whole, _our_optimiser, MEMORY_FORMAT)
+whole_network = replicated(_whole, paper_sgd, MEMORY_FORMAT)
 
 
 def check_split(network: Network, device: str, processes: int, batch_size: int) -> None:

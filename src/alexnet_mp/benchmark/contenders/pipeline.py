@@ -26,7 +26,7 @@ MICROBATCHES = 8  # or the most below that divide the batch; of 4, 8 and 16 the 
 
 
 @contextmanager
-def pipeline(task: Task) -> Iterator[Trainee]:
+def pipelined(task: Task) -> Iterator[Trainee]:
     """This process's part of the stock network; the cuts are where each part takes about as long."""
     placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
     torch.manual_seed(task.seed)

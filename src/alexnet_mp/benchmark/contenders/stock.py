@@ -16,4 +16,4 @@ def stock_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), rates.learning_rate, recipe.momentum, weight_decay=rates.weight_decay)
 
 
-stock = replicated(lambda task: stock_network(task.network), stock_sgd)
+stock_network_whole = replicated(lambda task: stock_network(task.network), stock_sgd)
