@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 
 from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.benchmark.contenders import CONTENDERS
+from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.split_vs_single import run
 from alexnet_mp.benchmark.stock import stock_network
+from alexnet_mp.benchmark.timed_link import waiting
 from alexnet_mp.commands.entry import compose
 from tests.processes import CHECKOUT, Finished, run_command
 
@@ -23,25 +26,6 @@ FLOATS_FORWARD = 128 * 7 * 7 + 128 * 3 * 3 + 256 + 10
 FLOATS_BACKWARD = 128 * 7 * 7 + 128 * 3 * 3 + 256
 CONVOLUTIONS = 48 * (3 * 9 + 1) + 128 * (48 * 25 + 1) + 192 * (256 * 9 + 1) + 192 * (192 * 9 + 1) + 128 * (192 * 9 + 1)
 PARAMETERS_OF_TOWER_1 = CONVOLUTIONS + 256 * (2 * 128 * 9 + 1) + 256 * (2 * 256 + 1) + 10 * 256
-
-
-def benchmark(cwd: Path, *overrides: str, deadline: float = 200) -> Finished:
-    script = CHECKOUT / "benchmarks" / "split_vs_single.py"
-    return run_command([sys.executable, str(script), *overrides], cwd, deadline)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("benchmark")
-    small = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
-    finished = benchmark(folder, *small, "device=cpu", "threads=2", "json=split.json", "chart=split.png")
-    assert finished.code == 0, finished.stderr
-    for name in CONTENDERS:
-        assert name in finished.stdout
-    assert sorted(path.name for path in folder.iterdir()) == ["split.json", "split.png"]
-    assert (folder / "split.png").read_bytes().startswith(b"\x89PNG")
-    loaded: dict[str, Any] = json.loads((folder / "split.json").read_text())
-    return loaded
 
 
 NAMES = [
@@ -55,13 +39,34 @@ NAMES = [
     "ddp_ours",
     "pipeline_stock",
 ]
+SOME = ["split_two_processes", "single_stock", "ddp_ours", "pipeline_stock"]  # each kind of start and of step
+
+
+def benchmark(cwd: Path, *overrides: str, deadline: float = 200) -> Finished:
+    script = CHECKOUT / "benchmarks" / "split_vs_single.py"
+    return run_command([sys.executable, str(script), *overrides], cwd, deadline)
+
+
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("benchmark")
+    small = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
+    chosen = [f"contenders=[{','.join(SOME)}]"] if request.param == "some" else []
+    finished = benchmark(folder, *small, *chosen, "device=cpu", "threads=2", "json=split.json", "chart=split.png")
+    assert finished.code == 0, finished.stderr
+    for name in SOME if chosen else NAMES:
+        assert name in finished.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["split.json", "split.png"]
+    assert (folder / "split.png").read_bytes().startswith(b"\x89PNG")
+    loaded: dict[str, Any] = json.loads((folder / "split.json").read_text())
+    assert list(loaded["contenders"]) == (SOME if chosen else NAMES)
+    return loaded
 
 
 def test_json_holds_every_contender_with_its_numbers(report: dict[str, Any]) -> None:
     assert report["batch_size"] == BATCH
     assert report["network"] == "small"
     assert {"device", "threads", "versions"} <= set(report["machine"])
-    assert list(report["contenders"]) == NAMES
     bound = report["matrix_bound_images_per_second"]
     assert bound > 0
     for name, values in report["contenders"].items():
@@ -95,8 +100,6 @@ def test_waits_are_reported_where_something_crosses_and_null_elsewhere(report: d
         else:
             assert values["exposed_crossing_fraction"] is None
             assert values["crossings"] is None
-    # In one process what crosses is there at once; a nanosecond clock sees microseconds.
-    assert report["contenders"]["split_one_process"]["skew_fraction"] == 0
 
 
 def test_the_bound_has_every_product_of_a_step(report: dict[str, Any]) -> None:
@@ -108,32 +111,64 @@ def test_the_bound_has_every_product_of_a_step(report: dict[str, Any]) -> None:
     assert min(report["matrix_bound"]["seconds"].values()) > 0
 
 
-def test_both_splits_send_exactly_the_bytes_of_the_table_and_one_device_none(report: dict[str, Any]) -> None:
+def test_the_split_sends_exactly_the_bytes_of_the_table_and_the_others_none(report: dict[str, Any]) -> None:
     expected = 4 * BATCH * (FLOATS_FORWARD + FLOATS_BACKWARD)
-    for name in ("split_two_processes", "split_one_process"):
-        assert report["contenders"][name]["crossing_bytes_per_step"] == expected
-        assert report["contenders"][name]["table_crossing_bytes_per_step"] == expected
-    for name in set(NAMES) - {"split_two_processes", "split_one_process"}:
-        assert report["contenders"][name]["crossing_bytes_per_step"] == 0
+    for name, values in report["contenders"].items():
+        assert values["crossing_bytes_per_step"] == (expected if name.startswith("split") else 0)
+        assert values["table_crossing_bytes_per_step"] == values["crossing_bytes_per_step"]
 
 
 def test_data_parallel_processes_reduce_every_gradient_once(report: dict[str, Any]) -> None:
-    for name in ("ddp_stock", "ddp_ours"):
-        reduced = 4 * (2 * PARAMETERS_OF_TOWER_1 + 10)
-        assert report["contenders"][name]["all_reduce_bytes_per_step"] == reduced
+    for name, values in report["contenders"].items():
+        reduced = 4 * (2 * PARAMETERS_OF_TOWER_1 + 10) if name.startswith("ddp") else 0
+        assert values["all_reduce_bytes_per_step"] == reduced
         # In a ring of two, each sends half of it twice.
-        assert report["contenders"][name]["all_reduce_bytes_sent_in_a_ring"] == reduced
+        assert values["all_reduce_bytes_sent_in_a_ring"] == reduced
 
 
-def test_two_processes_share_the_parameters_that_one_process_holds(report: dict[str, Any]) -> None:
+def test_processes_hold_a_tower_a_part_or_the_whole(report: dict[str, Any]) -> None:
     towers = [PARAMETERS_OF_TOWER_1 + 10, PARAMETERS_OF_TOWER_1]  # tower 0 has the classifier's bias
-    assert report["contenders"]["split_two_processes"]["parameters_per_process"] == towers
-    assert report["contenders"]["split_one_process"]["parameters_per_process"] == [sum(towers)]
-    for name in ("single_stock", "single_ours"):
-        assert report["contenders"][name]["parameters_per_process"] == [sum(towers)]
-    for name in ("ddp_stock", "ddp_ours"):
-        assert report["contenders"][name]["parameters_per_process"] == [sum(towers)] * 2
-    assert sum(report["contenders"]["pipeline_stock"]["parameters_per_process"]) == sum(towers)
+    for name, values in report["contenders"].items():
+        held = values["parameters_per_process"]
+        if name == "split_two_processes":
+            assert held == towers
+        elif name == "pipeline_stock":
+            assert len(held) == 2 and sum(held) == sum(towers)
+        elif name.startswith("ddp"):
+            assert held == [sum(towers)] * 2
+        elif name in ("split_one_process", "single_ours", "single_stock"):
+            assert held == [sum(towers)]
+
+
+@pytest.mark.parametrize("name", ["split_one_process", "single_ours", "single_stock", "ungrouped", "one_column"])
+def test_contenders_of_one_process_train(name: str) -> None:
+    network = replace(load_network("small"), image=(3, 32, 32))
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(BATCH, 3, 32, 32, generator=generator), torch.arange(BATCH)
+    with CONTENDERS[name].build(Task(name, network, BATCH, 1, 0, "cpu", 1, 0, 60.0)) as trainee:
+        weights = [weight for group in trainee.optimiser.param_groups for weight in group["params"]]
+        before = [weight.detach().clone() for weight in weights]
+        losses = trainee.forward(images, labels, 0)
+        trainee.backward(losses)
+        trainee.optimiser.step()
+        assert all(torch.isfinite(loss) for loss in losses)
+        assert not any(torch.equal(old, new) for old, new in zip(before, weights, strict=True))
+        assert sum(weight.numel() for weight in weights) == trainee.parameters
+        if name == "split_one_process":
+            assert trainee.link is not None
+            (waits,) = waiting([trainee.link.exchanges])
+            assert all(wait.skew == 0 for wait in waits.values())  # nobody else to be late
+
+
+@pytest.mark.slow
+def test_a_sweep_leads_with_its_first_setup_and_holds_all(tmp_path: Path) -> None:
+    small = ["network=small", "batch_size=[2,4]", "towers=[1,2]", "rounds=1", "steps=1", "warmup_steps=0", "threads=2"]
+    finished = benchmark(tmp_path, *small, "contenders=[single_ours]", "device=cpu", "json=split.json")
+    assert finished.code == 0, finished.stderr
+    loaded = json.loads((tmp_path / "split.json").read_text())
+    found = [(setup["towers"], setup["batch_size"]) for setup in loaded["sweep"]]
+    assert found == [(1, 2), (1, 4), (2, 2), (2, 4)]
+    assert {key: value for key, value in loaded.items() if key != "sweep"} == loaded["sweep"][0]
 
 
 def test_stock_network_has_the_papers_parameter_count() -> None:

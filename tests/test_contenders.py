@@ -230,7 +230,7 @@ def test_cuts_make_the_dearest_part_as_cheap_as_can_be(costs: list[float], parts
 
 
 def test_microbatches_divide_the_batch_and_fill_the_pipeline() -> None:
-    assert [microbatches(size, 2) for size in (64, 12, 6, 7, 2, 3, 1)] == [8, 6, 6, 7, 2, 3, 0]
+    assert [microbatches(size, 2) for size in (64, 12, 6, 7, 2, 3, 1)] == [4, 4, 3, 0, 2, 3, 0]
 
 
 def test_what_cannot_be_shared_is_refused_with_the_number_that_can() -> None:

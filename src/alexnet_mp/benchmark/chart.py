@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 
 from alexnet_mp.benchmark.contenders import CONTENDERS, OTHER_NETWORKS
 
-OURS, STOCK, OTHER = "#1f4e8c", "#e3b778", "#8fb4dd"  # dark, light and between in grey too; stock is hatched besides
+OURS, STOCK, OTHER = "#3b75b3", "#e3b778", "#bcd3eb"  # dark, light and between in grey too; stock is hatched besides
 STOCK_HATCH = "////"
-EDGE = "#333333"
+EDGE = "#222222"
 PARTS = {  # of a step, from dark to light, with what tells them apart in grey
     "forward": ("forward", "#1f4e8c", ""),
     "backward": ("backward", "#7fa7d6", ""),
@@ -39,7 +39,7 @@ def draw_comparison(report: Mapping[str, Any], picture: Path) -> None:
     figure.suptitle(
         f"{report['network']}, images {'x'.join(map(str, report['image']))}: one training step, "
         f"{machine['threads']} threads in all for each contender\n{machine['device']}, "
-        f"torch {machine['versions']['torch']}, medians of {report['rounds']} rounds",
+        f"torch {machine['versions']['torch']}; {_rounds(report['rounds'])}",
         parse_math=False,
     )
     figure.savefig(picture, dpi=120, format="png")
@@ -57,9 +57,11 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     bars = axes.barh(range(len(speeds)), speeds, 0.72, xerr=whiskers, ecolor=EDGE, capsize=3, edgecolor=EDGE, lw=0.6)
     for bar, name in zip(bars, contenders, strict=True):
         bar.set(facecolor=_colour(name), hatch="" if CONTENDERS[name].ours else STOCK_HATCH)
-    for place, (values, each) in enumerate(zip(contenders.values(), rounds, strict=True)):
-        text = f"{values['images_per_second']:.3g}  ({values['fraction_of_bound']:.0%})"
-        axes.text(max(each) + 0.015 * longest, place, text, va="center", fontsize=8)
+    for place, ((name, values), each) in enumerate(zip(contenders.items(), rounds, strict=True)):
+        part = "" if name in OTHER_NETWORKS else f"  ({values['fraction_of_bound']:.0%})"  # the bound is of other work
+        text = f"{values['images_per_second']:.3g}{part}"
+        label = axes.text(max(each) + 0.015 * longest, place, text, va="center", fontsize=8, zorder=3)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # over the bound's line
     axes.axvline(bound, color="black", ls="--", lw=1.2)
     axes.text(bound, -0.75, f"matrix products alone: {bound:.3g} ", ha="right", va="center", fontsize=8)
     _name_bars(axes, list(contenders))
@@ -68,7 +70,7 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     axes.set_title(f"speed, batch {setup['batch_size']}{towers}", fontsize=10)
     kinds = {"ours": (OURS, ""), "ours, another network": (OTHER, ""), "stock PyTorch": (STOCK, STOCK_HATCH)}
     handles = [Patch(facecolor=c, hatch=h, edgecolor=EDGE, lw=0.6, label=kind) for kind, (c, h) in kinds.items()]
-    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
 
 def _draw_memory(axes: Axes, contenders: Mapping[str, Mapping[str, Any]]) -> None:
@@ -106,7 +108,11 @@ def _draw_step(axes: Axes, contenders: Mapping[str, Mapping[str, Any]]) -> None:
         for part, (label, colour, hatch) in PARTS.items()
         if part in shown
     ]
-    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+
+
+def _rounds(count: int) -> str:
+    return f"medians of {count} rounds" if count > 1 else "one round"
 
 
 def _seconds(values: Mapping[str, Any], part: str) -> float:
@@ -131,4 +137,5 @@ def _name_bars(axes: Axes, names: list[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -1.1)  # the first at the top, and room for the bound's name above it
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+    axes.tick_params(axis="y", left=False)
     axes.spines[["top", "right"]].set_visible(False)
