@@ -39,7 +39,7 @@ NAMES = [
     "ddp_ours",
     "pipeline_stock",
 ]
-SOME = ["split_two_processes", "single_stock", "ddp_ours", "pipeline_stock"]  # each kind of start and of step
+SOME = ["split_two_processes", "single_stock", "pipeline_stock"]  # each kind of start and of step
 
 
 def benchmark(cwd: Path, *overrides: str, deadline: float = 200) -> Finished:

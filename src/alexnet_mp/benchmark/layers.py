@@ -7,9 +7,11 @@ between two processes that send to each other at once, by the size of the messag
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +119,19 @@ def measure_crossing(settings: LayersSettings) -> list[dict[str, Any]]:
     """Seconds of an exchange over gloo, both ways at once, by the bytes that each side sends: the slower side's."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    workers = [
-        context.Process(target=_exchange, args=(rank, store.port, settings, results), daemon=True) for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        sides = [results.get(timeout=settings.deadline_seconds) for _ in workers]
-    finally:
+    with tempfile.TemporaryDirectory(prefix="alexnet-mp-") as folder:
+        meeting = f"file://{folder}/meeting"
+        workers = [
+            context.Process(target=_exchange, args=(rank, meeting, settings, results), daemon=True) for rank in range(2)
+        ]
         for worker in workers:
-            worker.terminate()
-            worker.join()
+            worker.start()
+        try:
+            sides = [results.get(timeout=settings.deadline_seconds) for _ in workers]
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.join()
     slower = [[max(pair) for pair in zip(*of_size, strict=True)] for of_size in zip(*sides, strict=True)]
     found = [
         {"bytes_each_way": size, **_summary(seconds)} for size, seconds in zip(settings.messages, slower, strict=True)
@@ -136,11 +139,11 @@ def measure_crossing(settings: LayersSettings) -> list[dict[str, Any]]:
     return [{**each, "bytes_per_second_each_way": each["bytes_each_way"] / each["seconds"]} for each in found]
 
 
-def _exchange(rank: int, port: int, settings: LayersSettings, results: Any) -> None:
+def _exchange(rank: int, meeting: str, settings: LayersSettings, results: Any) -> None:
     """One side: for each message its seconds in every round, from before it is posted until the peer's is here."""
     torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, is_master=False)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    timeout = timedelta(seconds=settings.deadline_seconds)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timeout)
     group = dist.group.WORLD
     assert group is not None
     link = ProcessLink(group)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_count
 from alexnet_mp.benchmark.measurement import Task
@@ -30,7 +31,7 @@ def replicated(
         torch.manual_seed(task.seed)
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
-            model = build(task).to(device).to(memory_format=memory_format)
+            model = convert_conv2d_weight_memory_format(build(task).to(device), memory_format)
             yield replica_trainee(model, make_optimiser(model, task), mesh, task.batch_size, memory_format)
 
     return trainee
