@@ -1,7 +1,7 @@
-"""Is splitting worth it on this machine? Two towers in two processes, in one process, and stock PyTorch, side by side.
+"""Is splitting worth it on this machine? The towers, the same network whole, data-parallel and as a pipeline, in turns.
 
 python benchmarks/split_vs_single.py
-python benchmarks/split_vs_single.py network=small network.image=[3,32,32] batch_size=8 rounds=1 json=split.json
+python benchmarks/split_vs_single.py batch_size=[64,128] rounds=5 json=split.json chart=split.png
 """
 
 from alexnet_mp.benchmark.split_vs_single import main

@@ -7,29 +7,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.benchmark.report import as_text, summarise
-from alexnet_mp.benchmark.rounds import ContenderFailed, choose_contenders, run_rounds, total_threads
-from alexnet_mp.benchmark.settings import parse_benchmark_settings
+from alexnet_mp.benchmark.report import as_text
+from alexnet_mp.benchmark.rounds import Measured, choose_contenders, run_rounds, total_threads
+from alexnet_mp.benchmark.settings import BenchmarkSettings, Setup, parse_benchmark_settings
+from alexnet_mp.benchmark.summary import summarise
+from alexnet_mp.benchmark.turn import ContenderFailed
 from alexnet_mp.commands.entry import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.placement import Launch
 
 
 def run(configuration: Mapping[str, Any]) -> None:
-    """Measure, print the table, and write the same numbers as JSON where `json` says."""
+    """Measure, print the table, and write the same numbers as JSON and as a chart where `json` and `chart` say."""
     settings = parse_benchmark_settings(configuration)
     started = Launch.from_environment()
     if started.world_size > 1:
         raise ConfigurationError(
             f"the benchmark starts its own processes and was started as {started.world_size}; use python, not torchrun"
         )
-    names, left_out = choose_contenders(settings)
-    threads = total_threads(settings, names)
+    measured = [_prepare(settings, setup) for setup in settings.setups()]
+    threads = total_threads(settings, measured)
     load = os.getloadavg()[0]
-    report = summarise(settings, run_rounds(settings, names, threads), left_out, threads, load)
+    rounds = run_rounds(settings, measured, threads)
+    report = summarise(settings, measured, rounds, threads, load)
     print(as_text(report))
     if settings.json:
         Path(settings.json).write_text(json.dumps(report, indent=2) + "\n")
+    if settings.chart:
+        from alexnet_mp.benchmark.chart import draw_comparison  # matplotlib: not before there is something to draw
+
+        draw_comparison(report, Path(settings.chart))
+
+
+def _prepare(settings: BenchmarkSettings, setup: Setup) -> Measured:
+    names, left_out = choose_contenders(settings, setup)
+    return Measured(setup, left_out, {name: [] for name in names})
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One process of a contender: build, warm up, time some training steps, and write what was measured.
+"""One process of a turn: build, warm up, time some training steps, and write what was measured.
 
 python -m alexnet_mp.benchmark.worker FOLDER, where FOLDER has the task and receives one result a process; torchrun
 starts several.
@@ -8,18 +8,19 @@ import faulthandler
 import math
 import os
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from alexnet_mp.benchmark.clock import now
 from alexnet_mp.benchmark.contenders import CONTENDERS, Trainee
+from alexnet_mp.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.benchmark.measurement import Measurement, Task
 from alexnet_mp.machine import device_name, resident_bytes
 from alexnet_mp.placement import Launch
 from alexnet_mp.randomness import keyed_generator
+from alexnet_mp.telemetry.nvml import energy_joules
 
 TASK = "task.json"
 
@@ -46,9 +47,12 @@ def work(folder: Path) -> None:
     # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
     faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
     torch.set_num_threads(task.threads)
-    with CONTENDERS[task.contender].build(task) as trainee:
-        measurement = _measure(task, trainee, held)
-    measurement.write(folder / result_name(rank))
+    if task.contender == MATRIX_BOUND:
+        measure_matrix_work(task).write(folder / result_name(rank))
+    else:
+        with CONTENDERS[task.contender].build(task) as trainee:
+            measurement = _measure(task, trainee, held)
+        measurement.write(folder / result_name(rank))
     faulthandler.cancel_dump_traceback_later()
 
 
@@ -59,19 +63,28 @@ def _measure(task: Task, trainee: Trainee, held: int) -> Measurement:
     labels = torch.randint(task.network.classes, (task.batch_size,), generator=generator)
     _train(trainee, images, labels, range(task.warmup_steps))
     trainee.wait_for_all()
-    bytes_before = trainee.bytes_sent()
+    before, joules_before = trainee.sent(), energy_joules(trainee.devices)
+    if trainee.link:
+        trainee.link.exchanges.clear()
     seconds, losses = _train(trainee, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
+    after, joules = trainee.sent(), energy_joules(trainee.devices)
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.contender} are {losses}")
     forward_seconds, backward_seconds, optimiser_seconds = (part / task.steps for part in seconds)
     return Measurement(
+        steps=task.steps,
         forward_seconds=forward_seconds,
         backward_seconds=backward_seconds,
         optimiser_seconds=optimiser_seconds,
+        together=trainee.together,
         peak_memory_bytes=_peak_memory_bytes(trainee.devices, held),
         parameters=trainee.parameters,
-        crossing_bytes_per_step=(trainee.bytes_sent() - bytes_before) // task.steps,
+        crossing_bytes_per_step=(after.crossing - before.crossing) // task.steps,
         table_crossing_bytes_per_step=trainee.table_crossing_bytes,
+        all_reduce_bytes_per_step=(after.all_reduced - before.all_reduced) // task.steps,
+        pipeline_bytes_per_step=(after.pipeline - before.pipeline) // task.steps,
+        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
+        exchanges=tuple(trainee.link.exchanges) if trainee.link and trainee.link.exchanges else None,
         threads=torch.get_num_threads(),
         devices=tuple(sorted({device_name(device) for device in trainee.devices})),
     )
@@ -81,29 +94,22 @@ def _train(trainee: Trainee, images: Tensor, labels: Tensor, steps: range) -> tu
     """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
     seconds = [0.0, 0.0, 0.0]
     losses: list[Tensor] = []
-    start = _now(trainee.devices)
+    start = now(trainee.devices)
     for step in steps:
-        losses = trainee.losses(images, labels, step)
-        forward = _now(trainee.devices)
-        torch.autograd.backward(losses)
-        backward = _now(trainee.devices)
+        losses = trainee.forward(images, labels, step)
+        forward = now(trainee.devices)
+        trainee.backward(losses)
+        backward = now(trainee.devices)
         trainee.optimiser.step()
         trainee.optimiser.zero_grad()
-        end = _now(trainee.devices)
+        end = now(trainee.devices)
         parts = (forward - start, backward - forward, end - backward)
         seconds = [total + part for total, part in zip(seconds, parts, strict=True)]
         start = end
     return seconds, [loss.item() for loss in losses]
 
 
-def _now(devices: Sequence[torch.device]) -> float:
-    for device in devices:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _peak_memory_bytes(devices: Sequence[torch.device], held: int) -> int:
+def _peak_memory_bytes(devices: list[torch.device], held: int) -> int:
     if devices[0].type == "cuda":
         return max(torch.cuda.max_memory_allocated(device) for device in devices)
     return resident_bytes("peak") - held

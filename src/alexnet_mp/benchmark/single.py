@@ -1,0 +1,89 @@
+"""The table's network as one `nn.Sequential` on one device, grouped convolutions and all, from whatever parts one has.
+
+What reads its own tower is a convolution with `groups=towers`, what reads both is an ordinary one; tower 0's channels
+come first, and parameters have the names and shapes of Caffe's two-group AlexNet. `stock.py` and `grouped.py` name the
+parts: who normalises, and who drops out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import nn
+
+from alexnet_mp.network import rows
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How the layers are made that torch lacks or that this library has its own of.
+
+    `lrn(row, towers)` normalises maps [N, towers * C, H, W] within each tower; `batch_norm(row, features, maps)` is for
+    so many features over all towers, of inputs with or without height and width.
+    """
+
+    lrn: Callable[[rows.LocalResponseNorm, int], nn.Module]
+    spatial_norm: Callable[[rows.SpatialNorm], nn.Module]
+    batch_norm: Callable[[rows.BatchNorm, int, bool], nn.Module]
+    dropout: Callable[[rows.Dropout], nn.Module]
+
+
+def single_network(network: Network, parts: Parts) -> nn.Sequential:
+    """Images [N, channels, H, W] to logits [N, classes]; a layer has its row's name, with a suffix if without weights.
+
+    Initial values are the table's, from torch's ambient generator.
+    """
+    layers = nn.Sequential()
+    for name in network.rows:
+        for child, layer in row_layers(network, name, parts):
+            layers.add_module(child, layer)
+    return layers
+
+
+def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.Module]]:
+    """The layers of one row, each with its name."""
+    row, inputs, towers = network.rows[name], network_cost(network).row(name).input_shape, network.towers
+    match row:
+        case rows.Conv():
+            channels = inputs[0] if row.reads == "image" else towers * inputs[0]
+            groups = towers if row.reads == "own" else 1
+            begin, end = row.pad
+            pad = [(f"{name}_pad", nn.ZeroPad2d((begin, end, begin, end)))] if begin != end else []
+            inside = begin if begin == end else 0
+            conv = nn.Conv2d(channels, towers * row.kernels, row.size, row.stride, inside, groups=groups)
+            return [*pad, (name, _initialised(conv, row))]
+        case rows.FullyConnected(reads="own") if towers > 1:
+            # torch has no grouped linear layer; a grouped convolution over one position is one.
+            grouped = nn.Conv1d(towers * prod(inputs), towers * row.units, 1, groups=towers)
+            around = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (-1, 1)))
+            return [(f"{name}_column", around), (name, _initialised(grouped, row)), (f"{name}_flatten", nn.Flatten())]
+        case rows.FullyConnected() | rows.SummedFullyConnected():
+            units = towers * row.units if isinstance(row, rows.FullyConnected) else network.classes
+            linear = nn.Linear(towers * prod(inputs), units)
+            return [(f"{name}_flatten", nn.Flatten()), (name, _initialised(linear, row))]
+        case rows.Relu():
+            return [(name, nn.ReLU(inplace=True))]
+        case rows.LocalResponseNorm():
+            return [(name, parts.lrn(row, towers))]
+        case rows.SpatialNorm():
+            return [(name, parts.spatial_norm(row))]
+        case rows.BatchNorm():
+            return [(name, parts.batch_norm(row, towers * inputs[0], len(inputs) == 3))]
+        case rows.MaxPool():
+            return [(name, nn.MaxPool2d(row.size, row.stride))]
+        case rows.Dropout():
+            return [(name, parts.dropout(row))]
+
+
+@torch.no_grad()
+def _initialised(layer: nn.Conv1d | nn.Conv2d | nn.Linear, row: rows.WeightedRow) -> nn.Module:
+    if row.std == "he":
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    else:
+        nn.init.normal_(layer.weight, std=float(row.std))
+    assert layer.bias is not None
+    nn.init.constant_(layer.bias, row.bias)
+    return layer
