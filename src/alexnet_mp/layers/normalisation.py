@@ -26,10 +26,10 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.window = Window(n, k, alpha / n if alpha_scales == "mean" else alpha, beta)
         self.towers = towers
-        self.compiled = False  # or by kernels of torch.compile
+        self.compiled = False  # in training, by kernels of torch.compile
 
     def forward(self, maps: Tensor) -> Tensor:
-        return local_response_norm(maps, self.window, self.towers, self.compiled)
+        return local_response_norm(maps, self.window, self.towers, self.compiled and self.training)
 
     def extra_repr(self) -> str:
         return f"{self.window}, towers={self.towers}"
