@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet_mp.layers.compiled_response import CompiledBlocks
 from alexnet_mp.layers.window import Window, inverse_power, rows_in_a_block
 
 # Each of the tensors that a block works on has about so many bytes a CPU thread: the fastest of 0.1 to 2 MB on a core
@@ -45,7 +44,7 @@ class _LocalResponseNorm(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, window: Window, towers: int, compiled: bool) -> Tensor:
         maps = _dense(maps)
         ctx.save_for_backward(maps)
-        ctx.towers, ctx.make_blocks = towers, partial(CompiledBlocks if compiled else Blocks, window=window)
+        ctx.towers, ctx.make_blocks = towers, partial(_compiled_blocks if compiled else Blocks, window=window)
         result = torch.empty_like(maps)
         rows = _rows(maps, towers)
         blocks = ctx.make_blocks(rows)
@@ -147,6 +146,12 @@ class Blocks:
 
     def _free(self, *taken: int | None) -> int:
         return next(number for number in range(len(self._spare)) if number not in taken)
+
+
+def _compiled_blocks(rows: Tensor, window: Window) -> Any:
+    from alexnet_mp.layers.compiled_response import CompiledBlocks  # brings in the compiler, which takes seconds
+
+    return CompiledBlocks(rows, window)
 
 
 def _cut(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
