@@ -1,6 +1,9 @@
-"""Real processes for tests: workers that call functions, and commands under torchrun, both with a hard deadline."""
+"""Processes for tests, with a deadline: workers that call functions, commands, torchrun; and scripts in this one."""
 
+import contextlib
+import io
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -23,7 +27,7 @@ GROUP_TIMEOUT = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that carries out calls, one after another: to start it, and to import torch, is most of a test's time."""
+    """A process that carries out calls, one after another: its start, with importing torch, takes longer than most."""
 
     process: Any
     calls: Connection
@@ -107,7 +111,26 @@ class Finished:
     code: int
     stdout: str
     stderr: str
-    seconds: float
+
+
+def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
+    """What `python <script> <arguments>` in `cwd` does, in this process: for what does not ask for a new one."""
+    printed, said = io.StringIO(), io.StringIO()
+    code, threads = 0, torch.get_num_threads()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+        patch.object(sys, "argv", [script, *arguments]),
+        patch.dict(os.environ),
+    ):
+        try:
+            runpy.run_path(str(CHECKOUT / script), run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            torch.set_num_threads(threads)
+    return Finished(code, printed.getvalue(), said.getvalue())
 
 
 def run_command(
@@ -115,7 +138,6 @@ def run_command(
 ) -> Finished:
     """Run a command in `cwd`; after `deadline` seconds kill it with all its children and fail the test."""
     variables = {**os.environ, "OMP_NUM_THREADS": str(threads), **environment}
-    started = time.monotonic()
     process = subprocess.Popen(
         list(arguments),
         cwd=cwd,
@@ -130,7 +152,7 @@ def run_command(
     except subprocess.TimeoutExpired:
         stdout, stderr = _end(process)
         raise AssertionError(f"not done after {deadline} s: {arguments}\n{stdout}\n{stderr}") from None
-    return Finished(process.returncode, stdout, stderr, time.monotonic() - started)
+    return Finished(process.returncode, stdout, stderr)
 
 
 def _end(process: "subprocess.Popen[str]") -> tuple[str, str]:

@@ -11,13 +11,17 @@ from PIL import Image
 from alexnet_mp.checkpoint import load_checkpoint
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network
-from tests.processes import CHECKOUT, Finished, run_command, torchrun
+from tests.processes import CHECKOUT, Finished, run_command, run_script, torchrun
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")
 
 
 def in_one_process(folder: Path, *overrides: str, **options) -> Finished:
     return run_command([sys.executable, TRAIN, f"run_dir={folder}", *overrides], folder.parent, **options)
+
+
+def in_this_process(folder: Path, *overrides: str) -> Finished:
+    return run_script("launch/train.py", [f"run_dir={folder}", *overrides], folder.parent)
 
 
 def in_processes(count: int, folder: Path, *overrides: str, **options) -> Finished:
@@ -103,13 +107,19 @@ def test_the_checkpoint_holds_both_towers_and_the_table(one_epoch):
     assert description["network"] == load_network("small").to_mapping()
 
 
-def test_two_processes_train_a_whole_run_bit_equal_to_one(tmp_path):
+# Another learning rate in the second epoch of two, or in the twelfth of fifteen: the quickstart.
+SHORT = ("recipe.epochs=2", "recipe.schedule.milestones=[{after_epoch: 1, learning_rate: 0.002}]")
+
+
+@pytest.mark.parametrize(("overrides", "epochs"), [(SHORT, 2), pytest.param((), 15, marks=pytest.mark.slow)])
+def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    assert in_one_process(one, deadline=240).code == 0
-    assert in_processes(2, two, deadline=240).code == 0
+    assert in_one_process(one, *overrides, deadline=240).code == 0
+    assert in_processes(2, two, *overrides, deadline=240).code == 0
     keys = ("epoch", "loss", "learning_rate", "top1_error", "top5_error")
     assert metrics(two, *keys) == metrics(one, *keys)
-    assert len(metrics(one)) == 15 * 22 + 15
+    assert len(metrics(one)) == epochs * 22 + epochs
+    assert {rate for kind, _, rate in metrics(one, "learning_rate") if kind == "train"} == {0.02, 0.002}
     assert summary(two)["placement"] == "distributed"
     expected = network_cost(load_network("small")).crossing_bytes_per_step(64)
     assert summary(two)["crossing_bytes_per_step"] == summary(one)["crossing_bytes_per_step"] == expected
@@ -130,16 +140,16 @@ def test_four_processes_train_two_replicas_as_one(one_epoch, tmp_path):
         assert ours == (*expected[:2], pytest.approx(expected[2], rel=1e-5))
 
 
-def test_the_seed_decides_the_run(one_epoch, tmp_path):
+def test_the_seed_decides_the_run(one_epoch, tmp_path, one_thread):
     again, other = tmp_path / "again", tmp_path / "other"
-    assert in_one_process(again, "recipe.epochs=1").code == 0
-    assert in_one_process(other, "recipe.epochs=1", "seed=1").code == 0
+    assert in_this_process(again, "recipe.epochs=1").code == 0
+    assert in_this_process(other, "recipe.epochs=1", "seed=1").code == 0
     assert metrics(again, "loss") == metrics(one_epoch[0], "loss")
     assert metrics(other, "loss") != metrics(one_epoch[0], "loss")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    finished = in_one_process(tmp_path / "run", "recipe.weights.learning_rate=1e20", "recipe.epochs=1")
+    finished = in_this_process(tmp_path / "run", "recipe.weights.learning_rate=1e20", "recipe.epochs=1")
     assert finished.code == 1
     assert "the loss at step" in finished.stderr
     assert "lower the learning rate" in finished.stderr
@@ -149,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_weights_that_the_last_step_spoilt_do_not_end_as_a_result(tmp_path):
     rates = [f"recipe.{kind}.learning_rate=1e20" for kind in ("weights", "biases")]
     one_step = ["recipe.epochs=1", "recipe.batch_size=1400", "recipe.schedule.milestones=[]"]
-    finished = in_one_process(tmp_path / "run", *rates, *one_step)
+    finished = in_this_process(tmp_path / "run", *rates, *one_step)
     assert finished.code == 1
     assert "the validation loss at step 1 is" in finished.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
