@@ -127,6 +127,8 @@ def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
         try:
             runpy.run_path(str(CHECKOUT / script), run_name="__main__")
         except SystemExit as ended:
+            if isinstance(ended.code, str):
+                print(ended.code, file=sys.stderr)  # as Python does at its end
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         finally:
             torch.set_num_threads(threads)
