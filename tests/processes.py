@@ -1,7 +1,9 @@
-"""Real processes for tests: workers that call a function, and commands under torchrun, both with a hard deadline."""
+"""Processes for tests, with a deadline: workers that call functions, commands, torchrun; and scripts in this one."""
 
+import contextlib
+import io
 import os
-import queue
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,8 +12,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -21,55 +25,83 @@ CHECKOUT = Path(__file__).parent.parent
 GROUP_TIMEOUT = timedelta(seconds=30)
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A process that carries out calls, one after another: its start, with importing torch, takes longer than most."""
+
+    process: Any
+    calls: Connection
+
+
+WORKERS: list[Worker] = []  # by rank, as many as a test has needed yet; they end with this process
+
+
 def run_processes(count: int, function: Callable[..., Any], *arguments: Any, deadline: float = 90) -> list[Any]:
-    """Call `function(*arguments)` in `count` new processes that have joined one gloo group; return results by rank.
+    """Call `function(*arguments)` in `count` processes that have joined one gloo group; return results by rank.
 
-    `function` must be importable, and its result must pickle. Each process has one thread. One that raises, dies, or is
-    not done after `deadline` seconds ends all of them and fails the test.
+    `function` must be importable, its result must pickle, and what it changes in its process it must change back: the
+    processes serve the next test too, in a new group. Each has one thread. One that raises, dies, or is not done after
+    `deadline` seconds ends all of them and fails the test.
     """
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
+    end = time.monotonic() + deadline
+    while len(WORKERS) < count:
+        WORKERS.append(_start())
+    workers = WORKERS[:count]
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    workers = [
-        context.Process(target=_work, args=(rank, count, store.port, results, function, arguments))
-        for rank in range(count)
-    ]
-    for worker in workers:
-        worker.start()
     try:
-        return _collect(workers, results, time.monotonic() + deadline)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
+        for rank, worker in enumerate(workers):
+            worker.calls.send((rank, count, store.port, function, arguments))
+        return _collect(workers, end)
+    except BaseException:
+        for worker in WORKERS:
+            worker.process.kill()
+            worker.process.join()
+        WORKERS.clear()
+        raise
 
 
-def _collect(workers: Sequence[Any], results: Any, end: float) -> list[Any]:
+def _start() -> Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return Worker(process, ours)
+
+
+def _collect(workers: Sequence[Worker], end: float) -> list[Any]:
     done: dict[int, Any] = {}
     while len(done) < len(workers):
-        assert time.monotonic() < end, f"only ranks {sorted(done)} of {len(workers)} were done in time"
-        try:
-            rank, result, problem = results.get(timeout=0.5)
-        except queue.Empty:
-            dead = [worker.pid for worker in workers if worker.exitcode not in (None, 0)]
-            assert not dead, f"processes {dead} died without a word"
-            continue
-        assert not problem, f"rank {rank}:\n{problem}"
-        done[rank] = result
+        waiting = {worker.calls: rank for rank, worker in enumerate(workers) if rank not in done}
+        answers = wait(list(waiting), max(end - time.monotonic(), 0))
+        assert answers, f"only ranks {sorted(done)} of {len(workers)} were done in time"
+        for answer in answers:
+            rank = waiting[answer]
+            try:
+                result, problem = answer.recv()
+            except EOFError:
+                raise AssertionError(f"rank {rank} died without a word") from None
+            assert not problem, f"rank {rank}:\n{problem}"
+            done[rank] = result
     return [done[rank] for rank in range(len(workers))]
 
 
-def _work(rank: int, count: int, port: int, results: Any, function: Callable[..., Any], arguments: Any) -> None:
+def _serve(calls: Connection) -> None:
     torch.set_num_threads(1)
-    try:
-        store = dist.TCPStore("127.0.0.1", port, is_master=False)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=GROUP_TIMEOUT)
-        result = function(*arguments)
-        dist.barrier()
-        dist.destroy_process_group()
-        results.put((rank, result, ""))
-    except BaseException:
-        results.put((rank, None, traceback.format_exc()))
+    while True:
+        try:
+            rank, count, port, function, arguments = calls.recv()
+            store = dist.TCPStore("127.0.0.1", port, is_master=False)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=GROUP_TIMEOUT)
+            result = function(*arguments)
+            dist.barrier()
+            dist.destroy_process_group()
+            assert torch.get_num_threads() == 1, "the next test would not have one thread"
+            calls.send((result, ""))
+        except EOFError:
+            return  # the tests are over
+        except BaseException:
+            calls.send((None, traceback.format_exc()))
 
 
 @dataclass(frozen=True)
@@ -79,7 +111,28 @@ class Finished:
     code: int
     stdout: str
     stderr: str
-    seconds: float
+
+
+def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
+    """What `python <script> <arguments>` in `cwd` does, in this process: for what does not ask for a new one."""
+    printed, said = io.StringIO(), io.StringIO()
+    code, threads = 0, torch.get_num_threads()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+        patch.object(sys, "argv", [script, *arguments]),
+        patch.dict(os.environ),
+    ):
+        try:
+            runpy.run_path(str(CHECKOUT / script), run_name="__main__")
+        except SystemExit as ended:
+            if isinstance(ended.code, str):
+                print(ended.code, file=sys.stderr)  # as Python does at its end
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            torch.set_num_threads(threads)
+    return Finished(code, printed.getvalue(), said.getvalue())
 
 
 def run_command(
@@ -87,7 +140,6 @@ def run_command(
 ) -> Finished:
     """Run a command in `cwd`; after `deadline` seconds kill it with all its children and fail the test."""
     variables = {**os.environ, "OMP_NUM_THREADS": str(threads), **environment}
-    started = time.monotonic()
     process = subprocess.Popen(
         list(arguments),
         cwd=cwd,
@@ -102,7 +154,7 @@ def run_command(
     except subprocess.TimeoutExpired:
         stdout, stderr = _end(process)
         raise AssertionError(f"not done after {deadline} s: {arguments}\n{stdout}\n{stderr}") from None
-    return Finished(process.returncode, stdout, stderr, time.monotonic() - started)
+    return Finished(process.returncode, stdout, stderr)
 
 
 def _end(process: "subprocess.Popen[str]") -> tuple[str, str]:

@@ -354,7 +354,7 @@ def site(cifar: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(cifar.parent))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # looks so often for its end
         monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{server.server_port}/{cifar.name}")
         monkeypatch.setattr(cifar10.pooch, "os_cache", lambda name: cifar.parent / "cache" / name)
         yield cifar

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from alexnet_mp.benchmark.split_vs_single import run
 from alexnet_mp.benchmark.stock import stock_network
 from alexnet_mp.benchmark.timed_link import waiting
 from alexnet_mp.commands.entry import compose
-from tests.processes import CHECKOUT, Finished, run_command
+from tests.processes import Finished, run_script
 
 BATCH = 4
 # network=small at 32x32. It crosses before conv3 pool2 [128, 7, 7], before fc6 pool5 [128, 3, 3], before fc7 256 units,
@@ -42,9 +41,9 @@ NAMES = [
 SOME = ["split_two_processes", "single_stock", "pipeline_stock"]  # each kind of start and of step
 
 
-def benchmark(cwd: Path, *overrides: str, deadline: float = 200) -> Finished:
-    script = CHECKOUT / "benchmarks" / "split_vs_single.py"
-    return run_command([sys.executable, str(script), *overrides], cwd, deadline)
+def benchmark(cwd: Path, *overrides: str) -> Finished:
+    """The script, whose contenders are processes of their own, in this process."""
+    return run_script("benchmarks/split_vs_single.py", overrides, cwd)
 
 
 @pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
@@ -210,7 +209,7 @@ def test_an_unknown_contender_ends_in_one_line(tmp_path: Path) -> None:
 
 def test_a_process_that_is_not_done_in_time_ends_with_where_it_was(tmp_path: Path) -> None:
     # Building 61 million parameters takes longer than this.
-    finished = benchmark(tmp_path, "contenders=[single_stock]", "device=cpu", "deadline_seconds=0.3", deadline=60)
+    finished = benchmark(tmp_path, "contenders=[single_stock]", "device=cpu", "deadline_seconds=0.3")
     assert finished.code == 1
     assert "round 1 of 3, single_stock: not done after deadline_seconds=0.3" in finished.stderr
     assert 'File "' in finished.stderr

@@ -1,7 +1,6 @@
 """`convert` takes weights from towers to one device and back."""
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from alexnet_mp.checkpoint import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.network.table import Network, parse_network
-from tests.processes import CHECKOUT, run_command
+from tests.processes import run_script
 
 
 @dataclass(frozen=True)
@@ -249,8 +248,8 @@ def test_convert_says_where_it_cannot_write(way: str, trained: Trained, single: 
 
 
 def test_convert_runs_from_another_folder(trained: Trained, tmp_path: Path) -> None:
-    command = [sys.executable, str(CHECKOUT / "launch" / "convert.py"), f"source={trained.folder}"]
-    finished = run_command([*command, "out=single.safetensors", "dropout=inverted"], tmp_path)
+    arguments = [f"source={trained.folder}", "out=single.safetensors", "dropout=inverted"]
+    finished = run_script("launch/convert.py", arguments, tmp_path)
     assert finished.code == 0, finished.stderr
     assert "single.safetensors" in finished.stdout
     assert metadata(tmp_path / "single.safetensors")["dropout"] == "inverted"

@@ -1,7 +1,6 @@
 """`describe` prints and writes what a network costs."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import describe
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.presets import preset_names
-from tests.processes import CHECKOUT, run_command
+from tests.processes import run_script
 
 # Per tower of the paper's network (§3.5): kernels or units, inputs that one of them reads, and positions of the output.
 WEIGHTS_OF_A_TOWER = {
@@ -158,8 +157,7 @@ def test_describe_says_where_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_describe_runs_from_another_folder(tmp_path: Path) -> None:
-    command = [sys.executable, str(CHECKOUT / "launch" / "describe.py"), "network=paper", "json=cost.json"]
-    finished = run_command(command, tmp_path)
+    finished = run_script("launch/describe.py", ["network=paper", "json=cost.json"], tmp_path)
     assert finished.code == 0, finished.stderr
     assert "60,965,224" in finished.stdout
     assert json.loads((tmp_path / "cost.json").read_text())["parameters"] == 60_965_224

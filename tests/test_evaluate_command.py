@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.preparation.job import prepare
 from alexnet_mp.preparation.settings import PreparationSettings
-from tests.processes import CHECKOUT, Finished, run_command, torchrun
+from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small
 
 EVALUATE = str(CHECKOUT / "launch" / "evaluate.py")
@@ -169,9 +168,9 @@ def under_torchrun(processes: int, tmp_path: Path, *overrides: str) -> Finished:
     return torchrun(processes, [EVALUATE, "device=cpu", *overrides], tmp_path, 150)
 
 
-def test_two_processes_write_what_one_writes(saved: Save, tmp_path: Path) -> None:
+def test_two_processes_write_what_one_writes(saved: Save, tmp_path: Path, one_thread: None) -> None:
     checkpoint = f"checkpoint={saved()}"
-    alone = run_command([sys.executable, EVALUATE, checkpoint, "views=10", "device=cpu", "out=one"], tmp_path)
+    alone = run_script(EVALUATE, [checkpoint, "views=10", "device=cpu", "out=one"], tmp_path)
     assert alone.code == 0, alone.stderr
     together = under_torchrun(2, tmp_path, checkpoint, "views=10", "out=two")
     assert together.code == 0, together.stderr
@@ -398,7 +397,7 @@ def test_a_loss_that_is_not_a_number_is_no_result(saved: Save, tmp_path: Path) -
 
 
 def test_a_user_sees_one_line_and_code_2(tmp_path: Path) -> None:
-    finished = run_command([sys.executable, EVALUATE, "checkpoint=nowhere", "views=1"], tmp_path)
+    finished = run_script(EVALUATE, ["checkpoint=nowhere", "views=1"], tmp_path)
     assert (finished.code, finished.stdout) == (2, "")
     assert_says(finished.stderr, "error: ", "nowhere is not a checkpoint")
     assert finished.stderr.count("\n") == 1

@@ -10,7 +10,7 @@ from alexnet_mp.benchmark.layers import run
 from alexnet_mp.commands.entry import compose
 
 
-def test_every_layer_shape_and_format_and_every_message_is_measured(tmp_path: Path, capsys) -> None:
+def test_every_layer_shape_and_format_and_every_message_is_measured(tmp_path: Path, capsys, one_thread) -> None:
     path = tmp_path / "layers.json"
     run(compose("layers", ["batch_size=2", "maps=[[6,5,4]]", "messages=[4,4096]", "rounds=2", f"json={path}"]))
     report = json.loads(path.read_text())

@@ -339,7 +339,7 @@ def test_no_bytes_make_the_manifest_parser_raise_anything_else(content: bytes) -
         parse_manifest(content)
 
 
-@QUICK
+@settings(QUICK, max_examples=100)
 @given(data=st.data())
 def test_no_edited_manifest_makes_the_reader_raise_anything_else(folder: Path, data: st.DataObject) -> None:
     manifest = write_pack(folder)

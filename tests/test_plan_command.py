@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from alexnet_mp.commands.entry import compose
 from alexnet_mp.planning.device import load_device
 from alexnet_mp.planning.published import PUBLISHED, as_text, compare
 from alexnet_mp.presets import preset_names
-from tests.processes import CHECKOUT, run_command
+from tests.processes import CHECKOUT, run_script
 
 
 def written(tmp_path: Path, *overrides: str) -> Any:
@@ -231,8 +230,7 @@ def test_what_the_device_benchmark_prints_is_a_description(tmp_path: Path) -> No
 
 
 def test_plan_runs_from_another_folder(tmp_path: Path) -> None:
-    command = [sys.executable, str(CHECKOUT / "launch" / "plan.py"), "network=original_2012", "json=plan.json"]
-    finished = run_command(command, tmp_path)
+    finished = run_script("launch/plan.py", ["network=original_2012", "json=plan.json"], tmp_path)
     assert finished.code == 0, finished.stderr
     assert finished.stdout.startswith("original_2012, batch 128")
     assert json.loads((tmp_path / "plan.json").read_text())["network"] == "original_2012"

@@ -25,7 +25,7 @@ from alexnet_mp.preparation.job import Summary, images_per_shard, prepare
 from alexnet_mp.preparation.settings import PreparationSettings
 from alexnet_mp.preparation.shards import ShardResult, ShardTask, make_shard
 from tests.photographs import clothing, imagenet
-from tests.processes import CHECKOUT, run_command
+from tests.processes import CHECKOUT, run_command, run_script
 
 Pixels = NDArray[np.uint8]
 
@@ -492,7 +492,7 @@ def test_the_command_runs_with_worker_processes_and_says_what_it_made(photos: Pa
     assert finished.code == 0, finished.stderr
     assert "18 images of 16x16 in 2 classes (train 12, validation 4, test 2)" in finished.stdout
     assert len(open_pack(tmp_path / "pack").splits["train"]) == 12
-    again = run_command([*script, "source=photos", "out=pack", "size=16"], tmp_path)
+    again = run_script("launch/prepare.py", ["source=photos", "out=pack", "size=16"], tmp_path)
     assert (again.code, again.stderr.count("\n")) == (2, 1)
     assert "is a whole pack already" in again.stderr
     assert job.LEAST_SHARDS == 32

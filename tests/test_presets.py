@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from alexnet_mp.commands.entry import compose
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.settings import TrainSettings, parse_train_settings
 from tests.processes import CHECKOUT
 
 
@@ -24,14 +25,20 @@ PRESETS = [
 ]
 
 
+@cache
+def settings(group: str, name: str) -> TrainSettings:
+    """The quickstart's settings with another preset."""
+    return parse_train_settings(compose("train", [f"{group}={name}"]))
+
+
 @pytest.mark.parametrize("group, name", PRESETS, ids=["-".join(preset) for preset in PRESETS])
 def test_every_preset_composes_and_parses(group: str, name: str) -> None:
-    parse_train_settings(compose("train", [f"{group}={name}"]))
+    settings(group, name)
 
 
 @pytest.mark.parametrize("path", presets("recipe"), ids=lambda path: path.stem)
 def test_every_recipe_is_called_as_its_file(path: Path) -> None:
-    assert parse_train_settings(compose("train", [f"recipe={path.stem}"])).recipe.name == path.stem
+    assert settings("recipe", path.stem).recipe.name == path.stem
 
 
 @pytest.mark.parametrize(
@@ -39,8 +46,7 @@ def test_every_recipe_is_called_as_its_file(path: Path) -> None:
     [(network.stem, recipe.stem) for network, recipe in product(presets("network"), presets("recipe"))],
 )
 def test_every_recipe_fits_every_network(network: str, recipe: str) -> None:
-    settings = parse_train_settings(compose("train", [f"network={network}", f"recipe={recipe}"]))
-    settings.recipe.check(settings.network.learned_layers, replicas=1)
+    settings("recipe", recipe).recipe.check(settings("network", network).network.learned_layers, replicas=1)
 
 
 @pytest.mark.parametrize("path", presets("experiment"), ids=lambda path: path.stem)

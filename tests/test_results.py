@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from alexnet_mp.command_line import command_line
 from alexnet_mp.commands import results
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.placement import Launch
-from tests.processes import CHECKOUT, run_command
+from tests.processes import run_script
 
 LAST_EPOCH = 12
 
@@ -364,10 +363,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_script_ends_a_mistake_in_one_line(tmp_path: Path) -> None:
-    script = [sys.executable, str(CHECKOUT / "launch" / "results.py")]
-    finished = run_command([*script, "runs=[nowhere]"], tmp_path)
+    finished = run_script("launch/results.py", ["runs=[nowhere]"], tmp_path)
     assert finished.code == 2
     assert finished.stderr == "error: nowhere is not the folder of a run: it has no summary.json\n"
     make_run(tmp_path / "a")
-    finished = run_command([*script, "runs=[a]"], tmp_path)
+    finished = run_script("launch/results.py", ["runs=[a]"], tmp_path)
     assert finished.stdout.split() == ["wrote", "docs/results.md", "wrote", "docs/curves/cifar10_lrn-tiny.png"]

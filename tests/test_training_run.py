@@ -10,14 +10,24 @@ from PIL import Image
 
 from alexnet_mp.checkpoint import load_checkpoint
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.table import load_network
-from tests.processes import CHECKOUT, Finished, run_command, torchrun
+from alexnet_mp.network.table import load_network, parse_network
+from tests.processes import CHECKOUT, Finished, run_command, run_script, torchrun
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")
+
+# The quickstart with fewer kernels and units, for what does not depend on their number.
+NARROW = (
+    *(f"network.layers.conv{n}.kernels=8" for n in range(1, 6)),
+    *(f"network.layers.fc{n}.units=16" for n in (6, 7)),
+)
 
 
 def in_one_process(folder: Path, *overrides: str, **options) -> Finished:
     return run_command([sys.executable, TRAIN, f"run_dir={folder}", *overrides], folder.parent, **options)
+
+
+def in_this_process(folder: Path, *overrides: str) -> Finished:
+    return run_script("launch/train.py", [f"run_dir={folder}", *overrides], folder.parent)
 
 
 def in_processes(count: int, folder: Path, *overrides: str, **options) -> Finished:
@@ -103,43 +113,60 @@ def test_the_checkpoint_holds_both_towers_and_the_table(one_epoch):
     assert description["network"] == load_network("small").to_mapping()
 
 
-def test_two_processes_train_a_whole_run_bit_equal_to_one(tmp_path):
+# Another learning rate in the second epoch of two; in the quickstart, in the twelfth of fifteen.
+SHORT = (*NARROW, "recipe.epochs=2", "recipe.schedule.milestones=[{after_epoch: 1, learning_rate: 0.002}]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs"), [(SHORT, 2), pytest.param((), 15, marks=pytest.mark.slow)], ids=["short", "quickstart"]
+)
+def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    assert in_one_process(one, deadline=240).code == 0
-    assert in_processes(2, two, deadline=240).code == 0
+    assert in_one_process(one, *overrides, deadline=240).code == 0
+    assert in_processes(2, two, *overrides, deadline=240).code == 0
     keys = ("epoch", "loss", "learning_rate", "top1_error", "top5_error")
     assert metrics(two, *keys) == metrics(one, *keys)
-    assert len(metrics(one)) == 15 * 22 + 15
+    assert len(metrics(one)) == epochs * 22 + epochs
+    assert {rate for kind, _, rate in metrics(one, "learning_rate") if kind == "train"} == {0.02, 0.002}
     assert summary(two)["placement"] == "distributed"
-    expected = network_cost(load_network("small")).crossing_bytes_per_step(64)
+    (weights, description), (of_two, _) = (
+        load_checkpoint(folder / "checkpoints" / summary(folder)["checkpoint"]) for folder in (one, two)
+    )
+    expected = network_cost(parse_network(description["network"])).crossing_bytes_per_step(64)
     assert summary(two)["crossing_bytes_per_step"] == summary(one)["crossing_bytes_per_step"] == expected
-    weights = [load_checkpoint(folder / "checkpoints" / summary(folder)["checkpoint"])[0] for folder in (one, two)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert weights.keys() == of_two.keys()
+    assert all(torch.equal(tensor, of_two[name]) for name, tensor in weights.items())
 
 
-def test_four_processes_train_two_replicas_as_one(one_epoch, tmp_path):
+@pytest.fixture
+def narrow(tmp_path, one_thread) -> Path:
+    """One epoch of the narrow network, in this process."""
+    assert in_this_process(tmp_path / "narrow", *NARROW, "recipe.epochs=1").code == 0
+    return tmp_path / "narrow"
+
+
+def test_four_processes_train_two_replicas_as_one(narrow, tmp_path):
     four = tmp_path / "four"
-    finished = in_processes(4, four, "recipe.epochs=1")
+    finished = in_processes(4, four, "recipe.epochs=1", *NARROW)
     assert finished.code == 0, finished.stderr
     assert (summary(four)["replicas"], summary(four)["world_size"]) == (2, 4)
-    assert summary(four)["command"] == "torchrun --nproc-per-node=4 launch/train.py recipe.epochs=1"
-    assert len(metrics(four)) == len(metrics(one_epoch[0]))
+    assert summary(four)["command"].startswith("torchrun --nproc-per-node=4 launch/train.py recipe.epochs=1 network.")
+    assert len(metrics(four)) == len(metrics(narrow))
     # In float32 the order of sums differs; five steps of float64 are held to 1e-10 in test_training_parity.py.
-    for ours, expected in zip(metrics(four, "loss")[:5], metrics(one_epoch[0], "loss")[:5], strict=True):
+    for ours, expected in zip(metrics(four, "loss")[:5], metrics(narrow, "loss")[:5], strict=True):
         assert ours == (*expected[:2], pytest.approx(expected[2], rel=1e-5))
 
 
-def test_the_seed_decides_the_run(one_epoch, tmp_path):
+def test_the_seed_decides_the_run(narrow, tmp_path):
     again, other = tmp_path / "again", tmp_path / "other"
-    assert in_one_process(again, "recipe.epochs=1").code == 0
-    assert in_one_process(other, "recipe.epochs=1", "seed=1").code == 0
-    assert metrics(again, "loss") == metrics(one_epoch[0], "loss")
-    assert metrics(other, "loss") != metrics(one_epoch[0], "loss")
+    assert in_this_process(again, *NARROW, "recipe.epochs=1").code == 0
+    assert in_this_process(other, *NARROW, "recipe.epochs=1", "seed=1").code == 0
+    assert metrics(again, "loss") == metrics(narrow, "loss")
+    assert metrics(other, "loss") != metrics(narrow, "loss")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    finished = in_one_process(tmp_path / "run", "recipe.weights.learning_rate=1e20", "recipe.epochs=1")
+    finished = in_this_process(tmp_path / "run", "recipe.weights.learning_rate=1e20", "recipe.epochs=1")
     assert finished.code == 1
     assert "the loss at step" in finished.stderr
     assert "lower the learning rate" in finished.stderr
@@ -149,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_weights_that_the_last_step_spoilt_do_not_end_as_a_result(tmp_path):
     rates = [f"recipe.{kind}.learning_rate=1e20" for kind in ("weights", "biases")]
     one_step = ["recipe.epochs=1", "recipe.batch_size=1400", "recipe.schedule.milestones=[]"]
-    finished = in_one_process(tmp_path / "run", *rates, *one_step)
+    finished = in_this_process(tmp_path / "run", *NARROW, *rates, *one_step)
     assert finished.code == 1
     assert "the validation loss at step 1 is" in finished.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

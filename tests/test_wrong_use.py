@@ -195,7 +195,7 @@ def train_alone(tmp_path: Path, *arguments: str, **environment: str) -> Finished
     "arguments, environment, says",
     [
         (["foo=1"], {}, ["foo"]),
-        ([], launched(0, 2, 1), ["--nproc-per-node=1", "2 towers", "two nodes"]),
+        pytest.param([], launched(0, 2, 1), ["--nproc-per-node=1", "2 towers", "two nodes"], marks=pytest.mark.slow),
     ],
     ids=["unknown_key", "pair_over_two_nodes"],
 )
@@ -218,9 +218,16 @@ def train_under_torchrun(processes: int, tmp_path: Path, script: str, *arguments
 @pytest.mark.parametrize(
     "processes, arguments, says",
     [
-        (3, [], ["3 processes", "2 towers", "torchrun --nproc-per-node=2"]),
-        (4, ["recipe.batch_size=63"], ["recipe.batch_size=63", "2 replicas", "62"]),
-        (1, ["--multirun", "seed=0,1"], ["--multirun inside torchrun", "one torchrun per job"]),
+        # Found by each process before it joins, as below where the first is late; what is said, in one process above.
+        pytest.param(3, [], ["3 processes", "2 towers", "torchrun --nproc-per-node=2"], marks=pytest.mark.slow),
+        pytest.param(4, ["recipe.batch_size=63"], ["recipe.batch_size=63", "2 replicas", "62"], marks=pytest.mark.slow),
+        pytest.param(
+            1,
+            ["--multirun", "seed=0,1"],
+            ["--multirun inside torchrun", "one torchrun per job"],
+            marks=pytest.mark.slow,
+        ),
+        # Found by the first alone, when they have joined.
         (2, ["run_dir=file/run"], ["file/run", "another run_dir"]),
     ],
     ids=["odd_world", "batch_that_replicas_do_not_divide", "multirun", "run_dir_below_a_file"],
