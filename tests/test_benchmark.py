@@ -144,7 +144,7 @@ def test_contenders_of_one_process_train(name: str) -> None:
     network = replace(load_network("small"), image=(3, 32, 32))
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(BATCH, 3, 32, 32, generator=generator), torch.arange(BATCH)
-    with CONTENDERS[name].build(Task(name, network, BATCH, 1, 0, "cpu", 1, 0, 60.0)) as trainee:
+    with CONTENDERS[name].build(Task(name, network, BATCH, 1, 0, False, "cpu", 1, 0, 60.0)) as trainee:
         weights = [weight for group in trainee.optimiser.param_groups for weight in group["params"]]
         before = [weight.detach().clone() for weight in weights]
         losses = trainee.forward(images, labels, 0)

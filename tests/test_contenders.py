@@ -119,7 +119,7 @@ def test_our_whole_networks_dropout_is_the_authors_in_training() -> None:
 
 
 def task(network: Network, name: str) -> Task:
-    return Task(name, network, BATCH, 1, 0, "cpu", 1, 0, 30.0)
+    return Task(name, network, BATCH, 1, 0, False, "cpu", 1, 0, 30.0)
 
 
 def one_step(trainee: Trainee, model: nn.Module, network: Network) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The crossing: the order of its events in both directions, its gradients, and the bytes that it moves."""
 
+import threading
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +12,11 @@ from torch import Tensor
 
 import alexnet_mp
 from alexnet_mp.crossing import Crossing, LocalLink, ProcessLink
+from alexnet_mp.half_precision import HalfPrecisionLink
+from alexnet_mp.mesh import make_mesh
+from alexnet_mp.model import TowerModel
+from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.training.loop import LossOnEveryTower
 from tests.processes import run_processes
 
 CPU = torch.device("cpu")
@@ -66,6 +73,51 @@ def test_the_own_half_runs_between_launch_and_wait_in_both_directions():
         "wait backward",
     ]
     assert all(torch.equal(half.grad, torch.full((1, 3), 5.0)) for half in halves)
+
+
+class SlowLink(LocalLink):
+    """A local link on which parcels arrive only after the own half has run: who waits for them first waits in vain."""
+
+    def __init__(self, own_half_ran: dict[str, threading.Event]) -> None:
+        super().__init__([CPU] * 2)
+        self.own_half_ran = own_half_ran
+
+    def post(self, outgoing, crossing, direction):
+        arrive = super().post(outgoing, crossing, direction)
+        carrier = threading.Thread(target=lambda: self.own_half_ran[direction].wait(20))
+        carrier.start()
+
+        def wait():
+            carrier.join()
+            assert self.own_half_ran[direction].is_set(), f"nothing ran while the {direction} parcels were on their way"
+            return arrive()
+
+        return wait
+
+
+class NotedOwnHalf(torch.autograd.Function):
+    """Stands for a layer's own half, and says when it has run."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, ran: dict[str, threading.Event]) -> Tensor:
+        ctx.ran = ran
+        ran["forward"].set()
+        return own * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.ran["backward"].set()
+        return gradient * 2, None
+
+
+def test_the_own_half_runs_while_a_slow_link_carries_the_parcels_in_both_directions():
+    ran = {"forward": threading.Event(), "backward": threading.Event()}
+    crossing = Crossing("conv3", SlowLink(ran), has_backward=True)
+    owns, ticket = crossing.start([torch.ones(1, 3, requires_grad=True) for _ in range(2)])
+    partials = [NotedOwnHalf.apply(own, ran) for own in owns]
+    peers = crossing.finish(ticket)
+    assert not ran["backward"].is_set()
+    torch.autograd.backward([(p + 3 * peer).sum() for p, peer in zip(partials, peers, strict=True)])
 
 
 @pytest.mark.parametrize("towers", [2, 4])
@@ -129,3 +181,47 @@ def test_a_step_sends_each_float_of_the_table_once():
         assert forward == {name: 6 * 4 * count for name, count in floats.items()}
         assert backward == {name: 6 * 4 * count for name, count in floats.items() if name != "fc8"}
         assert sum(counted.values()) == sum(forward.values()) + sum(backward.values()) == really_sent
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_what_crosses_and_nothing_else(dtype):
+    crossing = Crossing("conv3", HalfPrecisionLink(LocalLink([CPU] * 2), dtype), has_backward=True)
+    generator = torch.Generator().manual_seed(0)
+    halves = [torch.randn(6, 5, generator=generator).requires_grad_() for _ in range(2)]
+    gradients = [1e-4 * torch.randn(6, 5, generator=generator) for _ in range(2)]
+    owns, ticket = crossing.start(halves)
+    peers = crossing.finish(ticket)
+    assert [torch.equal(peers[t], halves[1 - t].detach().to(dtype).float()) for t in range(2)] == [True, True]
+    torch.autograd.backward([*owns, *peers], [*(torch.zeros(6, 5) for _ in owns), *gradients])
+    half_a_unit = {torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype]  # in the last place, relative
+    for tower in range(2):
+        # Six images: gradients travel 8 times as large. Below 2^-14, float16's units are 2^-24.
+        torch.testing.assert_close(halves[tower].grad, gradients[1 - tower], rtol=half_a_unit, atol=2**-25 / 8)
+
+
+def half_precision_step() -> dict[str, Any]:
+    launched = dist.is_initialized()
+    launch = Launch.from_environment(dist.get_rank(), 2) if launched else Launch()
+    placement = choose_placement("distributed" if launched else "simulated", "cpu", 2, launch)
+    network = alexnet_mp.load_network("small")
+    model = TowerModel(network, placement, make_mesh(placement, 30).link(), 0, crossing_dtype=torch.bfloat16)
+    images = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    losses = LossOnEveryTower(model)([images] * len(placement.devices), [torch.arange(6)] * len(placement.devices), 0)
+    torch.autograd.backward(losses)
+    sent = {
+        f"sent {name} {way}": torch.tensor(n) for (t, name, way), n in model.link.traffic.bytes_sent.items() if not t
+    }
+    gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+    return gradients | sent | {f"loss {t}": loss.item() for t, loss in zip(placement.devices, losses, strict=True)}
+
+
+def test_half_precision_crossings_are_alike_under_every_placement_and_halve_the_bytes(one_thread):
+    one = half_precision_step()
+    two = {name: value for process in run_processes(2, half_precision_step) for name, value in process.items()}
+    assert one.keys() == two.keys()
+    assert [name for name in one if not np.array_equal(one[name], two[name])] == []
+    assert one["loss 0"] == one["loss 1"]  # partial logits cross unrounded
+    floats = {"conv3": 128 * 3 * 3, "fc6": 128 * 1 * 1, "fc7": 256}
+    for name, count in floats.items():
+        assert one[f"sent {name} forward"] == one[f"sent {name} backward"] == 6 * 2 * count
+    assert one["sent fc8 forward"] == 6 * 4 * 10

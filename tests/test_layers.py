@@ -1,10 +1,13 @@
 """The layers against plain formulas in float64."""
 
+import shutil
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from alexnet_mp import load_network
+from alexnet_mp.layers import compiled_response, local_response, spatial
 from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
 from alexnet_mp.layers.weighted import Convolution
@@ -27,12 +30,57 @@ def assert_same_values_and_gradients(ours, theirs, x):
         torch.testing.assert_close(ours_, theirs_, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 3, 5, 9])
+@pytest.mark.parametrize("n", [1, 3, 5, 7, 9, 11, 19])
 @pytest.mark.parametrize("alpha_scales", ["sum", "mean"])
 def test_lrn_is_the_formula_in_both_readings_of_alpha(n, alpha_scales):
     alpha = 1e-2 / n if alpha_scales == "mean" else 1e-2
     ours = LocalResponseNorm(n, 2.0, 1e-2, 0.75, alpha_scales)
     assert_same_values_and_gradients(ours, lambda x: independent.lrn(x, alpha, n), maps(2, 7, 4, 3))
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.75, 1.0])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("block_bytes", [1, 3000, 1 << 30])  # a row at a time, blocks with a rest, all at once
+def test_lrn_is_the_formula_whatever_the_blocks_and_the_memory_format(beta, memory_format, block_bytes, monkeypatch):
+    monkeypatch.setattr(local_response, "BLOCK_BYTES", block_bytes)
+    ours = LocalResponseNorm(5, 2.0, 1e-2, beta, "sum")
+    x = maps(3, 7, 5, 4).detach().contiguous(memory_format=memory_format).requires_grad_()
+    assert ours(x).stride() == x.stride()
+    assert_same_values_and_gradients(ours, lambda x: independent.lrn(x, 1e-2, beta=beta), x)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_lrn_of_several_towers_maps_normalises_each_by_itself(memory_format):
+    x = maps(2, 12, 3, 3).detach().contiguous(memory_format=memory_format).requires_grad_()
+    ours = LocalResponseNorm(5, 2.0, 1e-2, 0.75, "sum", towers=3)
+    each = lambda x: torch.cat([independent.lrn(part, 1e-2) for part in x.chunk(3, dim=1)], dim=1)  # noqa: E731
+    assert_same_values_and_gradients(ours, each, x)
+
+
+def test_lrn_in_float32_is_within_a_millionth_of_the_formula():
+    x = maps(4, 48, 9, 9).detach()
+    exact = independent.lrn(x, 1e-4)
+    found = LocalResponseNorm(5, 2.0, 1e-4, 0.75, "sum")(x.float())
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_maps_are_normalised_in_float32(dtype):
+    x = maps(2, 7, 3, 3).detach().to(dtype)
+    layer = LocalResponseNorm(5, 2.0, 1e-2, 0.75, "sum")
+    assert layer(x).dtype == dtype
+    assert torch.equal(layer(x), layer(x.float()).to(dtype))
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="compiling needs a C++ compiler")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_compiled_lrn_is_the_formula_too(memory_format, monkeypatch):
+    monkeypatch.setattr(compiled_response, "BLOCK_BYTES", 2000)
+    ours = LocalResponseNorm(5, 2.0, 1e-2, 0.75, "sum", towers=2)
+    ours.compiled = True
+    each = lambda x: torch.cat([independent.lrn(part, 1e-2) for part in x.chunk(2, dim=1)], dim=1)  # noqa: E731
+    x = maps(3, 14, 5, 4).detach().contiguous(memory_format=memory_format).requires_grad_()
+    assert_same_values_and_gradients(ours, each, x)
 
 
 def test_pytorchs_lrn_is_the_reading_of_the_original_code_not_of_the_text():
@@ -42,8 +90,12 @@ def test_pytorchs_lrn_is_the_reading_of_the_original_code_not_of_the_text():
     assert not torch.allclose(LocalResponseNorm(5, 2.0, 1e-4, 0.75, "sum")(x), stock(x), rtol=1e-3)
 
 
-def test_spatial_norm_is_the_formula_with_zeros_outside():
-    assert_same_values_and_gradients(SpatialNorm(5, 1.0, 0.001, 0.75), independent.spatial, maps(2, 3, 9, 7))
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("block_bytes", [1, 3200, 1 << 30])  # an image at a time, two and a rest, all at once
+def test_spatial_norm_is_the_formula_with_zeros_outside(memory_format, block_bytes, monkeypatch):
+    monkeypatch.setattr(spatial, "BLOCK_BYTES", block_bytes)
+    x = maps(3, 3, 9, 7).detach().contiguous(memory_format=memory_format).requires_grad_()
+    assert_same_values_and_gradients(SpatialNorm(5, 1.0, 0.001, 0.75), independent.spatial, x)
 
 
 def test_conv1s_last_window_hangs_over_three_pixels_of_zeros():

@@ -152,7 +152,8 @@ def test_one_image_is_made_for_a_device_that_holds_two_towers() -> None:
     batch = next(Loader(data, CROP, 4, Share(), 0).training(0))
     first, second = Preprocessing(statistics(), CROP, InputScale(), torch.float32).on_each(batch, [CPU, CPU])
     assert first is second
-    assert (first.dtype, first.is_contiguous()) == (torch.float32, True)
+    assert first.dtype == torch.float32
+    assert first.is_contiguous(memory_format=torch.channels_last)
 
 
 def preset(name: str) -> Recipe:

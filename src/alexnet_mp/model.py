@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from alexnet_mp.crossing import Crossing, Link, one_of_equal_logits, to_towers
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.half_precision import HalfPrecisionLink
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Placement
 from alexnet_mp.tower import Tower, crossing_points
@@ -19,9 +20,19 @@ class TowerModel(nn.Module):
     """
 
     def __init__(
-        self, network: Network, placement: Placement, link: Link | None, seed: int, dtype: torch.dtype = torch.float32
+        self,
+        network: Network,
+        placement: Placement,
+        link: Link | None,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        crossing_dtype: torch.dtype | None = None,
     ) -> None:
-        """`link` carries the crossings; a network of one tower needs none."""
+        """`link` carries the crossings; a network of one tower needs none.
+
+        With a `crossing_dtype` of half precision, activations and their gradients are rounded to it on the way. Partial
+        logits are not: every tower must compute its loss from the same sums.
+        """
         super().__init__()
         assert link is not None or network.towers == 1, "towers without a link would never meet"
         self.network = network
@@ -30,8 +41,11 @@ class TowerModel(nn.Module):
         self.seed = seed
         towers = [_build_tower(network, t, seed, device, dtype) for t, device in placement.devices.items()]
         self.towers = nn.ModuleDict({str(tower.index): tower for tower in towers})
+        rounded = HalfPrecisionLink(link, crossing_dtype) if link and crossing_dtype else link
         self._crossings = [
-            Crossing(point.name, link, point.has_backward) if point and link else None
+            Crossing(point.name, rounded if point.has_backward else link, point.has_backward)
+            if point and link and rounded
+            else None
             for point in crossing_points(network)
         ]
         self._training_forwards = 0

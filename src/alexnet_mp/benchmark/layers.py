@@ -21,6 +21,7 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.stock import STOCK_PARTS
 from alexnet_mp.commands.entry import run_command
 from alexnet_mp.crossing import ProcessLink
@@ -57,6 +58,7 @@ def run(configuration: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} is {getattr(settings, name)}, must be positive")
     if settings.json and not Path(settings.json).absolute().parent.is_dir():
         raise ConfigurationError(f"json={settings.json}: there is no folder {Path(settings.json).absolute().parent}")
+    keep_large_blocks()  # for stock PyTorch's layers too
     torch.set_num_threads(settings.threads)
     report = {
         "machine": {
@@ -104,8 +106,9 @@ def _normalisations(compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
     layers |= {"spatial_norm_ours": spatial, "spatial_norm_stock": STOCK_PARTS.spatial_norm(SPATIAL)}
     calls: dict[str, Callable[[Tensor], Tensor]] = dict(layers)
     if compiled:
-        calls["lrn_ours_compiled"] = torch.compile(ours, dynamic=False)
-        calls["spatial_norm_ours_compiled"] = torch.compile(spatial, dynamic=False)
+        compiled_lrn = LocalResponseNorm(LRN.n, LRN.k, LRN.alpha, LRN.beta, LRN.alpha_scales)
+        compiled_lrn.compiled = True
+        calls["lrn_ours_compiled"] = compiled_lrn
     return calls
 
 

@@ -18,6 +18,7 @@ class Task:
     batch_size: int
     steps: int
     warmup_steps: int
+    compile: bool
     device: str
     threads: int
     seed: int

@@ -17,7 +17,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"{machine['device']}; {machine['threads']} threads for each contender, {machine['cores']} cores, "
         f"load average before the start {machine['load_average_before']:.1f}; {machine['platform']}; {software}",
         f"rounds: {report['rounds']}, steps in each: {report['steps']}, after {report['warmup_steps']} to warm up; "
-        f"seed {report['seed']}",
+        f"seed {report['seed']}; our LRN {'' if report['compile'] else 'not '}compiled",
     ]
     for setup in setups:
         lines += ["", *_setup(setup)]

@@ -99,6 +99,7 @@ def _run(settings: BenchmarkSettings, measured: Measured, name: str, threads: in
         batch_size=setup.batch_size,
         steps=settings.steps,
         warmup_steps=settings.warmup_steps,
+        compile=settings.compile,
         device=settings.device,
         threads=threads // processes,
         seed=settings.seed,

@@ -31,6 +31,7 @@ class BenchmarkSettings:
     rounds: int | None
     steps: int
     warmup_steps: int
+    compile: bool
     device: str
     threads: int | None
     seed: int

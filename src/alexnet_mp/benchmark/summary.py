@@ -46,6 +46,7 @@ def summarise(
         "rounds": rounds,
         "steps": settings.steps,
         "warmup_steps": settings.warmup_steps,
+        "compile": settings.compile,
         "seed": settings.seed,
         "machine": {
             "device": ", ".join(sorted(names)),

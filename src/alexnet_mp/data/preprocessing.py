@@ -56,7 +56,8 @@ class Preprocessing:
         self._scale = scale
         self._dtype = dtype
         self._colour_divisor = colour.divisor if colour else 1.0
-        mean = torch.from_numpy(statistics.mean_image).permute(2, 0, 1)  # [channels, height, width]
+        # [channels, height, width], but in the memory format of the pixels, as all images here
+        mean = torch.from_numpy(statistics.mean_image).to(dtype).permute(2, 0, 1)
         top, left = ((have - want) // 2 for have, want in zip(mean.shape[1:], crop, strict=True))
         if scale.mean == "centre":
             mean = mean[:, top : top + crop[0], left : left + crop[1]]
@@ -64,13 +65,13 @@ class Preprocessing:
         if colour and colour.eigenvalues == "root":
             spread = spread.sqrt()
         components = torch.from_numpy(statistics.eigenvectors) * spread  # column i: p_i s_i
-        self._constants = {torch.device("cpu"): (mean.to(dtype).contiguous(), components.to(dtype))}
+        self._constants = {torch.device("cpu"): (mean, components.to(dtype))}
 
     def __call__(self, batch: Batch, device: torch.device) -> Tensor:
-        """The batch's crops as the network reads them, [n * v, channels, height, width] on `device`."""
+        """The batch's crops as the network reads them: [n * v, channels, height, width] on `device`, channels_last."""
         mean, components = self._on(device)
         pixels = batch.pixels.to(device, non_blocking=True)
-        images = pixels.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.contiguous_format)
+        images = pixels.permute(0, 3, 1, 2).to(self._dtype)  # channels_last, as they were
         if self._scale.mean == "centre":
             images -= mean
         else:

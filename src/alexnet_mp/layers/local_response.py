@@ -13,116 +13,110 @@ alike, so a sum over windows is a sum of shifted flat tensors, in either memory 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Each of the tensors that a block works on may have so many bytes a CPU thread: the fastest of 0.1 to 2 MB on a core
+from alexnet_mp.layers.window import Window, inverse_power, rows_in_a_block
+
+# Each of the tensors that a block works on has about so many bytes a CPU thread: the fastest of 0.1 to 2 MB on a core
 # with 1 MB of second-level cache (docs/performance.md).
 BLOCK_BYTES = 768 * 1024
 
 
-@dataclass(frozen=True)
-class Window:
-    """The constants of the formula: `alpha` multiplies the sum over the `n` maps, of which n // 2 come before i."""
-
-    n: int
-    k: float
-    alpha: float
-    beta: float
-
-
-def local_response_norm(maps: Tensor, window: Window, towers: int = 1) -> Tensor:
+def local_response_norm(maps: Tensor, window: Window, towers: int = 1, compiled: bool = False) -> Tensor:
     """Normalise maps [N, towers * C, H, W]; no window reaches from one tower's C maps into the next tower's.
 
-    The result has the memory format of `maps`. Half-precision maps are normalised in float32.
+    The result has the memory format of `maps`. Half-precision maps are normalised in float32. `compiled` takes the same
+    steps in kernels that torch.compile makes.
     """
     if maps.dtype in (torch.float16, torch.bfloat16):
-        return local_response_norm(maps.float(), window, towers).to(maps.dtype)
-    normalised: Tensor = _LocalResponseNorm.apply(maps, window, towers)  # type: ignore[no-untyped-call]
+        return local_response_norm(maps.float(), window, towers, compiled).to(maps.dtype)
+    normalised: Tensor = _LocalResponseNorm.apply(maps, window, towers, compiled)  # type: ignore[no-untyped-call]
     return normalised
 
 
 class _LocalResponseNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, window: Window, towers: int) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, window: Window, towers: int, compiled: bool) -> Tensor:
         maps = _dense(maps)
         ctx.save_for_backward(maps)
-        ctx.window, ctx.towers = window, towers
+        ctx.towers, ctx.make_blocks = towers, partial(_compiled_blocks if compiled else Blocks, window=window)
         result = torch.empty_like(maps)
-        blocks = _Blocks(_rows(maps, towers), window)
-        for x, y in blocks.of(_rows(maps, towers), _rows(result, towers)):
-            root = blocks.inverse_root(x)
-            torch.mul(x, blocks.maps(blocks.power(root)), out=y)
+        rows = _rows(maps, towers)
+        blocks = ctx.make_blocks(rows)
+        for x, y in _cut(blocks.rows, rows, _rows(result, towers)):
+            blocks.normalise(x, y)
         return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (maps,) = ctx.saved_tensors
-        window: Window = ctx.window
         aligned = gradient if gradient.stride() == maps.stride() else torch.empty_like(maps).copy_(gradient)
         result = torch.empty_like(maps)
-        blocks = _Blocks(_rows(maps, ctx.towers), window)
-        for x, dy, dx in blocks.of(*(_rows(tensor, ctx.towers) for tensor in (maps, aligned, result))):
-            root = blocks.inverse_root(x)
-            torch.mul(dy, blocks.maps(blocks.power(root)), out=dx)
-            from_each = blocks.maps(root.mul_(root)).mul_(x)  # x / d
-            back = blocks.sum_over_windows_that_hold(from_each.mul_(dx))
-            dx.addcmul_(x, back, value=-2 * window.alpha * window.beta)
-        return result, None, None
+        rows, gradients, results = (_rows(tensor, ctx.towers) for tensor in (maps, aligned, result))
+        blocks = ctx.make_blocks(rows)
+        for x, dy, dx in _cut(blocks.rows, rows, gradients, results):
+            blocks.gradient(x, dy, dx)
+        return result, None, None, None
 
 
-class _Blocks:
-    """Cuts rows [rows, maps, pixels] into blocks, and has the buffers to sum over the windows of a block.
+class Blocks:
+    """What is done to one block of rows [rows, maps, pixels] after another, and the buffers for it.
 
-    A flat tensor here is [rows * (maps + n - 1) * pixels] long; `maps` shows what it holds of the maps.
+    A flat tensor here is [rows * (maps + n - 1) * pixels] long; `_of_maps` shows what it holds for the maps.
     """
 
     def __init__(self, rows: Tensor, window: Window) -> None:
         self._window = window
-        count, self._maps, self._pixels = rows.shape
+        self.rows = rows_in_a_block(rows, BLOCK_BYTES)
+        _, self._maps, self._pixels = rows.shape
         self._row = (self._maps + window.n - 1) * self._pixels  # elements of a row, with the overhang
-        fitting = torch.get_num_threads() * BLOCK_BYTES // (self._row * rows.element_size())
-        self._rows = min(max(fitting, 1), count) if rows.device.type == "cpu" else count
-        length = self._rows * self._row
-        end = (window.n - 1) * self._pixels
+        size = self.rows * self._row + (window.n - 1) * self._pixels
         # With k / n in the overhang too, the terms of every window, clipped or not, add up to k.
         self._share = rows.new_tensor(window.k / window.n)
-        self._squares = rows.new_full((length + end,), window.k / window.n)
+        self._squares = rows.new_full((size,), window.k / window.n)
         self._terms: Tensor | None = None
-        self._spare = [rows.new_empty(length + end) for _ in range(3)]
+        self._spare = [rows.new_empty(size) for _ in range(3)]
         self._sums_in: int | None = None  # the spare buffer that the last sums lie in
 
-    def of(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The same block of each tensor, block after block."""
-        return zip(*(tensor.split(self._rows) for tensor in tensors), strict=True)
+    def normalise(self, x: Tensor, y: Tensor) -> None:
+        """Write x p into `y`."""
+        torch.mul(x, self._of_maps(self._power(self._inverse_root(x))), out=y)
 
-    def maps(self, flat: Tensor) -> Tensor:
-        """The maps of a flat tensor of sums or of what was made from them, [rows, maps, pixels]."""
-        return flat.view(-1, self._row // self._pixels, self._pixels).narrow(1, 0, self._maps)
+    def gradient(self, x: Tensor, dy: Tensor, dx: Tensor) -> None:
+        """Write the gradient of x into `dx`."""
+        root = self._inverse_root(x)
+        torch.mul(dy, self._of_maps(self._power(root)), out=dx)
+        from_each = self._of_maps(root.mul_(root)).mul_(x).mul_(dx)  # dy p x / d
+        back = self._sums_over_windows_that_hold(from_each)
+        dx.addcmul_(x, back, value=-2 * self._window.alpha * self._window.beta)
 
-    def inverse_root(self, x: Tensor) -> Tensor:
-        """d^-½, flat. It and `power` lie in buffers that the next block will use."""
+    def _inverse_root(self, x: Tensor) -> Tensor:
+        """d^-½, flat. It and `_power` lie in spare buffers, until the next sums."""
         inside = self._inside(self._squares, len(x), self._window.n // 2)
         torch.addcmul(self._share, x, x, value=self._window.alpha, out=inside)
         return self._window_sums(self._squares, len(x)).rsqrt_()
 
-    def power(self, inverse_root: Tensor) -> Tensor:
+    def _power(self, inverse_root: Tensor) -> Tensor:
         """d^-β, flat, from d^-½."""
         out = self._spare[self._free(self._sums_in)][: len(inverse_root)]
         return inverse_power(inverse_root, self._window.beta, out)
 
-    def sum_over_windows_that_hold(self, terms: Tensor) -> Tensor:
+    def _sums_over_windows_that_hold(self, terms: Tensor) -> Tensor:
         """For each map the sum of `terms` over the maps whose window holds it, [rows, maps, pixels]."""
         if self._terms is None:
             self._terms = torch.zeros_like(self._squares)
         # They are the maps that its own window, mirrored, would hold.
         self._inside(self._terms, len(terms), (self._window.n - 1) // 2).copy_(terms)
-        return self.maps(self._window_sums(self._terms, len(terms)))
+        return self._of_maps(self._window_sums(self._terms, len(terms)))
+
+    def _of_maps(self, flat: Tensor) -> Tensor:
+        return flat.view(-1, self._row // self._pixels, self._pixels).narrow(1, 0, self._maps)
 
     def _inside(self, padded: Tensor, rows: int, before: int) -> Tensor:
         flat = padded[: rows * self._row]
@@ -154,11 +148,15 @@ class _Blocks:
         return next(number for number in range(len(self._spare)) if number not in taken)
 
 
-def inverse_power(inverse_root: Tensor, beta: float, out: Tensor | None = None) -> Tensor:
-    """d^-β from d^-½."""
-    if beta == 0.75:  # the paper's; one more square root is quicker than a power
-        return torch.sqrt(inverse_root, out=out).mul_(inverse_root)
-    return torch.pow(inverse_root, 2 * beta, out=out)
+def _compiled_blocks(rows: Tensor, window: Window) -> Any:
+    from alexnet_mp.layers.compiled_response import CompiledBlocks  # brings in the compiler, which takes seconds
+
+    return CompiledBlocks(rows, window)
+
+
+def _cut(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same block of each tensor, block after block."""
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def _dense(maps: Tensor) -> Tensor:

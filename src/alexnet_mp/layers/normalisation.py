@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alexnet_mp.layers.local_response import Window, local_response_norm
+from alexnet_mp.layers.local_response import local_response_norm
 from alexnet_mp.layers.spatial import spatial_norm
+from alexnet_mp.layers.window import Window
 
 
 class LocalResponseNorm(nn.Module):
@@ -25,9 +26,10 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.window = Window(n, k, alpha / n if alpha_scales == "mean" else alpha, beta)
         self.towers = towers
+        self.compiled = False  # in training, by kernels of torch.compile
 
     def forward(self, maps: Tensor) -> Tensor:
-        return local_response_norm(maps, self.window, self.towers)
+        return local_response_norm(maps, self.window, self.towers, self.compiled and self.training)
 
     def extra_repr(self) -> str:
         return f"{self.window}, towers={self.towers}"

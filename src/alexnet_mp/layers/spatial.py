@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from alexnet_mp.layers.local_response import BLOCK_BYTES, Window, inverse_power
+from alexnet_mp.layers.window import Window, inverse_power, rows_in_a_block
+
+BLOCK_BYTES = 768 * 1024  # a CPU thread, as in `local_response.py`
 
 
 def spatial_norm(maps: Tensor, window: Window) -> Tensor:
@@ -35,7 +37,7 @@ class _SpatialNorm(torch.autograd.Function):
         ctx.save_for_backward(maps)
         ctx.window = window
         result = torch.empty_like(maps)
-        size = _images_in_a_block(maps)
+        size = rows_in_a_block(maps, BLOCK_BYTES)
         for x, y in zip(maps.split(size), result.split(size), strict=True):
             torch.mul(x, inverse_power(_inverse_root(x, window), window.beta), out=y)
         return result
@@ -46,7 +48,7 @@ class _SpatialNorm(torch.autograd.Function):
         (maps,) = ctx.saved_tensors
         window: Window = ctx.window
         result = torch.empty_like(maps)
-        size = _images_in_a_block(maps)
+        size = rows_in_a_block(maps, BLOCK_BYTES)
         for x, dy, dx in zip(*(tensor.split(size) for tensor in (maps, gradient, result)), strict=True):
             root = _inverse_root(x, window)
             torch.mul(dy, inverse_power(root, window.beta), out=dx)
@@ -63,9 +65,3 @@ def _inverse_root(x: Tensor, window: Window) -> Tensor:
 
 def _window_means(x: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(x, size, stride=1, padding=size // 2)
-
-
-def _images_in_a_block(maps: Tensor) -> int:
-    if maps.device.type != "cpu":
-        return len(maps)
-    return max(torch.get_num_threads() * BLOCK_BYTES // (maps[0].numel() * maps.element_size()), 1)

@@ -21,6 +21,7 @@ from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.telemetry.towers import open_telemetry
+from alexnet_mp.training.compilation import choose_kernels
 from alexnet_mp.training.loop import Trainer
 from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
@@ -60,8 +61,10 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         with closing(folder), open_telemetry(placement) as telemetry:
             LOG.info("%s", announcement(settings, placement, data, telemetry.words))
             LOG.info("%-10s %s", "run folder", folder.path)
+            steps = recipe.epochs * loader.steps_per_epoch
             commit = current_commit()  # before somebody edits the checkout of a long run
-            model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype)
+            model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype, settings.wire_dtype)
+            LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))
             try:
                 progress = Trainer(settings, mesh, model, loader, preprocess, folder, telemetry.metrics).run()
             except Exception as error:

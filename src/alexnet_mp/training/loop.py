@@ -34,14 +34,17 @@ class LossOnEveryTower(nn.Module):
     has to cross.
     """
 
-    def __init__(self, model: TowerModel) -> None:
+    def __init__(self, model: TowerModel, autocast: torch.dtype | None = None) -> None:
+        """`autocast`: convolutions and matrix products run in this dtype, the weights stay in their own."""
         super().__init__()
         self.model = model
+        self._autocast = autocast
 
     def forward(self, images: Sequence[Tensor], labels: Sequence[Tensor], step: int) -> list[Tensor]:
         """`images` [n, channels, height, width] and `labels` [n] are the same for every tower, each on its device."""
-        logits = self.model.tower_logits(images, step)
-        return [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
+        with torch.autocast(images[0].device.type, self._autocast, enabled=self._autocast is not None):
+            logits = self.model.tower_logits(images, step)
+            return [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Trainer:
         self._preprocess = preprocess
         self._folder = folder
         self._gpu_metrics = gpu_metrics
-        self._losses = data_parallel(LossOnEveryTower(model), mesh)
+        self._losses = data_parallel(LossOnEveryTower(model, settings.autocast), mesh)
         self._optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
         self._rates = LearningRates(settings.recipe, model.network.learned_layers)
 

@@ -28,7 +28,9 @@ class TrainSettings:
     placement: str
     device: str
     seed: int
-    precision: Literal["float32", "float64"]
+    precision: Literal["float32", "float64", "bf16"]
+    crossing_dtype: Literal["float16", "bfloat16"] | None
+    compile: Literal["auto", "on", "off"]
     threads: int | None
     run_dir: str | None
     log_every_steps: int
@@ -37,7 +39,18 @@ class TrainSettings:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights and of the images."""
         return torch.float64 if self.precision == "float64" else torch.float32
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """What convolutions and matrix products run in; None: the dtype of the weights."""
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+    @property
+    def wire_dtype(self) -> torch.dtype | None:
+        """What activations and gradients are rounded to when they cross; None: not at all."""
+        return {"float16": torch.float16, "bfloat16": torch.bfloat16, None: None}[self.crossing_dtype]
 
 
 def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:

@@ -15,6 +15,7 @@ from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.timed_link import TimedLink
 from alexnet_mp.crossing import to_towers
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.layers.normalisation import LocalResponseNorm
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
@@ -32,6 +33,13 @@ def start_up() -> None:
     keep_large_blocks()
 
 
+def choose_kernels(model: nn.Module, task: Task) -> None:
+    """Have the LRN compiled, at its first use, where the task says so."""
+    for layer in model.modules():
+        if isinstance(layer, LocalResponseNorm):
+            layer.compiled = task.compile
+
+
 @contextmanager
 def towers(task: Task) -> Iterator[Trainee]:
     """The table's towers, placed by how many processes and devices there are; stepped as in training."""
@@ -43,6 +51,7 @@ def towers(task: Task) -> Iterator[Trainee]:
         link = mesh.link()
         timed = TimedLink(link) if link is not None else None
         model = TowerModel(network, placement, timed, task.seed)
+        choose_kernels(model, task)
         losses, devices = LossOnEveryTower(model), list(placement.devices.values())
         yield Trainee(
             forward=lambda images, labels, step: losses(to_towers(images, devices), to_towers(labels, devices), step),
@@ -64,7 +73,9 @@ def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], Abstract
 
 def _whole(task: Task) -> nn.Module:
     start_up()
-    return grouped_network(task.network)
+    model = grouped_network(task.network)
+    choose_kernels(model, task)
+    return model
 
 
 def paper_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
