@@ -111,8 +111,12 @@ def row_passes(device: torch.device, batch: int, bandwidth: float, repeats: int)
     for cost in network_cost(network).rows:
         if cost.kind not in ("relu", "lrn", "maxpool"):
             continue
-        layer = getattr(tower, cost.name)
-        maps = torch.randn(batch, *cost.input_shape, device=device).requires_grad_()
+        # In a tower ReLU works in place, which it cannot on what a gradient is asked for; so it is a pass dearer here.
+        layer = nn.ReLU() if cost.kind == "relu" else getattr(tower, cost.name)
+        maps = torch.randn(batch, *cost.input_shape, device=device)
+        if maps.ndim == 4:
+            maps = maps.contiguous(memory_format=torch.channels_last)  # as a tower has them
+        maps.requires_grad_()
         seconds[cost.kind] = seconds.get(cost.kind, 0.0) + fastest_seconds(once(layer, maps), device, repeats)
         passes[cost.kind] = passes.get(cost.kind, 0.0) + maps.numel() * 4 / bandwidth
     return {kind: seconds[kind] / passes[kind] for kind in seconds}

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet_mp import load_network
-from alexnet_mp.crossing import to_towers
+from alexnet_mp.crossing import LocalLink, to_towers
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
@@ -93,3 +93,24 @@ def test_dropout_was_on(one_thread, monkeypatch):
     )
     monkeypatch.setitem(train_five_steps.__globals__, "load_network", lambda *_: without)
     assert train_five_steps(2, "simulated", torch.float32)["0 loss"] != with_dropout["0 loss"]
+
+
+def test_bf16_is_float32_to_the_precision_of_bfloat16_with_weights_in_float32():
+    network = load_network("small")
+    placement = choose_placement("simulated", "cpu", 2, Launch())
+    images = torch.randn(BATCH, *network.image, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(BATCH)
+    gradients, losses, sent = [], [], []
+    for autocast in (None, torch.bfloat16):
+        model = TowerModel(network, placement, LocalLink([torch.device("cpu")] * 2), seed=1)
+        found = LossOnEveryTower(model, autocast)([images] * 2, [labels] * 2, 0)
+        torch.autograd.backward(found)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+        losses.append(found[0].item())
+        sent.append(model.link.traffic.sent_by(0))
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    # 2^-8 is half a unit in bfloat16's last place; the products of seven layers add up.
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=7 * 2**-8)
+    assert (gradients[1] - gradients[0]).norm() < 7 * 2**-8 * gradients[0].norm()
+    assert sent[1] * 2 == sent[0]  # activations are bfloat16 themselves, so they cross as they are
