@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
@@ -93,9 +94,8 @@ def _memory_formats(images: int) -> dict[str, Way]:
             inputs = torch.randn(images, maps, side, side).to(memory_format=memory_format)
             weight = torch.randn(kernels, maps, size, size, requires_grad=True)
             inputs.requires_grad_(layer != "conv1")
-            ways[f"{layer} {name}"] = _both_ways(
-                lambda x, w=weight, s=stride, p=pad: F.conv2d(x, w, None, s, p), inputs, weight
-            )
+            convolve = partial(F.conv2d, weight=weight, stride=stride, padding=pad)
+            ways[f"{layer} {name}"] = _both_ways(convolve, inputs, weight)
         maps_in = torch.randn(images, 48, 55, 55).to(memory_format=memory_format).requires_grad_()
         ways[f"pool1 {name}"] = _both_ways(lambda x: F.max_pool2d(x, 3, 2), maps_in)
     return ways
@@ -111,22 +111,21 @@ def _updates() -> dict[str, Way]:
     """The update of tower 0's 30.5 million parameters, in one pass over them or operation by operation."""
     parameters = [parameter.detach() for parameter in Tower(load_network("paper"), 0, seed=0).parameters()]
     gradients, velocities = ([torch.full_like(p, 1e-6) for p in parameters] for _ in range(2))
-    kinds: dict[Literal["fused", "foreach"], bool] = {"fused": True, "foreach": False}
+    update = partial(
+        sgd,
+        parameters,
+        gradients,
+        list(velocities),
+        weight_decay=0.0005,
+        momentum=0.9,
+        lr=1e-6,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+    )
     return {
-        f"update {kind}": lambda fused=fused: sgd(
-            parameters,
-            gradients,
-            list(velocities),
-            fused=fused,
-            foreach=not fused,
-            weight_decay=0.0005,
-            momentum=0.9,
-            lr=1e-6,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
-        for kind, fused in kinds.items()
+        "update fused": partial(update, fused=True, foreach=False),
+        "update foreach": partial(update, fused=False, foreach=True),
     }
 
 
@@ -145,7 +144,7 @@ def _block_sizes(images: int) -> dict[str, Way]:
             local_response.BLOCK_BYTES = chosen
 
     sizes = {f"{kib} KiB": kib * 1024 for kib in (96, 192, 384, 768, 1536)} | {"all at once": 1 << 40}
-    return {f"lrn1, blocks of {name}": lambda size=size: with_blocks(size) for name, size in sizes.items()}
+    return {f"lrn1, blocks of {name}": partial(with_blocks, size) for name, size in sizes.items()}
 
 
 def _steps(keep: bool, settings: ChoicesSettings) -> list[float]:
