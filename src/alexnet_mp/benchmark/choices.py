@@ -4,8 +4,6 @@ One tower of the paper's network, on as many threads as asked for. `docs/perform
 """
 
 import json
-import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,16 +16,14 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.sgd import sgd
-from tqdm import tqdm
 
 from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.contenders.trainee import paper_recipe
+from alexnet_mp.benchmark.in_turns import check_positive, cpu_of_the_report, median_and_spread, seconds_in_turns
 from alexnet_mp.benchmark.layers import FORMATS, LRN
 from alexnet_mp.commands.entry import run_command
-from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers import local_response
 from alexnet_mp.layers.normalisation import LocalResponseNorm
-from alexnet_mp.machine import device_name, versions
 from alexnet_mp.network.table import load_network
 from alexnet_mp.strict import from_mapping
 from alexnet_mp.tower import Tower
@@ -50,29 +46,16 @@ class ChoicesSettings:
 def run(configuration: Mapping[str, Any]) -> None:
     """Measure, print one line a way, and write the same numbers as JSON where `json` says."""
     settings = from_mapping(ChoicesSettings, configuration, "")
-    for name in ("batch_size", "rounds", "threads"):
-        if getattr(settings, name) < 1:
-            raise ConfigurationError(f"{name} is {getattr(settings, name)}, must be positive")
+    check_positive(settings, "batch_size", "rounds", "threads")
     keep_large_blocks()
     torch.set_num_threads(settings.threads)
     ways = {**_memory_formats(settings.batch_size), **_updates(), **_block_sizes(settings.batch_size)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for call in ways.values():
-        call()
-    for _ in tqdm(range(settings.rounds), unit="round", disable=not sys.stdout.isatty()):
-        for name, call in ways.items():
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
+    seconds = seconds_in_turns(ways, settings.rounds)
     del ways
     for keep in (False, True):
         seconds[f"step of one tower, large blocks {'kept' if keep else 'given back'}"] = _steps(keep, settings)
     report = {
-        "machine": {
-            "device": device_name(torch.device("cpu")),
-            "threads": settings.threads,
-            "versions": versions(),
-        },
+        "machine": cpu_of_the_report(),
         "batch_size": settings.batch_size,
         "rounds": settings.rounds,
         "seconds": {name: _summary(found) for name, found in seconds.items()},
@@ -187,8 +170,8 @@ def _train(keep: bool, settings: ChoicesSettings, results: Any) -> None:
 
 
 def _summary(seconds: list[float]) -> dict[str, Any]:
-    middle = statistics.median(seconds)
-    return {"median": middle, "spread": (max(seconds) - min(seconds)) / middle, "rounds": seconds}
+    middle, spread = median_and_spread(seconds)
+    return {"median": middle, "spread": spread, "rounds": seconds}
 
 
 def as_text(report: Mapping[str, Any]) -> str:

@@ -5,8 +5,6 @@ between two processes that send to each other at once, by the size of the messag
 """
 
 import json
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,15 +17,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from alexnet_mp.allocator import keep_large_blocks
+from alexnet_mp.benchmark.in_turns import check_positive, cpu_of_the_report, median_and_spread, seconds_in_turns
 from alexnet_mp.benchmark.stock import STOCK_PARTS
 from alexnet_mp.commands.entry import run_command
 from alexnet_mp.crossing import ProcessLink
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
-from alexnet_mp.machine import device_name, versions
 from alexnet_mp.network import rows
 from alexnet_mp.strict import from_mapping
 
@@ -53,19 +50,13 @@ class LayersSettings:
 def run(configuration: Mapping[str, Any]) -> None:
     """Measure, print one line a figure, and write the same numbers as JSON where `json` says."""
     settings = from_mapping(LayersSettings, configuration, "")
-    for name in ("batch_size", "rounds", "threads"):
-        if getattr(settings, name) < 1:
-            raise ConfigurationError(f"{name} is {getattr(settings, name)}, must be positive")
+    check_positive(settings, "batch_size", "rounds", "threads")
     if settings.json and not Path(settings.json).absolute().parent.is_dir():
         raise ConfigurationError(f"json={settings.json}: there is no folder {Path(settings.json).absolute().parent}")
     keep_large_blocks()  # for stock PyTorch's layers too
     torch.set_num_threads(settings.threads)
     report = {
-        "machine": {
-            "device": device_name(torch.device("cpu")),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-        },
+        "machine": cpu_of_the_report(),
         "batch_size": settings.batch_size,
         "rounds": settings.rounds,
         "normalisation": measure_normalisation(settings),
@@ -78,23 +69,16 @@ def run(configuration: Mapping[str, Any]) -> None:
 
 def measure_normalisation(settings: LayersSettings) -> list[dict[str, Any]]:
     """Seconds forward and backward of every layer, shape and memory format: median and spread over the rounds."""
-    turns = []
+    turns: dict[tuple[str, tuple[int, int, int], str], Callable[[], object]] = {}
     for maps in settings.maps:
         for memory_format in FORMATS:
             for name, layer in _normalisations(settings.compiled).items():
                 inputs = torch.randn(settings.batch_size, *maps).relu().to(memory_format=FORMATS[memory_format])
-                call = _forward_and_backward(layer, inputs)
-                call()  # compiles, and has the allocator ask the kernel for memory
-                turns.append((name, maps, memory_format, call))
-    seconds: list[list[float]] = [[] for _ in turns]
-    for _ in tqdm(range(settings.rounds), unit="round", disable=not sys.stdout.isatty()):
-        for (*_what, call), found in zip(turns, seconds, strict=True):
-            started = time.perf_counter()
-            call()
-            found.append(time.perf_counter() - started)
+                turns[name, maps, memory_format] = _forward_and_backward(layer, inputs)
+    seconds = seconds_in_turns(turns, settings.rounds)
     return [
         {"layer": name, "maps": list(maps), "memory_format": memory_format, **_summary(found)}
-        for (name, maps, memory_format, _), found in zip(turns, seconds, strict=True)
+        for (name, maps, memory_format), found in seconds.items()
     ]
 
 
@@ -165,8 +149,8 @@ def _exchange(rank: int, meeting: str, settings: LayersSettings, results: Any) -
 
 
 def _summary(seconds: list[float]) -> dict[str, Any]:
-    middle = statistics.median(seconds)
-    return {"seconds": middle, "spread": (max(seconds) - min(seconds)) / middle, "seconds_of_rounds": seconds}
+    middle, spread = median_and_spread(seconds)
+    return {"seconds": middle, "spread": spread, "seconds_of_rounds": seconds}
 
 
 def as_text(report: Mapping[str, Any]) -> str:
