@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet_mp import ConfigurationError, build_model, load_network, to_single_device
-from alexnet_mp.checkpoint import load_checkpoint, save_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.network.table import Network, parse_network

@@ -16,7 +16,7 @@ from alexnet_mp.half_precision import HalfPrecisionLink
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.training.loop import LossOnEveryTower
+from alexnet_mp.training.losses import LossOnEveryTower
 from tests.processes import run_processes
 
 CPU = torch.device("cpu")

@@ -1,6 +1,7 @@
 """`evaluate` on a tiny pack: what it prints and writes against counting by hand, and its refusals in one line."""
 
 import csv
+import hashlib
 import json
 import math
 import shutil
@@ -16,7 +17,7 @@ from PIL import Image
 from alexnet_mp.api import build_model
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
 from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
-from alexnet_mp.checkpoint import load_checkpoint, save_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.pack import open_pack
@@ -242,11 +243,8 @@ def test_a_converted_checkpoint_is_told_its_data_and_input(pack: str, saved: Sav
 
 
 def test_classes_in_another_order_are_refused(saved: Save) -> None:
-    path = Path(saved()) / "checkpoint.json"
-    description = json.loads(path.read_text())
-    names = description["class_names"] = ["b", "a", "c", "d", "e", "f", "g"]
-    path.write_text(json.dumps(description))
-    assert_says(refused(f"checkpoint={path.parent}"), "another order", f"class 0 is {names[0]!r} there")
+    checkpoint = saved(class_names=["b", "a", "c", "d", "e", "f", "g"])
+    assert_says(refused(f"checkpoint={checkpoint}"), "another order", "class 0 is 'b' there")
 
 
 def test_only_so_many_confusions_are_written(saved: Save, tmp_path: Path) -> None:
@@ -307,7 +305,7 @@ def test_what_is_no_checkpoint_is_named_with_those_of_the_run(saved: Save, tmp_p
 def test_a_missing_or_damaged_tower_is_named(saved: Save) -> None:
     file = Path(saved()) / "tower-1.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    assert_says(refused(f"checkpoint={file.parent}"), str(file), "missing or damaged")
+    assert_says(refused(f"checkpoint={file.parent}"), str(file), "damaged", "SHA-256")
     file.unlink()
     assert_says(refused(f"checkpoint={file.parent}"), str(file), "missing or damaged")
 
@@ -326,14 +324,18 @@ def test_of_two_processes_the_one_with_the_damaged_tower_says_it(saved: Save, tm
 def test_a_checkpoint_that_says_nonsense_is_named(key: str, saved: Save) -> None:
     path = Path(saved()) / "checkpoint.json"
     description = json.loads(path.read_text())
+    del description["sha256"]
     description[key]["nonsense"] = 1
-    path.write_text(json.dumps(description))
+    digest = hashlib.sha256(json.dumps(description).encode()).hexdigest()
+    path.write_text(json.dumps({**description, "sha256": digest}, indent=2) + "\n")
     assert_says(refused(f"checkpoint={path.parent}"), str(path.parent), f"unknown key '{key}.nonsense'")
 
 
 def test_weights_that_do_not_fit_the_table_are_named(saved: Save) -> None:
-    checkpoint, other = saved(), saved("other", classes=5)
-    shutil.copy(f"{other}/tower-0.safetensors", f"{checkpoint}/tower-0.safetensors")
+    checkpoint, (state, _) = saved(), load_checkpoint(saved("other", classes=5))
+    _, description = load_checkpoint(checkpoint, towers=[])
+    shutil.rmtree(checkpoint)
+    save_checkpoint(Path(checkpoint), state, small(7), description, timeout_seconds=10)
     line = refused(f"checkpoint={checkpoint}")
     assert_says(line, checkpoint, "towers.0.fc8.bias is [5]", "by the table [7]")
 

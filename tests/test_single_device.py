@@ -11,7 +11,7 @@ from alexnet_mp import (
     load_network,
     to_single_device,
 )
-from alexnet_mp.checkpoint import save_checkpoint
+from alexnet_mp.checkpoint.files import save_checkpoint
 
 
 def test_the_papers_network_has_caffes_shapes():

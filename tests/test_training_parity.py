@@ -13,7 +13,7 @@ from alexnet_mp.crossing import LocalLink, to_towers
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.training.loop import LossOnEveryTower, data_parallel
+from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests.processes import run_processes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet_mp.checkpoint import load_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network, parse_network
 from tests.processes import CHECKOUT, Finished, run_command, run_script, torchrun
@@ -109,7 +109,8 @@ def test_the_checkpoint_holds_both_towers_and_the_table(one_epoch):
     state, description = load_checkpoint(folder / "checkpoints" / summary(folder)["checkpoint"])
     assert sum(tensor.numel() for tensor in state.values()) == 2_701_194
     assert {name.split(".")[1] for name in state} == {"0", "1"}
-    assert (description["epoch"], description["samples_seen"], description["seed"]) == (1, 22 * 64, 0)
+    progress = description["progress"]
+    assert (progress["epoch"], progress["samples_seen"], description["seed"]) == (1, 22 * 64, 0)
     assert description["network"] == load_network("small").to_mapping()
 
 

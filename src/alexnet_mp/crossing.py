@@ -11,8 +11,10 @@ both directions.
                   └── gradients travel ──┘
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -20,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from alexnet_mp.errors import PeerLost, first_line
 
 Direction = Literal["forward", "backward"]
 Parcels = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
@@ -131,15 +135,31 @@ class ProcessLink:
             for peer, sent, received in zip(peers, parcels, incoming, strict=True)
             for operation, tensor in ((dist.isend, _in_memory_order(sent)), (dist.irecv, _in_memory_order(received)))
         ]
-        requests = dist.batch_isend_irecv(operations)
+        where = f"crossing {crossing}, {direction}"
+        with self._naming(where, peers):
+            requests = dist.batch_isend_irecv(operations)
+        # gloo has a request for each operation, NCCL one for all of them.
+        of_peers = [[peer] for peer in peers for _ in range(2)] if len(requests) == len(operations) else [peers]
 
         def arrive() -> Parcels:
-            for request in requests:
-                request.wait()
+            for request, awaited in zip(requests, of_peers, strict=True):
+                with self._naming(where, awaited):
+                    request.wait()
             parcels.clear()  # held until here: a buffer must live as long as its send
             return [incoming]
 
         return arrive
+
+    @contextmanager
+    def _naming(self, where: str, peers: Sequence[int]) -> Iterator[None]:
+        """Raise PeerLost, which names the crossing and the peers, where an exchange with them fails."""
+        began = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            who = " or ".join(f"tower {peer} (rank {dist.get_global_rank(self._group, peer)})" for peer in peers)
+            waited = time.monotonic() - began
+            raise PeerLost(f"{where}: {who} hung or is gone, after {waited:.1f} s ({first_line(error)})") from error
 
 
 class Crossing:

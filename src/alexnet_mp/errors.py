@@ -1,5 +1,22 @@
-"""The one exception that means: the user asked for something that cannot be, and the message says what to do."""
+"""The exceptions that a command ends with in one line, each with an exit code of its own meaning."""
 
 
 class ConfigurationError(ValueError):
     """A mistake in what the user asked for; commands print its message as one line and exit with code 2."""
+
+
+class PeerLost(RuntimeError):
+    """Another process of the run hung or vanished; the message says where it was missed. Exit code 1."""
+
+
+class NotSaved(RuntimeError):
+    """The last state of a run could not be written to the disk; what was saved before is valid. Exit code 1."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and all of it is saved; the same command goes on. Exit code 75."""
+
+
+def first_line(error: BaseException) -> str:
+    """The message of an error that is not ours, short enough to stand in one of ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

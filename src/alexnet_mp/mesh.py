@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet_mp.crossing import Link, LocalLink, ProcessLink
+from alexnet_mp.errors import PeerLost, first_line
 from alexnet_mp.placement import Placement
 
 
@@ -43,22 +44,37 @@ class Mesh:
         if self.axes is None:
             return value
         message = torch.tensor([value])
-        dist.broadcast(message, src=0)
+        with needing_all("an agreement of all processes"):
+            dist.broadcast(message, src=0)
         return int(message.item())
+
+    def text_from_main(self, text: str) -> str:
+        """The main process's text, in every process."""
+        if self.axes is None:
+            return text
+        encoded = list(text.encode("utf-8", "surrogateescape")) if self.placement.is_main else []
+        message = torch.empty(self.from_main(len(encoded)), dtype=torch.uint8)
+        if self.placement.is_main:
+            message.copy_(torch.tensor(encoded, dtype=torch.uint8))
+        with needing_all("an agreement of all processes"):
+            dist.broadcast(message, src=0)
+        return bytes(message.tolist()).decode("utf-8", "surrogateescape")
 
     def all_equal(self, value: int) -> bool:
         """True where every process passed the same value (63 bits)."""
         if self.axes is None:
             return True
         message = torch.tensor([value, -value])
-        dist.all_reduce(message, dist.ReduceOp.MAX)
+        with needing_all("an agreement of all processes"):
+            dist.all_reduce(message, dist.ReduceOp.MAX)
         return int(message[0]) == value and int(message[1]) == -value
 
     def from_replica_0(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite each process's tensors by those of the process that holds the same towers in replica 0."""
         group = self.replica_group()
         for tensor in tensors if group is not None else ():
-            dist.broadcast(tensor, group=group, group_src=0)
+            with needing_all("replica 0's tensors"):
+                dist.broadcast(tensor, group=group, group_src=0)
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """Every process's values, in order of rank; all pass equally many."""
@@ -66,7 +82,8 @@ class Mesh:
             return [values]
         mine = torch.tensor(values, dtype=torch.float64)
         everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, mine)
+        with needing_all("an agreement of all processes"):
+            dist.all_gather(everyone, mine)
         return [each.tolist() for each in everyone]
 
     def sum_over_replicas(self, counts: Tensor) -> Tensor:
@@ -74,8 +91,30 @@ class Mesh:
         if self.axes is None:
             return counts
         share = counts.clone() if self.placement.first_tower == 0 else torch.zeros_like(counts)
-        dist.all_reduce(share)
+        with needing_all("a sum over the replicas"):
+            dist.all_reduce(share)
         return share
+
+    def sum_over_processes(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over all processes, in every process."""
+        if self.axes is None:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        with needing_all("the agreement at the end of a step"):
+            dist.all_reduce(total)
+        return total.tolist()
+
+
+@contextmanager
+def needing_all(what: str) -> Iterator[None]:
+    """Raise PeerLost where an exchange fails because another process hung or is gone.
+
+    gloo raises a plain RuntimeError for both. A crossing names the peer; a collective cannot.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(f"{what}: another process hung or is gone ({first_line(error)})") from error
 
 
 @contextmanager
@@ -86,7 +125,8 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
         return
     device = next(iter(placement.devices.values()))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    with needing_all("joining the processes of the run"):
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
         yield make_mesh(placement, timeout_seconds)
     except BaseException:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.assessment.settings import DataChanges, EvaluateSettings, InputChanges
-from alexnet_mp.checkpoint import load_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.data.sources import DataSettings
 from alexnet_mp.errors import ConfigurationError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.checkpoint import load_checkpoint, save_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands.entry import run_command
 from alexnet_mp.conversion import Convention, load_single_device, save_single_device
 from alexnet_mp.errors import ConfigurationError

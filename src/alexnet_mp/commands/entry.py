@@ -14,11 +14,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, NotSaved, PeerLost, Stopped
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.strict import is_not_one_of, suggestion
 
-USER_ERROR = 2
+EXIT_CODES: dict[type[Exception], int] = {
+    ConfigurationError: 2,
+    FloatingPointError: 1,
+    NotSaved: 1,
+    PeerLost: 1,
+    Stopped: 75,  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
+}
 SECONDS_FOR_RANK_0 = 20
 
 
@@ -26,7 +32,8 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
     """Compose `conf/<configuration_name>.yaml` with the command line's overrides and call `function` with plain values.
 
     Hydra's own flags (--help, --cfg job, --info ...) are Hydra's. Exits with code 2 after one line on standard error,
-    from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError.
+    from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError. The other
+    errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left.
     """
     arguments = sys.argv[1:]
     with _ending_in_one_line():
@@ -41,15 +48,21 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
 def _ending_in_one_line() -> Iterator[None]:
     try:
         yield
-    except (ConfigurationError, FloatingPointError) as error:
-        _say(str(error))
-        sys.exit(USER_ERROR if isinstance(error, ConfigurationError) else 1)
+    except tuple(EXIT_CODES) as error:
+        if isinstance(error, Stopped):
+            if os.environ.get("RANK", "0") == "0":
+                print(error, file=sys.stderr)
+        else:
+            _say(str(error), at_once=isinstance(error, PeerLost))
+        sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
 
 
-def _say(error: str) -> None:
+def _say(error: str, at_once: bool) -> None:
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         print(f"error: {error}", file=sys.stderr)
+    elif at_once:
+        print(f"error: rank {rank}: {error}", file=sys.stderr)
     elif _under_torchrun():
         # torchrun stops all processes as soon as one ends, so rank 0 gets the time to say it first. A process that is
         # still there after that is the only one that knows.

@@ -100,13 +100,15 @@ class Loader:
         self._pin_memory = pin_memory
         self._of_thread = threading.local()
 
-    def training(self, epoch: int) -> Iterator[Batch]:
+    def training(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """This replica's slices of the global batches of an epoch (from 0): batch b is `order[b*B:(b+1)*B]`.
+
+        `skip` leaves out the first images of the order, of which a run that goes on has seen so many.
 
         Shuffled: each epoch has an order of its own, and the images left over when it has no whole batch more are not
         used. Fixed: the order of the data set, every epoch going on where the one before stopped.
         """
-        return self._ahead(self._training_requests(epoch))
+        return self._ahead(self._training_requests(epoch, skip))
 
     def evaluation(self, split: str, views: Literal[1, 10] = 1) -> Iterator[Batch]:
         """This replica's share of a split, cropped in the centre or to ten views; over all replicas every image once.
@@ -119,7 +121,7 @@ class Loader:
         """`evaluation` of the split that training does not see, in the centre."""
         return self.evaluation(self.data.held_out)
 
-    def _training_requests(self, epoch: int) -> Iterator[_Request]:
+    def _training_requests(self, epoch: int, skip: int) -> Iterator[_Request]:
         train = self.data.splits["train"]
         used = self.steps_per_epoch * self._batch_size
         if self._order == "shuffled":
@@ -128,16 +130,24 @@ class Loader:
             order = (torch.arange(used) + epoch * used) % len(train)
         draws = EpochDraws(self._augmentation, self._seed, epoch, len(train), self._slack)
         size = self._batch_size // self._share.replicas
-        for start in range(self._share.replica * size, used, self._batch_size):
+        for batch in range(skip, used - self._batch_size + 1, self._batch_size):
+            start = batch + self._share.replica * size
             rows = order[start : start + size]
             views = draws.views(rows, torch.arange(start, start + size))
             yield _Request(train, rows, views, draws.alphas(rows))
 
+    def evaluation_batches(self, split: str, views: Literal[1, 10] = 1) -> int:
+        """How many batches `evaluation` has in the replica that has most."""
+        largest_share = -(-len(self.data.splits[split]) // self._share.replicas)
+        return -(-largest_share // self._evaluation_size(views))
+
+    def _evaluation_size(self, views: int) -> int:
+        return max(1, self._batch_size // self._share.replicas // views)
+
     def _evaluation_requests(self, images: Images, count: Literal[1, 10]) -> Iterator[_Request]:
         views = evaluation_views(count, self._slack)
         mine = torch.arange(len(images))[self._share.replica :: self._share.replicas]
-        size = max(1, self._batch_size // self._share.replicas // count)
-        for rows in torch.split(mine, size) if len(mine) else ():
+        for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
 
     def _ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:

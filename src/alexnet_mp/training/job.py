@@ -1,10 +1,12 @@
 """A whole training run, from the composed configuration to the summary."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +18,19 @@ from alexnet_mp.data.images import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.data.sources import load_data
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, NotSaved
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.telemetry.towers import open_telemetry
+from alexnet_mp.training.claim import Claim, claim_folder
 from alexnet_mp.training.compilation import choose_kernels
 from alexnet_mp.training.loop import Trainer
-from alexnet_mp.training.run_folder import LOG, RunFolder, open_run_folder
+from alexnet_mp.training.resume import begin, check_same_run, log_changes, restore
+from alexnet_mp.training.run_folder import LOG, RunFolder
+from alexnet_mp.training.saving import Saver
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
+from alexnet_mp.training.signals import StopSignals, noted_signals
 from alexnet_mp.training.summary import announcement, current_commit, summarise
 
 
@@ -54,26 +60,111 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, recipe.augmentation.colour)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
+    with (
+        _console_log(placement.is_main),
+        noted_signals() as signals,
+        open_mesh(placement, settings.timeout_seconds) as mesh,
+    ):
         text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
         check_agreement(text, data, mesh)
-        folder = open_run_folder(settings.run_dir, settings.experiment_name, text, mesh)
-        with closing(folder), open_telemetry(placement) as telemetry:
-            LOG.info("%s", announcement(settings, placement, data, telemetry.words))
-            LOG.info("%-10s %s", "run folder", folder.path)
-            steps = recipe.epochs * loader.steps_per_epoch
-            commit = current_commit()  # before somebody edits the checkout of a long run
-            model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype, settings.wire_dtype)
-            LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))
-            try:
-                progress = Trainer(settings, mesh, model, loader, preprocess, folder, telemetry.metrics).run()
-            except Exception as error:
-                LOG.error("stopped: %s: %s", type(error).__name__, error)
-                raise
-            summary = summarise(settings, mesh, progress, commit)
-            if placement.is_main:
-                _finish(folder, summary, f"{network.name} on {data.name}")
+        with _opened_folder(settings, text, data, mesh) as (claim, folder):
+            summary = _summary_of_complete(claim, folder, recipe.epochs, mesh)
+            if summary is None:
+                folder.begin(claim, text)
+                run = Run(settings, configuration, mesh, data, loader, preprocess, claim, folder, signals)
+                summary = _train(run)
     return summary
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a training run is made of, once its processes have joined and its folder is claimed."""
+
+    settings: TrainSettings
+    configuration: Mapping[str, Any]
+    mesh: Mesh
+    data: DataSet
+    loader: Loader
+    preprocess: Preprocessing
+    claim: Claim
+    folder: RunFolder
+    signals: StopSignals
+
+
+def _train(run: Run) -> dict[str, Any]:
+    """Train from the beginning or from the claimed checkpoint; return the summary."""
+    settings, mesh, folder, claim = run.settings, run.mesh, run.folder, run.claim
+    network, recipe, placement = settings.network, settings.recipe, mesh.placement
+    with open_telemetry(placement) as telemetry:
+        LOG.info("%s", announcement(settings, placement, run.data, telemetry.words))
+        LOG.info("%-10s %s", "run folder", folder.path)
+        commit = current_commit()  # before somebody edits the checkout of a long run
+        model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype, settings.wire_dtype)
+        # All steps of the run, not those that are left: it goes on with the kernels that it began with.
+        steps = recipe.epochs * run.loader.steps_per_epoch
+        LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))
+        if claim.checkpoint:
+            state = restore(claim, model, settings, mesh)
+            LOG.info("%-10s from %s, in epoch %d", "going on", claim.checkpoint, state.progress.epoch + 1)
+            log_changes(claim, run.configuration)
+        else:
+            state = begin(model, settings)
+        about = _about(settings, run.data, run.configuration)
+        saver = Saver(settings, mesh, state, folder, about, claim.checkpoint)
+        trainer = Trainer(
+            settings, mesh, state, run.loader, run.preprocess, folder, saver, run.signals, telemetry.metrics
+        )
+        try:
+            trainer.run()
+        except Exception as error:
+            LOG.error("ended: %s", error)
+            raise
+        summary = summarise(settings, mesh, state.progress, saver.newest, commit)
+        if placement.is_main:
+            _finish(folder, summary, f"{network.name} on {run.data.name}")
+    return summary
+
+
+@contextmanager
+def _opened_folder(
+    settings: TrainSettings, configuration: str, data: DataSet, mesh: Mesh
+) -> Iterator[tuple[Claim, RunFolder]]:
+    """The folder of this run, new or to go on in; nothing in it is changed yet."""
+    claim, lock = claim_folder(settings.run_dir, settings.experiment_name, configuration, mesh)
+    folder = RunFolder(Path(claim.path), mesh.placement.is_main)
+    try:
+        if claim.checkpoint:
+            check_same_run(claim, settings, data)
+        yield claim, folder
+    finally:
+        folder.close()
+        if lock:
+            lock.release()
+
+
+def _summary_of_complete(claim: Claim, folder: RunFolder, epochs: int, mesh: Mesh) -> dict[str, Any] | None:
+    """The summary of a run that has all its epochs already; None where there is something left to do."""
+    done = int(claim.description["progress"]["epoch"]) if claim.checkpoint else 0
+    text = ""
+    if mesh.placement.is_main and done >= epochs and folder.summary.exists():
+        text = folder.summary.read_text()
+    text = mesh.text_from_main(text)
+    if not text:
+        return None
+    LOG.info("complete   %s has all %d epochs; recipe.epochs=N trains on, another run_dir anew", folder.path, epochs)
+    return dict(json.loads(text))
+
+
+def _about(settings: TrainSettings, data: DataSet, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What every checkpoint says of its run."""
+    return {
+        "seed": settings.seed,
+        "data": asdict(settings.data),
+        "data_fingerprint": data.fingerprint(),
+        "class_names": list(data.class_names),
+        "input": asdict(settings.recipe.input),
+        "configuration": dict(configuration),
+    }
 
 
 def _load_data(settings: TrainSettings, placement: Placement) -> DataSet:
@@ -99,8 +190,13 @@ def check_agreement(configuration: str, data: DataSet, mesh: Mesh) -> None:
 def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
     from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
 
-    folder.write_summary(summary)
-    draw_learning_curves(folder.metrics, folder.curves, title)
+    try:
+        folder.write_summary(summary)
+        draw_learning_curves(folder.metrics, folder.curves, title)
+    except OSError as error:
+        raise NotSaved(
+            f"the summary or the curves could not be written: {error}; the same command tries again"
+        ) from error
     LOG.info(
         "done: top-1 error %.2f %%, %d steps in %.1f s, %.0f images/s",
         100 * summary["top1_error"],

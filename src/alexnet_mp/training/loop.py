@@ -1,77 +1,41 @@
-"""The training loop: steps, validation after each epoch, checkpoints."""
+"""The training loop: steps, validation after each epoch, and a stop wherever all processes can."""
 
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from tqdm import tqdm
 
-from alexnet_mp.checkpoint import prune, save_checkpoint
+from alexnet_mp.checkpoint.folder import checkpoint_name
 from alexnet_mp.crossing import to_towers
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.evaluation import Errors, evaluate
-from alexnet_mp.mesh import Mesh
+from alexnet_mp.errors import ConfigurationError, PeerLost, Stopped
+from alexnet_mp.evaluation import evaluate
+from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
-from alexnet_mp.training.optimiser import make_optimiser, set_learning_rates
+from alexnet_mp.training.diagnosis import first_not_finite, not_finite_weights
+from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
+from alexnet_mp.training.optimiser import set_learning_rates
 from alexnet_mp.training.run_folder import LOG, RunFolder
-from alexnet_mp.training.schedule import LearningRates
+from alexnet_mp.training.saving import Saver
 from alexnet_mp.training.settings import TrainSettings
+from alexnet_mp.training.signals import StopSignals
+from alexnet_mp.training.state import TrainingState
 
 
-class LossOnEveryTower(nn.Module):
-    """Cross-entropy, averaged over this replica's images, on each local tower from its full logits.
+@dataclass(frozen=True)
+class Agreed:
+    """What all processes know at the end of a step. `loss` is the mean over the replicas where it was asked for."""
 
-    Every tower of a replica has the same loss; each runs its own backward pass from it, so no gradient of the logits
-    has to cross.
-    """
-
-    def __init__(self, model: TowerModel, autocast: torch.dtype | None = None) -> None:
-        """`autocast`: convolutions and matrix products run in this dtype, the weights stay in their own."""
-        super().__init__()
-        self.model = model
-        self._autocast = autocast
-
-    def forward(self, images: Sequence[Tensor], labels: Sequence[Tensor], step: int) -> list[Tensor]:
-        """`images` [n, channels, height, width] and `labels` [n] are the same for every tower, each on its device."""
-        with torch.autocast(images[0].device.type, self._autocast, enabled=self._autocast is not None):
-            logits = self.model.tower_logits(images, step)
-            return [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
-
-
-@dataclass
-class Progress:
-    """How far a run is, and what it has measured."""
-
-    epoch: int = 0
-    step: int = 0
-    samples_seen: int = 0
-    training_seconds: float = 0.0
-    train_loss: float = math.nan
-    validation: Errors | None = None
-    best_error: float = math.inf
-    crossing_bytes_per_step: int = 0
-    checkpoint: str = ""
-    kept: list[str] = field(default_factory=list)
-    best_checkpoint: str = ""
-
-
-def data_parallel(
-    losses: LossOnEveryTower, mesh: Mesh
-) -> Callable[[Sequence[Tensor], Sequence[Tensor], int], list[Tensor]]:
-    """The same function, with gradients averaged over the replicas where there are several."""
-    group = mesh.replica_group()
-    if group is None:
-        return losses
-    return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
+    stop: bool
+    save: bool
+    loss: float
 
 
 class Trainer:
@@ -81,128 +45,214 @@ class Trainer:
         self,
         settings: TrainSettings,
         mesh: Mesh,
-        model: TowerModel,
+        state: TrainingState,
         loader: Loader,
         preprocess: Preprocessing,
         folder: RunFolder,
+        saver: Saver,
+        signals: StopSignals,
         gpu_metrics: Callable[[], dict[str, float]] = dict,
     ) -> None:
-        _check_every_parameter_trains(model)
-        self.progress = Progress()
+        """`state` is where the run begins, or goes on."""
+        _check_every_parameter_trains(state.model)
         self._settings = settings
         self._mesh = mesh
-        self._model = model
+        self._state = state
+        self._model = state.model
         self._loader = loader
         self._preprocess = preprocess
         self._folder = folder
+        self._saver = saver
+        self._signals = signals
         self._gpu_metrics = gpu_metrics
-        self._losses = data_parallel(LossOnEveryTower(model, settings.autocast), mesh)
-        self._optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
-        self._rates = LearningRates(settings.recipe, model.network.learned_layers)
+        self._losses = data_parallel(LossOnEveryTower(state.model, settings.autocast), mesh)
+        self._devices = list(mesh.placement.devices.values())
+        self._reads_every_loss = all(device.type == "cpu" for device in self._devices)
 
-    def run(self) -> Progress:
-        """Train for the recipe's epochs; validate and save a checkpoint after each."""
-        epochs = self._settings.recipe.epochs
+    def run(self) -> None:
+        """Train to the end of the recipe's epochs; validate after each, and save.
+
+        Raises Stopped where a signal asked for it and everything is saved, NotSaved where the last state could not be,
+        PeerLost where another process hung or is gone, FloatingPointError where numbers are not finite any more.
+        """
+        progress, epochs = self._state.progress, self._settings.recipe.epochs
+        done = progress.epoch * self._loader.steps_per_epoch + progress.samples_of_epoch // self._batch_size
         with tqdm(
             total=epochs * self._loader.steps_per_epoch,
+            initial=done,
             disable=not self._mesh.placement.is_main,
             unit="step",
             mininterval=0.2 if sys.stderr.isatty() else 5,
             dynamic_ncols=True,
         ) as bar:
-            for epoch in range(epochs):
-                self._train_epoch(epoch, bar)
-                self._mesh.from_replica_0(
-                    list(self._model.buffers())
-                )  # running statistics, each replica's own until here
-                errors = evaluate([self._model], self._loader.validation(), self._preprocess, self._mesh).errors
-                self._validated(errors, bar)
-                self._save(errors)
-        return self.progress
+            try:
+                while progress.epoch < epochs:
+                    self._train_epoch(bar)
+                    self._validate(bar)
+                    self._save()
+                self._saver.finish()
+            except PeerLost as error:
+                raise PeerLost(f"after step {progress.step}: {error}") from error
+            except FloatingPointError:
+                self._saver.wait()  # for the last good checkpoint
+                raise
+            finally:
+                self._saver.close()
 
-    def _train_epoch(self, epoch: int, bar: "tqdm[Any]") -> None:
-        progress, batch_size = self.progress, self._settings.recipe.batch_size
-        in_force = self._rates.after(epoch)
-        set_learning_rates(self._optimiser, in_force)
+    @property
+    def _batch_size(self) -> int:
+        return self._settings.recipe.batch_size
+
+    def _train_epoch(self, bar: "tqdm[Any]") -> None:
+        progress = self._state.progress
+        in_force = self._state.rates.after(progress.epoch)
+        set_learning_rates(self._state.optimiser, in_force)
         self._model.train()
-        started = logged = time.perf_counter()
+        last = logged = time.perf_counter()
         steps_since = 0
-        for position, batch in enumerate(self._loader.training(epoch), start=1):
-            losses = self._step(batch)
+        for batch in self._loader.training(progress.epoch, progress.samples_of_epoch):
+            agreed = self._step(batch)
             steps_since += 1
             bar.update()
-            if position % self._settings.log_every_steps == 0 or position == self._loader.steps_per_epoch:
-                progress.train_loss = _mean_loss(losses, self._mesh, progress.step)
-                now = time.perf_counter()
+            now = time.perf_counter()
+            progress.training_seconds += now - last
+            last = now
+            if self._is_logged():
                 self._folder.append(
                     {
                         "kind": "train",
                         "step": progress.step,
-                        "epoch": epoch + 1,
-                        "loss": progress.train_loss,
+                        "epoch": progress.epoch + 1,
+                        "loss": agreed.loss,
                         "learning_rate": in_force[self._model.network.learned_layers[-1], "weights"],
-                        "images_per_second": steps_since * batch_size / (now - logged),
+                        "images_per_second": steps_since * self._batch_size / (now - logged),
                         **self._gpu_metrics(),
                     }
                 )
                 logged, steps_since = now, 0
-        progress.training_seconds += time.perf_counter() - started
-        progress.epoch = epoch + 1
+            if agreed.stop:
+                self._stop()
+            if agreed.save:
+                self._save()
 
-    def _step(self, batch: Batch) -> list[Tensor]:
-        progress, link = self.progress, self._model.link
-        self._optimiser.zero_grad()
-        devices = list(self._mesh.placement.devices.values())
-        images = self._preprocess.on_each(batch, devices)
-        losses = self._losses(images, to_towers(batch.labels, devices), progress.step)
-        torch.autograd.backward(losses)
-        self._optimiser.step()
+    def _step(self, batch: Batch) -> Agreed:
+        progress, link = self._state.progress, self._model.link
+        sent_before = link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
+        self._state.optimiser.zero_grad()
+        images = self._preprocess.on_each(batch, self._devices)
+        losses = self._losses(images, to_towers(batch.labels, self._devices), progress.step)
+        self._backward(losses)
+        progress.samples_of_epoch += self._batch_size
+        agreed = self._agree(losses, progress.step + 1)
+        if not math.isfinite(agreed.loss):
+            self._end_of_finite_numbers(agreed.loss, images, progress.step)
+        self._state.optimiser.step()
         progress.step += 1
-        progress.samples_seen += self._settings.recipe.batch_size
-        if progress.step == 1 and link:
-            progress.crossing_bytes_per_step = link.traffic.sent_by(self._mesh.placement.first_tower)
-        return losses
+        progress.samples_seen += self._batch_size
+        if self._is_logged():
+            progress.train_loss = agreed.loss
+        if link:
+            sent = link.traffic.sent_by(self._mesh.placement.first_tower)
+            progress.crossing_bytes_per_step = sent - sent_before
+        return agreed
 
-    def _validated(self, errors: Errors, bar: "tqdm[Any]") -> None:
-        progress = self.progress
-        _check_finite(errors.loss, "validation loss", progress.step)
+    def _backward(self, losses: Sequence[Tensor]) -> None:
+        if self._mesh.placement.replicas == 1:
+            torch.autograd.backward(losses)
+            return
+        try:
+            torch.autograd.backward(losses)
+        except (PeerLost, torch.OutOfMemoryError):
+            raise
+        except RuntimeError:
+            with needing_all("averaging gradients over the replicas"):
+                raise
+
+    def _agree(self, losses: Sequence[Tensor], step: int) -> Agreed:
+        """One small exchange of all processes a step: who is asked to stop, whether to save, and the loss."""
+        placement, saver = self._mesh.placement, self._saver
+        share = 0.0
+        if placement.first_tower == 0 and (self._reads_every_loss or self._is_logged()):
+            share = losses[0].detach().double().item() / placement.replicas
+        stop, save, failed, loss = self._mesh.sum_over_processes(
+            [float(bool(self._signals.received)), saver.is_due(step), saver.has_failed(), share]
+        )
+        if failed:
+            saver.told_that_one_failed()
+        return Agreed(bool(stop), bool(save), loss)
+
+    def _is_logged(self) -> bool:
+        """True at the steps of which `metrics.jsonl` has a line."""
+        position = self._state.progress.samples_of_epoch // self._batch_size
+        return position % self._settings.log_every_steps == 0 or position == self._loader.steps_per_epoch
+
+    def _validate(self, bar: "tqdm[Any]") -> None:
+        progress = self._state.progress
+        self._mesh.from_replica_0(list(self._model.buffers()))  # running statistics, each replica's own until here
+        errors = evaluate([self._model], self._validation_batches(), self._preprocess, self._mesh).errors
+        if not math.isfinite(errors.loss):
+            raise FloatingPointError(f"the validation loss at step {progress.step} is {errors.loss}{self._advice()}")
         progress.validation = errors
+        progress.epoch += 1
+        progress.samples_of_epoch = 0
+        if progress.best_error is None or errors.top1_error < progress.best_error:
+            progress.best_error, progress.best_checkpoint = errors.top1_error, checkpoint_name(progress.step)
         record = {key: value for key, value in asdict(errors).items() if key != "images"}
         self._folder.append({"kind": "validation", "step": progress.step, "epoch": progress.epoch, **record})
         bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
         LOG.info(
             "epoch %3d  loss %.4f  validation loss %.4f  top-1 error %.2f %%  top-5 error %.2f %%",
             progress.epoch,
-            progress.train_loss,
+            math.nan if progress.train_loss is None else progress.train_loss,
             errors.loss,
             100 * errors.top1_error,
             100 * errors.top5_error,
         )
-        if self._rates.validated(errors.top1_error):
-            LOG.info("validation error has stopped falling: learning rates lowered, drop %d", self._rates.drops)
+        if self._state.rates.validated(errors.top1_error):
+            LOG.info(
+                "validation error has stopped falling: learning rates lowered, drop %d", self._state.rates.state.drops
+            )
 
-    def _save(self, errors: Errors) -> None:
-        progress, settings, placement = self.progress, self._settings, self._mesh.placement
-        name = f"step-{progress.step:09d}"
-        description = {
-            "epoch": progress.epoch,
-            "samples_seen": progress.samples_seen,
-            "step": progress.step,
-            "seed": settings.seed,
-            "data": asdict(settings.data),
-            "class_names": list(self._loader.data.class_names),
-            "input": asdict(settings.recipe.input),
-            "validation": asdict(errors),
-        }
-        if placement.replica == 0:
-            path = self._folder.checkpoints / name
-            save_checkpoint(path, self._model.state_dict(), settings.network, description, settings.timeout_seconds)
-        progress.checkpoint = name
-        progress.kept = [*progress.kept, name][-settings.keep_checkpoints :]
-        if errors.top1_error < progress.best_error:
-            progress.best_error, progress.best_checkpoint = errors.top1_error, name
-        if placement.is_main:
-            prune(self._folder.checkpoints, keep={*progress.kept, progress.best_checkpoint})
+    def _validation_batches(self) -> Iterator[Batch]:
+        """The batches of a validation, between which the run can stop; then it is validated when it goes on."""
+        rounds = self._loader.evaluation_batches(self._loader.data.held_out)
+        for batch in self._loader.validation():
+            yield batch
+            rounds -= 1
+            self._stop_if_asked()
+        for _ in range(rounds):  # a replica whose share is smaller
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        (stop,) = self._mesh.sum_over_processes([float(bool(self._signals.received))])
+        if stop:
+            self._stop()
+
+    def _stop(self) -> None:
+        step, signal = self._state.progress.step, self._signals.received or "another process"
+        LOG.info("asked to stop by %s: saving after step %d", signal, step)
+        self._save()
+        self._saver.finish()
+        raise Stopped(f"stopped after step {step}, and saved; to go on: the same command, run_dir={self._folder.path}")
+
+    def _save(self) -> None:
+        places = not_finite_weights(self._model)
+        if any(found for (found,) in self._mesh.gather([float(bool(places))])):
+            layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
+            raise FloatingPointError(
+                f"after step {self._state.progress.step} the weights of {layers} are not finite, so they are not "
+                f"saved{self._advice()}"
+            )
+        self._saver.save()
+
+    def _end_of_finite_numbers(self, loss: float, images: Sequence[Tensor], step: int) -> None:
+        where = first_not_finite(self._model, self._mesh, images, step)
+        raise FloatingPointError(f"the loss at step {step + 1} is {loss}: {where}{self._advice()}")
+
+    def _advice(self) -> str:
+        newest = self._mesh.text_from_main(self._saver.newest)
+        held = f"; the newest checkpoint is {newest}, of before" if newest else ""
+        return f"; lower the learning rate, or see recipe.input.pixel_divisor{held}"
 
 
 def _check_every_parameter_trains(model: TowerModel) -> None:
@@ -210,17 +260,3 @@ def _check_every_parameter_trains(model: TowerModel) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise ConfigurationError(f"{name} has requires_grad=False; freeze a layer by a learning rate of 0 instead")
-
-
-def _mean_loss(losses: Sequence[Tensor], mesh: Mesh, step: int) -> float:
-    total = mesh.sum_over_replicas(losses[0].detach().double().cpu())
-    loss = total.item() / mesh.placement.replicas
-    _check_finite(loss, "loss", step)
-    return loss
-
-
-def _check_finite(loss: float, name: str, step: int) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the {name} at step {step} is {loss}; lower the learning rate, or see recipe.input.pixel_divisor"
-        )

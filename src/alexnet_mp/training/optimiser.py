@@ -52,6 +52,34 @@ class PaperSGD(torch.optim.Optimizer):
         state = self.state.get(parameter)
         return -state["learning_rate"] * state["momentum_buffer"] if state else torch.zeros_like(parameter)
 
+    def momentum(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """PyTorch's b of each named parameter that has moved; the paper's v is -ε b, with ε as below."""
+        return {name: self.state[p]["momentum_buffer"] for name, p in parameters.items() if self.state.get(p)}
+
+    def momentum_learning_rates(self) -> dict[str, float]:
+        """The ε that the b of each group is measured in, by `<layer>.<kind>`; that of a frozen one is from before."""
+        return {
+            f"{group['layer']}.{group['kind']}": state["learning_rate"]
+            for group in self.param_groups
+            if (state := self.state.get(group["params"][0]))
+        }
+
+    def restore(
+        self, parameters: Mapping[str, Tensor], momentum: Mapping[str, Tensor], learning_rates: Mapping[str, float]
+    ) -> None:
+        """Take over what `momentum` and `momentum_learning_rates` gave; a b that is not there is 0.
+
+        Raises KeyError where `momentum` has none of one that has moved, but has others.
+        """
+        names = {parameter: name for name, parameter in parameters.items()}
+        for group in self.param_groups:
+            learning_rate = learning_rates.get(f"{group['layer']}.{group['kind']}")
+            for parameter in group["params"] if learning_rate is not None else ():
+                buffer = torch.zeros_like(parameter)
+                if momentum:
+                    buffer.copy_(momentum[names[parameter]])
+                self.state[parameter] = {"momentum_buffer": buffer, "learning_rate": learning_rate}
+
     def _buffer(self, parameter: Tensor, learning_rate: float) -> Tensor:
         state = self.state[parameter]
         if not state:

@@ -2,18 +2,22 @@
 
 import json
 import logging
-import time
+import os
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.mesh import Mesh
+from alexnet_mp.checkpoint.folder import remove_unfinished, set_aside
+from alexnet_mp.durable import flush, write_whole
+from alexnet_mp.training.claim import Claim
 
 LOG = logging.getLogger("alexnet_mp")
 
 
 class RunFolder:
-    """The folder of a run. Every process knows its path; the main process alone writes, but for checkpoints."""
+    """The folder of a run. Every process knows its path; the main process alone writes, but for checkpoints.
+
+    A disk that takes nothing stops no training: lines of metrics wait in memory until it does again.
+    """
 
     def __init__(self, path: Path, is_main: bool) -> None:
         self.path = path
@@ -24,38 +28,60 @@ class RunFolder:
         self._is_main = is_main
         self._events: Any = None
         self._log: logging.Handler | None = None
+        self._metrics_bytes = 0
+        self._unwritten = b""
 
-    def begin(self) -> None:
-        """From now on, write `train.log` and, where tensorboard is installed, its events."""
+    def begin(self, claim: Claim, configuration: str) -> None:
+        """From now on, write `train.log`, metrics and, where tensorboard is installed, its events.
+
+        A run that goes on keeps its metrics up to the claimed checkpoint: what it did after that, it does again. Newer
+        checkpoints that are damaged are set aside, and a `config.yaml` that has changed is kept under another name.
+        """
         if not self._is_main:
             return
-        self._log = logging.FileHandler(self.path / "train.log")
+        self._log = _LogFile(self.path / "train.log")
         LOG.addHandler(self._log)
+        remove_unfinished(self.checkpoints)
+        for name, problem in claim.damaged.items():
+            aside = set_aside(self.checkpoints / name)
+            LOG.warning("%s; set aside as %s, going on from %s", problem, aside.name, claim.checkpoint)
+        if claim.checkpoint:
+            self._keep_configuration(claim.checkpoint, configuration)
+        self._keep_metrics(int(claim.description.get("metrics_bytes", 0)))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._events = SummaryWriter(str(self.path))
+        step = claim.description["progress"]["step"] + 1 if claim.checkpoint else None
+        self._events = SummaryWriter(str(self.path), purge_step=step)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `metrics.jsonl`, and its numbers to the TensorBoard events where there are any.
 
         `record` has `kind`, `step` and finite numbers by name.
         """
+        if not self._is_main:
+            return
+        full_before = bool(self._unwritten)
+        self._unwritten += (json.dumps(record, allow_nan=False) + "\n").encode()
+        try:
+            self._write_metrics()
+            self._add_events(record)
+        except OSError as error:
+            if not full_before:
+                LOG.warning("metrics wait in memory, the disk does not take them: %s", error)
+
+    def flush_metrics(self) -> int:
+        """Have the disk hold every line of metrics so far; return their bytes. Raises OSError where it does not."""
         if self._is_main:
-            with self.metrics.open("a") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
-        if self._events:
-            for name, value in record.items():
-                if name not in ("kind", "step"):
-                    self._events.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+            self._write_metrics()
+            flush(self.metrics)
+        return self._metrics_bytes
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json`, whole or not at all."""
+        """Write `summary.json`, whole or not at all. Raises OSError."""
         if self._is_main:
-            unfinished = self.summary.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            unfinished.replace(self.summary)
+            write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """End `train.log` and the events."""
@@ -65,49 +91,39 @@ class RunFolder:
             LOG.removeHandler(self._log)
             self._log.close()
 
+    def _keep_configuration(self, checkpoint: str, configuration: str) -> None:
+        path = self.path / "config.yaml"
+        if path.exists() and path.read_text() != configuration:
+            path.replace(self.path / f"config-until-{checkpoint}.yaml")
+        write_whole(path, configuration)
 
-def open_run_folder(run_dir: str | None, experiment_name: str, configuration: str, mesh: Mesh) -> RunFolder:
-    """Make the folder `run_dir`, or `runs/<experiment>/<time>/`, with `configuration` in its `config.yaml`.
+    def _keep_metrics(self, size: int) -> None:
+        self.metrics.touch()
+        held = self.metrics.stat().st_size
+        if held < size:
+            LOG.warning("%s has %d bytes, and had %d when the checkpoint was written", self.metrics, held, size)
+        self._metrics_bytes = min(held, size)
+        os.truncate(self.metrics, self._metrics_bytes)
 
-    The time is the main process's; where another run has the same, `-2` or the next number is added. Raises
-    ConfigurationError, in every process, where the folder cannot be made or `run_dir` holds a run already.
-    """
-    is_main = mesh.placement.is_main
-    started = mesh.from_main(int(time.time()))
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(started))
-    number, problem = 1, ""
-    if is_main:
-        problem = _claim(_path(run_dir, experiment_name, stamp, number), configuration)
-        while problem == _TAKEN and not run_dir:
-            number += 1
-            problem = _claim(_path(run_dir, experiment_name, stamp, number), configuration)
-    path = _path(run_dir, experiment_name, stamp, mesh.from_main(number))
-    if mesh.from_main(len(problem)):
-        raise ConfigurationError(f"run folder {path}: {problem or 'the main process could not make it'}")
-    folder = RunFolder(path, is_main)
-    folder.begin()
-    return folder
+    def _write_metrics(self) -> None:
+        if not self._unwritten:
+            return
+        with self.metrics.open("r+b") as file:
+            file.truncate(self._metrics_bytes)  # a full disk may have taken half of a line
+            file.seek(self._metrics_bytes)
+            file.write(self._unwritten)
+        self._metrics_bytes += len(self._unwritten)
+        self._unwritten = b""
 
-
-_TAKEN = "holds a run already; choose another run_dir"
-
-
-def _path(run_dir: str | None, experiment_name: str, stamp: str, number: int) -> Path:
-    name = stamp if number == 1 else f"{stamp}-{number}"
-    return (Path(run_dir) if run_dir else Path("runs") / experiment_name / name).absolute()
+    def _add_events(self, record: dict[str, Any]) -> None:
+        if self._events:
+            for name, value in record.items():
+                if name not in ("kind", "step"):
+                    self._events.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
 
-def _claim(path: Path, configuration: str) -> str:
-    """Make the folder for this run alone; return what is wrong with it, or nothing."""
-    if any((path / name).exists() for name in ("metrics.jsonl", "summary.json")):
-        return _TAKEN
-    try:
-        for folder in (path, path / "checkpoints", path / "plots"):
-            folder.mkdir(parents=True, exist_ok=True)
-        with (path / "config.yaml").open("x") as file:  # fails where another run was here first
-            file.write(configuration)
-    except FileExistsError:
-        return _TAKEN if path.is_dir() else "a file is in its place; choose another run_dir"
-    except OSError as error:
-        return f"{error}; choose another run_dir"
-    return ""
+class _LogFile(logging.FileHandler):
+    """A log on a disk that may be full: what it does not take is on the console."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass

@@ -35,6 +35,8 @@ class TrainSettings:
     run_dir: str | None
     log_every_steps: int
     keep_checkpoints: int
+    checkpoint_minutes: float
+    checkpoint_steps: int | None
     timeout_seconds: float
 
     @property
@@ -61,7 +63,14 @@ def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:
         settings = replace(settings, network=network.cut_into(settings.towers))
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
     settings.loader.check()
-    for name in ("log_every_steps", "keep_checkpoints", "timeout_seconds", "threads"):
+    for name in (
+        "log_every_steps",
+        "keep_checkpoints",
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "timeout_seconds",
+        "threads",
+    ):
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise ConfigurationError(f"{name} is {value}, must be positive")

@@ -13,7 +13,7 @@ from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network
 from alexnet_mp.placement import Placement
-from alexnet_mp.training.loop import Progress
+from alexnet_mp.training.progress import Progress
 from alexnet_mp.training.settings import TrainSettings
 
 
@@ -41,7 +41,9 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet, n
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
-def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: str | None) -> dict[str, Any]:
+def summarise(
+    settings: TrainSettings, mesh: Mesh, progress: Progress, checkpoint: str, commit: str | None
+) -> dict[str, Any]:
     """The contents of `summary.json`. Every process calls it, because peak memory is asked of all.
 
     `commit` is `current_commit()` from when the run began.
@@ -76,7 +78,7 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: s
         "versions": versions(),
         "commit": commit,
         "command": own_command_line("launch/train.py", placement.launch, but="run_dir"),
-        "checkpoint": progress.checkpoint,
+        "checkpoint": checkpoint,
         "best_checkpoint": progress.best_checkpoint,
     }
 

@@ -21,7 +21,7 @@ from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.training.loop import LossOnEveryTower
+from alexnet_mp.training.losses import LossOnEveryTower
 from alexnet_mp.training.optimiser import make_optimiser
 
 # The layout of the whole network of ours: that in which a tower has its maps.

@@ -1,0 +1,150 @@
+"""Which folder a run writes into: a new one, or one that it goes on in."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.mesh import Mesh
+
+_LAUNCH = ".launch"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run's folder. `checkpoint` is the newest that is whole, with its `description`; empty where there is none.
+
+    `damaged` has newer checkpoints, by name, with what is wrong with them.
+    """
+
+    path: str
+    checkpoint: str = ""
+    description: dict[str, Any] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+class FolderLock:
+    """Held by the main process of the run that writes into a folder; the system lets go of it where that is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises BlockingIOError where another process holds it."""
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise
+        except OSError:
+            pass  # a file system without locks of this kind
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+def claim_folder(
+    run_dir: str | None, experiment_name: str, configuration: str, mesh: Mesh
+) -> tuple[Claim, FolderLock | None]:
+    """Find or make the folder `run_dir`, or `runs/<experiment>/<time>/`, for a run of `configuration`.
+
+    The main process does it, and tells all; it alone has the lock. A folder with a checkpoint is one to go on in. So is
+    one that the same configuration was started in and that has no checkpoint yet, and, without `run_dir`, that of the
+    processes that torchrun has restarted. Raises ConfigurationError, in every process, where the folder cannot be made,
+    is in use, or holds what nobody can go on from. Nothing in a folder that holds a run is changed.
+    """
+    claim, lock = Claim(""), None
+    if mesh.placement.is_main:
+        claim, lock = _claim(run_dir, experiment_name, configuration)
+    told = Claim(**json.loads(mesh.text_from_main(json.dumps(asdict(claim)))))
+    if told.problem:
+        raise ConfigurationError(f"run folder {told.path}: {told.problem}")
+    return told, lock
+
+
+def _claim(run_dir: str | None, experiment_name: str, configuration: str) -> tuple[Claim, FolderLock | None]:
+    path = Path(run_dir).absolute() if run_dir else _restarted(experiment_name)
+    try:
+        if path is None:
+            path = _new_folder(experiment_name)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(path)
+    except BlockingIOError:
+        return Claim(str(path), problem="another process is training into it; choose another run_dir"), None
+    except FileExistsError:
+        return Claim(str(path), problem="a file is in its place; choose another run_dir"), None
+    except OSError as error:
+        return Claim(str(path), problem=f"{error}; choose another run_dir"), None
+    claim = _look(path, configuration)
+    if not claim.problem and not claim.checkpoint:
+        try:
+            _begin(path, configuration)
+        except OSError as error:
+            claim = Claim(str(path), problem=f"{error}; choose another run_dir")
+    if claim.problem:
+        lock.release()
+        return claim, None
+    return claim, lock
+
+
+def _look(path: Path, configuration: str) -> Claim:
+    """What the folder holds."""
+    newest = newest_checkpoint(path / "checkpoints")
+    damaged = {folder.name: problem for folder, problem in newest.damaged.items()}
+    if newest.folder:
+        return Claim(str(path), newest.folder.name, newest.description, damaged)
+    if damaged:
+        name, problem = next(iter(damaged.items()))
+        return Claim(
+            str(path),
+            problem=f"none of its {len(damaged)} checkpoints is whole; the newest, {name}: {problem}; choose another "
+            "run_dir to train from the beginning",
+        )
+    started = path / "config.yaml"
+    unchanged = started.exists() and started.read_text() == configuration
+    held = [name for name in ("config.yaml", "metrics.jsonl", "summary.json") if (path / name).exists()]
+    if held and (not unchanged or "summary.json" in held):
+        return Claim(str(path), problem="holds a run already, and no checkpoint of it; choose another run_dir")
+    return Claim(str(path))
+
+
+def _begin(path: Path, configuration: str) -> None:
+    for name in ("checkpoints", "plots"):
+        (path / name).mkdir(exist_ok=True)
+    (path / "config.yaml").write_text(configuration)
+    (path / _LAUNCH).write_text(_launch() or "")
+
+
+def _new_folder(experiment_name: str) -> Path:
+    """`runs/<experiment>/<time>/`; where another run has the same time, `-2` or the next number is added."""
+    runs = (Path("runs") / experiment_name).absolute()
+    runs.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(time.time()))
+    path, number = runs / stamp, 1
+    while True:
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+            path = runs / f"{stamp}-{number}"
+
+
+def _restarted(experiment_name: str) -> Path | None:
+    """The folder of this run where torchrun has started its processes again; None where they are its first."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None
+    launch = _launch()
+    notes = sorted((Path("runs") / experiment_name).absolute().glob(f"*/{_LAUNCH}"), reverse=True)
+    return next((note.parent for note in notes if note.read_text() == launch), None)
+
+
+def _launch() -> str | None:
+    """What names a torchrun while it lives, whatever becomes of its processes."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"{socket.gethostname()} {os.getppid()}" if run_id in (None, "none") else run_id

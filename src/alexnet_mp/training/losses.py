@@ -1,0 +1,41 @@
+"""The loss of every local tower, and its gradients averaged over the replicas."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from alexnet_mp.mesh import Mesh
+from alexnet_mp.model import TowerModel
+
+
+class LossOnEveryTower(nn.Module):
+    """Cross-entropy, averaged over this replica's images, on each local tower from its full logits.
+
+    Every tower of a replica has the same loss; each runs its own backward pass from it, so no gradient of the logits
+    has to cross.
+    """
+
+    def __init__(self, model: TowerModel, autocast: torch.dtype | None = None) -> None:
+        """`autocast`: convolutions and matrix products run in this dtype, the weights stay in their own."""
+        super().__init__()
+        self.model = model
+        self._autocast = autocast
+
+    def forward(self, images: Sequence[Tensor], labels: Sequence[Tensor], step: int) -> list[Tensor]:
+        """`images` [n, channels, height, width] and `labels` [n] are the same for every tower, each on its device."""
+        with torch.autocast(images[0].device.type, self._autocast, enabled=self._autocast is not None):
+            logits = self.model.tower_logits(images, step)
+            return [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
+
+
+def data_parallel(
+    losses: LossOnEveryTower, mesh: Mesh
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], int], list[Tensor]]:
+    """The same function, with gradients averaged over the replicas where there are several."""
+    group = mesh.replica_group()
+    if group is None:
+        return losses
+    return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)

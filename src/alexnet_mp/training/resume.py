@@ -1,0 +1,103 @@
+"""Going on from a checkpoint: that it is of the same run, what has changed since, and its state."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
+from alexnet_mp.data.images import DataSet
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.mesh import Mesh
+from alexnet_mp.model import TowerModel
+from alexnet_mp.strict import from_mapping
+from alexnet_mp.training.claim import Claim
+from alexnet_mp.training.optimiser import make_optimiser
+from alexnet_mp.training.progress import Progress
+from alexnet_mp.training.schedule import LearningRates, PlateauState
+from alexnet_mp.training.settings import TrainSettings
+from alexnet_mp.training.state import TrainingState
+
+LOG = logging.getLogger("alexnet_mp")
+
+
+def check_same_run(claim: Claim, settings: TrainSettings, data: DataSet) -> None:
+    """Raise ConfigurationError where the claimed checkpoint is of another network, seed or data; any placement may
+    go on from it, and so may another recipe."""
+    said = claim.description
+    different = [
+        *differences(said.get("network"), settings.network.to_mapping(), "network"),
+        *differences(said.get("seed"), settings.seed, "seed"),
+        *differences(said.get("data_fingerprint"), data.fingerprint(), "fingerprint of the data"),
+    ]
+    if different:
+        raise ConfigurationError(
+            f"run folder {claim.path} holds another run, at {claim.checkpoint}: {'; '.join(different)}; choose another "
+            "run_dir"
+        )
+
+
+def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
+    """The state of a run before its first step."""
+    optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
+    rates = LearningRates(settings.recipe, model.network.learned_layers)
+    return TrainingState(model, optimiser, rates, Progress())
+
+
+def restore(claim: Claim, model: TowerModel, settings: TrainSettings, mesh: Mesh) -> TrainingState:
+    """The state of the claimed checkpoint, with the towers of this process; every process of the run calls it.
+
+    Replica 0 reads the files, and the others have theirs from it, so that they need not share its disk. Raises
+    ConfigurationError in every process where one cannot read them.
+    """
+    state, problem = begin(model, settings), ""
+    try:
+        plateau = from_mapping(PlateauState, claim.description["plateau"], "plateau")
+        state = TrainingState(
+            model,
+            state.optimiser,
+            LearningRates(settings.recipe, model.network.learned_layers, plateau),
+            from_mapping(Progress, claim.description["progress"], "progress"),
+        )
+        _read_tensors(claim, state, mesh)
+    except (ConfigurationError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        problem = f"cannot go on from {claim.checkpoint} of run folder {claim.path}: {error}"
+    if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
+        raise ConfigurationError(problem or f"{claim.checkpoint} could not be read in another process")
+    mesh.from_replica_0(list(model.state_dict().values()))
+    mesh.from_replica_0(list(state.momentum().values()))
+    return state
+
+
+def _read_tensors(claim: Claim, state: TrainingState, mesh: Mesh) -> None:
+    learning_rates = {str(group): float(rate) for group, rate in claim.description["momentum_learning_rates"].items()}
+    momentum: dict[str, Tensor] = {}
+    if mesh.placement.replica == 0:
+        folder, towers = Path(claim.path) / "checkpoints" / claim.checkpoint, list(mesh.placement.devices)
+        weights, _ = load_checkpoint(folder, towers)
+        state.model.load_state_dict(weights)
+        momentum = load_momentum(folder, towers)
+    state.optimiser.restore(state.parameters(), momentum, learning_rates)
+
+
+def log_changes(claim: Claim, configuration: Mapping[str, Any]) -> None:
+    """Say which keys of the configuration are not what they were when the checkpoint was written."""
+    before = dict(claim.description.get("configuration", {}))
+    for line in differences({**before, "run_dir": None}, {**configuration, "run_dir": None}, ""):
+        LOG.info("%-10s %s", "changed", line)
+
+
+def differences(before: object, now: object, where: str) -> list[str]:
+    """`key: before -> now` for every value in which two nested mappings differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return list(_different_keys(before, now, where))
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple) and list(before) == list(now):
+        return []
+    return [] if before == now else [f"{where} was {before!r} and is {now!r}"]
+
+
+def _different_keys(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Iterator[str]:
+    for key in {**before, **now}:
+        yield from differences(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
