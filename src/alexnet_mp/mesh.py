@@ -1,5 +1,6 @@
 """The (replica, tower) mesh: the process groups of a placement, opened and closed in one place."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet_mp.crossing import Link, LocalLink, ProcessLink
-from alexnet_mp.errors import PeerLost, first_line
-from alexnet_mp.placement import Placement
+from alexnet_mp.errors import ConfigurationError, PeerLost, first_line
+from alexnet_mp.placement import Launch, Placement
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,10 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
         return
     device = next(iter(placement.devices.values()))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    launch, timeout = placement.launch, timedelta(seconds=timeout_seconds)
     with needing_all("joining the processes of the run"):
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        store = _store(launch, timeout)
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
     try:
         yield make_mesh(placement, timeout_seconds)
     except BaseException:
@@ -134,6 +137,26 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
+    """Where the processes of a run find each other: at MASTER_ADDR and MASTER_PORT, as torchrun sets them.
+
+    torchrun keeps its store while it starts processes again, and with it the addresses of those that have ended, to
+    which the new ones would try to connect (github.com/pytorch/pytorch/issues/167288). So each start has its own names.
+    """
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
+    if not host or not port.isdecimal():
+        raise ConfigurationError(
+            f"{launch.world_size} processes, and MASTER_ADDR and MASTER_PORT do not say where they meet; start them "
+            "with torchrun"
+        )
+    is_host = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host, int(port), is_master=is_host, timeout=timeout, wait_for_workers=False
+    )
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"start {start}", store)  # type: ignore[attr-defined]
 
 
 def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:

@@ -30,7 +30,7 @@ from alexnet_mp.training.resume import begin, check_same_run, log_changes, resto
 from alexnet_mp.training.run_folder import LOG, RunFolder
 from alexnet_mp.training.saving import Saver
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
-from alexnet_mp.training.signals import StopSignals, noted_signals
+from alexnet_mp.training.signals import noted_signals
 from alexnet_mp.training.summary import announcement, current_commit, summarise
 
 
@@ -60,18 +60,14 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, recipe.augmentation.colour)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with (
-        _console_log(placement.is_main),
-        noted_signals() as signals,
-        open_mesh(placement, settings.timeout_seconds) as mesh,
-    ):
+    with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
         text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
         check_agreement(text, data, mesh)
         with _opened_folder(settings, text, data, mesh) as (claim, folder):
             summary = _summary_of_complete(claim, folder, recipe.epochs, mesh)
             if summary is None:
                 folder.begin(claim, text)
-                run = Run(settings, configuration, mesh, data, loader, preprocess, claim, folder, signals)
+                run = Run(settings, configuration, mesh, data, loader, preprocess, claim, folder)
                 summary = _train(run)
     return summary
 
@@ -88,7 +84,6 @@ class Run:
     preprocess: Preprocessing
     claim: Claim
     folder: RunFolder
-    signals: StopSignals
 
 
 def _train(run: Run) -> dict[str, Any]:
@@ -111,11 +106,11 @@ def _train(run: Run) -> dict[str, Any]:
             state = begin(model, settings)
         about = _about(settings, run.data, run.configuration)
         saver = Saver(settings, mesh, state, folder, about, claim.checkpoint)
-        trainer = Trainer(
-            settings, mesh, state, run.loader, run.preprocess, folder, saver, run.signals, telemetry.metrics
-        )
         try:
-            trainer.run()
+            with noted_signals() as signals:
+                Trainer(
+                    settings, mesh, state, run.loader, run.preprocess, folder, saver, signals, telemetry.metrics
+                ).run()
         except Exception as error:
             LOG.error("ended: %s", error)
             raise

@@ -1,0 +1,142 @@
+"""Faults with real processes and real signals: kills, stops, hangs, damage. Nothing is lost, and nobody waits."""
+
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.disturbed import assert_ended_alike, running
+from tests.processes import run_script
+from tests.test_training_run import NARROW
+
+# Two epochs of 22 steps, with a checkpoint after every five.
+RUN = (*NARROW, "recipe.epochs=2", "checkpoint_steps=5")
+LONG = (*NARROW, "recipe.epochs=8", "checkpoint_steps=7")  # about 176 steps: there is time to disturb it
+STOPPED = 75
+AT_ONCE = 10.0  # seconds from the end of a step until the process has ended
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    return _run_here(tmp_path_factory.mktemp("undisturbed") / "run", *RUN)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_long(tmp_path_factory) -> Path:
+    return _run_here(tmp_path_factory.mktemp("undisturbed") / "long", *LONG)
+
+
+def _run_here(folder: Path, *overrides: str) -> Path:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    finished = run_script("launch/train.py", [f"run_dir={folder}", *overrides], folder.parent)
+    torch.set_num_threads(threads)
+    assert finished.code == 0, finished.stderr
+    return folder
+
+
+def go_on(folder: Path, *overrides: str) -> None:
+    """The same command again, in this process."""
+    _run_here(folder, *overrides)
+
+
+def test_a_run_that_is_killed_goes_on_from_its_newest_checkpoint(undisturbed, tmp_path):
+    with running(tmp_path / "run", *RUN) as run:
+        run.wait_for_step(13)
+        run.kill_all()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    go_on(tmp_path / "run", *RUN)
+    assert "going on   from step-" in (tmp_path / "run" / "train.log").read_text()
+    assert_ended_alike(undisturbed, tmp_path / "run")
+
+
+def test_torchrun_brings_a_killed_process_back_and_the_run_goes_on(undisturbed, tmp_path):
+    with running(tmp_path / "run", *RUN, processes=2, torchrun=("--max-restarts=1",)) as run:
+        run.wait_for_step(8)
+        os.kill(run.workers()[1], signal.SIGKILL)
+        finished = run.finish()
+    assert finished.code == 0, finished.stderr
+    assert "going on   from step-" in finished.stderr
+    lost = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert all(
+        re.match(r"error: after step \d+: crossing \w+, (for|back)ward: tower 1 \(rank 1\)", line) for line in lost
+    )
+    assert_ended_alike(undisturbed, tmp_path / "run")
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step_with_everything_saved(undisturbed, tmp_path):
+    with running(tmp_path / "run", *RUN, processes=2) as run:
+        run.wait_for_step(7)
+        os.kill(run.workers()[1], signal.SIGTERM)
+        finished = run.finish()
+    assert finished.code == 1, "torchrun's own code"
+    assert re.findall(r"exitcode *: (\d+)", finished.stderr) == ["75", "75"]
+    (step,) = re.findall(r"^stopped after step (\d+), and saved", finished.stderr, re.MULTILINE)
+    assert (tmp_path / "run" / "checkpoints" / f"step-{int(step):09d}").exists()
+    go_on(tmp_path / "run", *RUN)
+    assert_ended_alike(undisturbed, tmp_path / "run")
+
+
+def test_a_peer_that_hangs_ends_the_other_within_the_time_out_by_name(tmp_path):
+    with running(tmp_path / "run", *LONG, "timeout_seconds=4", processes=2) as run:
+        run.wait_for_step(3)
+        workers = run.workers()
+        os.kill(workers[1], signal.SIGSTOP)
+        stopped = time.monotonic()
+        run.wait_until(lambda: 0 not in run.workers(), "the end of the process that is left", deadline=4 + 5)
+        assert time.monotonic() - stopped < 4 + 5
+        finished = run.finish()
+    (line,) = (line for line in finished.stderr.splitlines() if line.startswith("error: "))
+    assert re.match(r"error: after step \d+: .*(tower 1 \(rank 1\)|another process) hung or is gone", line)
+    assert [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()] == [], "an orphan"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_killed_at_any_time_a_run_ends_as_if_it_had_not_been(number, undisturbed_long, tmp_path):
+    draw = random.Random(number)
+    processes, everything = 1 + number % 2, number % 4 < 2
+    arguments = (*LONG, "seed=0")
+    restarts = ("--max-restarts=1",) if processes == 2 and not everything else ()
+    with running(tmp_path / "run", *arguments, processes=processes, torchrun=restarts) as run:
+        if number >= 4:  # the first four at any time from the start on
+            run.wait_for_step(1)
+        time.sleep(draw.uniform(0, 8 if number < 4 else 4))
+        if restarts:
+            victim = draw.choice([0, 1])
+            if victim in run.workers():
+                os.kill(run.workers()[victim], signal.SIGKILL)
+            finished = run.finish()
+            assert finished.code == 0, finished.stderr
+        else:
+            run.kill_all()
+    if not restarts:
+        with running(tmp_path / "run", *arguments, processes=processes) as run:
+            finished = run.finish()
+            assert finished.code == 0, finished.stderr
+    assert_ended_alike(undisturbed_long, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(10))
+def test_stopped_at_any_time_a_run_is_saved_and_goes_on(number, undisturbed_long, tmp_path):
+    draw = random.Random(100 + number)
+    processes = 1 + number % 2
+    with running(tmp_path / "run", *LONG, processes=processes) as run:
+        run.wait_for_step(1)
+        time.sleep(draw.uniform(0, 3))
+        before, asked = len(run.metrics()), time.monotonic()
+        os.kill(run.workers()[draw.randrange(processes)], draw.choice([signal.SIGTERM, signal.SIGINT]))
+        run.wait_until(lambda: not run.workers(), "the end of the training processes", AT_ONCE)
+        took = time.monotonic() - asked
+        finished = run.finish()
+    assert finished.code == (STOPPED if processes == 1 else 1), finished.stderr
+    assert took < AT_ONCE, f"{before} lines before"
+    with running(tmp_path / "run", *LONG, processes=processes) as run:
+        assert run.finish().code == 0
+    assert_ended_alike(undisturbed_long, tmp_path / "run")
