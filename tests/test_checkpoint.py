@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint import files
+from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, save_checkpoint, verify_checkpoint
 from alexnet_mp.checkpoint.folder import newest_checkpoint, prune, remove_unfinished
 from alexnet_mp.checkpoint.writer import CheckpointWriter
@@ -163,11 +165,11 @@ def test_what_a_killed_run_was_writing_is_removed(tmp_path):
 def test_a_disk_that_is_full_leaves_the_checkpoint_before_and_nothing_else(tmp_path, monkeypatch):
     before = save(tmp_path / "step-000000001")
 
-    def full(tensors, path):
+    def full(_tensors, path, _metadata):
         Path(path).write_bytes(b"half of it")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")  # so it says it
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(files_of_tensors, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path / "step-000000002")
     assert list(tmp_path.iterdir()) == [before]
@@ -178,14 +180,14 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before_and_nothing_else(tmp_p
 def writer(tmp_path):
     """One that holds both towers, and an event without which its disk does not go on."""
     disk = threading.Event()
-    written = files.save_file
+    written = files_of_tensors.save_file
 
-    def slow(tensors, path):
+    def slow(*arguments):
         assert disk.wait(20)
-        written(tensors, path)
+        written(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "save_file", slow)
+        patch.setattr(files_of_tensors, "save_file", slow)
         yield CheckpointWriter(tmp_path, narrow_network(), timeout_seconds=10), disk
         disk.set()
 
@@ -222,6 +224,6 @@ def test_what_fails_in_the_thread_is_an_outcome_and_no_end(writer, monkeypatch):
     def read_only(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(files, "save_file", read_only)
+    monkeypatch.setattr(files_of_tensors, "save_file", read_only)
     at_work.start("one", weights(), {}, {})
     assert "Read-only file system" in at_work.outcome(wait=True).problem

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from alexnet_mp.checkpoint.tensors import write_tensors
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import BatchNorm, Dropout, WeightedRow
 from alexnet_mp.network.table import Network, parse_network
@@ -34,9 +34,7 @@ def save_single_device(path: Path, state_dict: Mapping[str, Tensor], network: Ne
         "network": json.dumps(network.to_mapping()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file(single, unfinished, metadata)
-    unfinished.replace(path)
+    write_tensors(path, single, metadata)
 
 
 def load_single_device(path: Path, network: Network | None, dropout: Convention) -> tuple[dict[str, Tensor], Network]:

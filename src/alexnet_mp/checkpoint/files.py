@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet_mp.durable import flush
+from alexnet_mp.checkpoint.tensors import read_tensors, write_tensors
+from alexnet_mp.durable import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 
@@ -57,8 +56,7 @@ def save_checkpoint(
         _wait_for([_digest_file(partial, tower) for tower in everyone], timeout_seconds, abandoned)
         files = {_tower_file(partial, tower).name: _digest_file(partial, tower).read_text() for tower in everyone}
         head = {"format_version": FORMAT_VERSION, "network": network.to_mapping(), "sha256_of_files": files}
-        (partial / _DESCRIPTION).write_bytes(_encoded({**head, **description, **head}))
-        flush(partial / _DESCRIPTION)
+        write_whole(partial / _DESCRIPTION, _encoded({**head, **description, **head}))
         for tower in everyone:
             _digest_file(partial, tower).unlink()
         flush(partial)
@@ -109,8 +107,8 @@ def _load(folder: Path, towers: Sequence[int] | None) -> tuple[dict[str, Tensor]
         path = _tower_file(folder, tower)
         _check_file(path, description)
         try:
-            tensors.update(load_file(path))
-        except (OSError, SafetensorError) as error:
+            tensors.update(read_tensors(path))
+        except OSError as error:
             raise ConfigurationError(f"checkpoint file {path} is missing or damaged: {error}") from error
     return tensors, description
 
@@ -127,7 +125,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION} ({error})") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{folder} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
-    if _encoded(content) != raw:  # byte for byte, so that a change of white space is found too
+    if _encoded(content).encode() != raw:  # byte for byte, so that a change of white space is found too
         raise ConfigurationError(f"checkpoint file {path} is damaged: its content does not have the SHA-256 {digest}")
     return dict(content)
 
@@ -142,10 +140,10 @@ def _check_file(path: Path, description: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"checkpoint file {path} is damaged: SHA-256 {found}, when it was written {expected}")
 
 
-def _encoded(content: Mapping[str, Any]) -> bytes:
+def _encoded(content: Mapping[str, Any]) -> str:
     """`content` as JSON, with the SHA-256 of all of it but that line."""
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    return (json.dumps({**content, "sha256": digest}, indent=2, allow_nan=False) + "\n").encode()
+    return json.dumps({**content, "sha256": digest}, indent=2, allow_nan=False) + "\n"
 
 
 def _by_tower(weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -158,13 +156,9 @@ def _by_tower(weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> 
 
 
 def _write_tower(partial: Path, tower: int, tensors: dict[str, Tensor]) -> None:
-    written, path = partial / f"tower-{tower}.unfinished", _tower_file(partial, tower)
-    save_file(tensors, written)
-    flush(written)
-    digest = partial / f"tower-{tower}.sha256.unfinished"
-    digest.write_text(_sha256(written))
-    written.replace(path)
-    digest.replace(_digest_file(partial, tower))
+    path = _tower_file(partial, tower)
+    write_tensors(path, tensors)
+    write_whole(_digest_file(partial, tower), _sha256(path))
 
 
 def _tower_file(folder: Path, tower: int) -> Path:

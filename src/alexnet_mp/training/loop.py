@@ -93,9 +93,6 @@ class Trainer:
                 self._saver.finish()
             except PeerLost as error:
                 raise PeerLost(f"after step {progress.step}: {error}") from error
-            except FloatingPointError:
-                self._saver.wait()  # for the last good checkpoint
-                raise
             finally:
                 self._saver.close()
 
@@ -250,6 +247,7 @@ class Trainer:
         raise FloatingPointError(f"the loss at step {step + 1} is {loss}: {where}{self._advice()}")
 
     def _advice(self) -> str:
+        self._saver.wait()  # for the last good one
         newest = self._mesh.text_from_main(self._saver.newest)
         held = f"; the newest checkpoint is {newest}, of before" if newest else ""
         return f"; lower the learning rate, or see recipe.input.pixel_divisor{held}"
