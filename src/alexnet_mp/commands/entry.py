@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.strict import is_not_one_of, suggestion
 
@@ -41,7 +41,7 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
 def _ending_in_one_line() -> Iterator[None]:
     try:
         yield
-    except (ConfigurationError, FloatingPointError) as error:
+    except (ConfigurationError, FloatingPointError, LinkError) as error:
         _say(str(error))
         sys.exit(USER_ERROR if isinstance(error, ConfigurationError) else 1)
 

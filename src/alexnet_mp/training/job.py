@@ -17,6 +17,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.link_check import checked_link
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
@@ -63,7 +64,8 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
             LOG.info("%-10s %s", "run folder", folder.path)
             steps = recipe.epochs * loader.steps_per_epoch
             commit = current_commit()  # before somebody edits the checkout of a long run
-            model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype, settings.wire_dtype)
+            link = checked_link(mesh, network, recipe.batch_size // placement.replicas)
+            model = TowerModel(network, placement, link, settings.seed, settings.dtype, settings.wire_dtype)
             LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))
             try:
                 progress = Trainer(settings, mesh, model, loader, preprocess, folder, telemetry.metrics).run()
