@@ -247,5 +247,5 @@ def test_training_over_a_corrupt_link_ends_in_one_line_before_its_first_step(tmp
     assert finished.code == 1
     (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert "fc6 backward from tower 0 (rank 0) to tower 1 (rank 1): 1 of 8,192 values differ" in line
-    assert "Traceback" not in finished.stderr.split("ChildFailedError")[0]
+    assert "link_check.py" not in finished.stderr  # torchrun has a traceback of its own, the library has none
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

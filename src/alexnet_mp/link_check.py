@@ -143,10 +143,10 @@ def differing_values(
     return counts
 
 
-def passages(network: Network, images: int) -> list[Passage]:
-    """Every crossing and direction of a network, in the order of a step, with as many images as LARGEST_PARCEL allows.
+def passages(network: Network, images: int, largest: int | None = LARGEST_PARCEL) -> list[Passage]:
+    """Every crossing and direction of a network, in the order of a step.
 
-    At least one image.
+    With so many images, or as many as `largest` bytes of float32 hold, but at least one.
     """
     costs = network_cost(network)
     forward, backward = [], []
@@ -156,7 +156,7 @@ def passages(network: Network, images: int) -> list[Passage]:
         row = costs.row(point.name)
         summed = isinstance(network.rows[point.name], SummedFullyConnected)
         shape = row.output_shape if summed else row.input_shape
-        fit = max(1, min(images, LARGEST_PARCEL // (4 * torch.Size(shape).numel())))
+        fit = images if largest is None else max(1, min(images, largest // (4 * torch.Size(shape).numel())))
         forward.append(Passage(point.name, "forward", (fit, *shape)))
         if point.has_backward:
             backward.append(Passage(point.name, "backward", (fit, *shape)))
