@@ -23,6 +23,11 @@ class Speed:
     sent: int
     seconds: float
 
+    @property
+    def bytes_per_second(self) -> float:
+        """Of one direction; the other is carried meanwhile."""
+        return self.sent / self.seconds
+
 
 def link_outcome(tested: LinkTest, mesh: Mesh, network: Network, images: int) -> Outcome:
     """The self-test in words."""
@@ -78,8 +83,8 @@ def speed_outcomes(speeds: list[Speed]) -> list[Outcome]:
         Outcome(
             f"{speed.passage.crossing} {speed.passage.direction}",
             "measured",
-            f"{speed.sent:,} bytes each way in {1e3 * speed.seconds:.2f} ms: {speed.sent / speed.seconds / 1e9:.3g} GB/s",
-            {"bytes": float(speed.sent), "seconds": speed.seconds, "bytes_per_second": speed.sent / speed.seconds},
+            f"{speed.sent:,} bytes each way in {1e3 * speed.seconds:.2f} ms: {speed.bytes_per_second / 1e9:.3g} GB/s",
+            {"bytes": float(speed.sent), "seconds": speed.seconds, "bytes_per_second": speed.bytes_per_second},
         )
         for speed in crossings
     ]
@@ -108,5 +113,5 @@ def _exchange_seconds(mesh: Mesh, link: Link, passage: Passage, rounds: int) -> 
     everyone = mesh.gather(seconds[WARMUP:])
     together = len(everyone) // mesh.placement.replicas
     replicas = [everyone[first : first + together] for first in range(0, len(everyone), together)]
-    shortest = [[min(times) for times in zip(*processes, strict=True)] for processes in replicas]
+    shortest: list[list[float]] = [[min(times) for times in zip(*processes, strict=True)] for processes in replicas]
     return max(median(times) for times in shortest)

@@ -37,14 +37,18 @@ def parity_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None) -> t
     Returns also the operations that have no deterministic implementation here.
     """
     with _exact() as not_deterministic:
-        outcomes = [_against_the_grouped_network(settings, mesh), *_of_the_placements(settings, mesh, link)]
+        model = _simulated(settings, mesh, torch.float64)
+        _draw_weights(model, settings.seed)
+        outcomes = [
+            _against_the_grouped_network(settings, mesh, model.eval()),
+            *_of_the_placements(settings, mesh, link, model.train()),
+        ]
     return outcomes, not_deterministic
 
 
-def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh) -> Outcome:
-    """All towers on one device, against one network of stock PyTorch's layers that knows of no towers."""
+def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: TowerModel) -> Outcome:
+    """All towers on one device, `model`, against one network of stock PyTorch's layers that knows of no towers."""
     network, device = settings.network, _first_device(mesh)
-    model = _simulated(settings, mesh, torch.float64).eval()
     images, labels = _batch(settings, network, torch.float64)
     single = single_network(network, replace(STOCK_PARTS, dropout=OUR_PARTS.dropout)).to(device, torch.float64).eval()
     _load(single, to_single_device(model.state_dict()))
@@ -57,8 +61,11 @@ def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh) -> Outcome
     return _outcome("parity: one device", "a network without towers", mesh, {torch.float64: (found, expected)})
 
 
-def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None) -> list[Outcome]:
-    """This launch's placement, against all towers on its first device; in training mode, dropout included."""
+def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None, simulated: TowerModel) -> list[Outcome]:
+    """This launch's placement, against all towers on its first device; in training mode, dropout included.
+
+    `simulated` has the weights that all models here get.
+    """
     placement, towers = mesh.placement, settings.network.towers
     reasons = {
         "two_devices": f"needs one process that sees {towers} GPUs; torch sees {torch.cuda.device_count()} here",
@@ -66,7 +73,7 @@ def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None) -
     }
     if towers == 1:
         reasons = dict.fromkeys(reasons, f"network {settings.network.name} has one tower")
-    outcomes = []
+    outcomes, weights = [], simulated.state_dict()
     for kind, reason in reasons.items():
         if kind != placement.kind or link is None:
             outcomes.append(Outcome(f"parity: {kind}", "not possible here", reason))
@@ -75,8 +82,8 @@ def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None) -
         for dtype in TOLERANCES:
             one_device = _simulated(settings, mesh, dtype)
             model = TowerModel(settings.network, placement, link, settings.seed, dtype)
-            weights = one_device.state_dict()
-            model.load_state_dict({name: weights[name] for name in model.state_dict()})
+            for each in (one_device, model):
+                each.load_state_dict({name: weights[name] for name in each.state_dict()})
             expected, found = (_of_a_training_step(settings, each) for each in (one_device, model))
             compared[dtype] = found, {name: expected[name] for name in found}
         outcomes.append(_outcome(f"parity: {kind}", "all towers on one device", mesh, compared))
@@ -84,19 +91,22 @@ def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None) -
 
 
 def _simulated(settings: CheckSettings, mesh: Mesh, dtype: torch.dtype) -> TowerModel:
-    """All towers on this process's first device, every tensor large enough to matter to the logits."""
+    """All towers on this process's first device."""
     network, placement = settings.network, mesh.placement
     devices = dict.fromkeys(range(network.towers), _first_device(mesh))
     # The same replica, so that dropout draws the same masks.
     alone = Placement("simulated", network.towers, devices, placement.replica, placement.replicas, placement.launch)
     local = LocalLink(list(devices.values())) if network.towers > 1 else None
-    model = TowerModel(network, alone, local, settings.seed, dtype)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
-            drawn = torch.randn(parameter.shape, generator=keyed_generator(settings.seed, "check weights", name))
-            parameter.copy_(drawn / fan_in**0.5)
-    return model
+    return TowerModel(network, alone, local, settings.seed, dtype)
+
+
+@torch.no_grad()
+def _draw_weights(model: TowerModel, seed: int) -> None:
+    """Values of their own for every tensor of every tower, biases too, large enough for every layer to matter."""
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
+        drawn = torch.randn(parameter.shape, generator=keyed_generator(seed, "check weights", name))
+        parameter.copy_(drawn / fan_in**0.5)
 
 
 def _batch(settings: CheckSettings, network: Network, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ def _hidden_outcome(speeds: list[Speed], exposed: float) -> Outcome:
     return Outcome(
         "hidden",
         "measured",
-        f"{hidden:.0%}: a step's exchanges take {1e3 * alone:.2f} ms alone, and it waits {1e3 * exposed:.2f} ms for them",
+        f"{hidden:.0%}: a step's exchanges take {1e3 * alone:.2f} ms alone, and {1e3 * exposed:.2f} ms show in a step",
         {"hidden": hidden, "exposed_seconds": exposed, "alone_seconds": alone},
     )
 
