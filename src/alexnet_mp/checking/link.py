@@ -70,7 +70,7 @@ def measured_speeds(mesh: Mesh, link: Link, network: Network, images: int, round
         Speed(
             passage,
             4 * (link.towers - 1) * torch.Size(passage.shape).numel(),
-            _exchange_seconds(mesh, link, passage, rounds),
+            exchange_seconds(mesh, link, passage, rounds),
         )
         for passage in [*first, single]
     ]
@@ -92,7 +92,7 @@ def speed_outcomes(speeds: list[Speed]) -> list[Outcome]:
     return [*outcomes, Outcome("latency", "measured", latency, {"seconds": single.seconds})]
 
 
-def _exchange_seconds(mesh: Mesh, link: Link, passage: Passage, rounds: int) -> float:
+def exchange_seconds(mesh: Mesh, link: Link, passage: Passage, rounds: int) -> float:
     """The median over the rounds, of the slowest replica.
 
     A process that is ready before its peers waits for them, so of a replica the shortest time counts: that of the

@@ -75,7 +75,7 @@ def step_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds
     if on_gpu:
         exposed = _slowest_median(mesh, seconds) - _slowest_median(mesh, silent_seconds)
     else:
-        exposed = _exposed_seconds(mesh, timed.exchanges, settings.rounds)
+        exposed = exposed_seconds(mesh, timed.exchanges, settings.rounds)
     return [*outcomes, _hidden_outcome(speeds, max(0.0, exposed))]
 
 
@@ -130,7 +130,7 @@ def _hidden_outcome(speeds: list[Speed], exposed: float) -> Outcome:
     )
 
 
-def _exposed_seconds(mesh: Mesh, exchanges: list[Exchange], steps: int) -> float:
+def exposed_seconds(mesh: Mesh, exchanges: list[Exchange], steps: int) -> float:
     """What the tower that waits longest waits in a step once all have posted; a replica's processes share a clock."""
     times = [time for e in exchanges for time in (e.begun, e.posted, e.wait_began, e.wait_ended)]
     everyone = [
