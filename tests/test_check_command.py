@@ -3,8 +3,6 @@
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -22,9 +20,9 @@ from alexnet_mp.commands.entry import compose
 from alexnet_mp.crossing import LocalLink, ProcessLink
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.link_check import Passage
-from alexnet_mp.mesh import Mesh, make_mesh
+from alexnet_mp.mesh import Mesh
 from alexnet_mp.placement import Placement
-from tests.processes import CHECKOUT, run_processes, run_script, torchrun
+from tests.processes import CHECKOUT, as_under_torchrun, run_processes, run_script, torchrun
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}
 TWO_DEVICES = Placement("two_devices", 2, DEVICES)
@@ -223,16 +221,9 @@ class CorruptProcessLink(ProcessLink):
         return corrupted
 
 
-@contextmanager
-def opened(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
-    yield make_mesh(placement, timeout_seconds)
-
-
 def check_over_a_corrupt_link(path: str) -> bool:
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     with (
-        patch.dict(os.environ, RANK=str(rank), WORLD_SIZE=str(world)),
-        patch.object(job, "open_mesh", opened),
+        as_under_torchrun(),
         patch.object(job, "keep_large_blocks"),
         patch.object(alexnet_mp.mesh, "ProcessLink", CorruptProcessLink),
     ):

@@ -1,6 +1,9 @@
 """The link's self-test: one flipped bit is found and named, a healthy link passes, and nothing of it stays behind."""
 
+import contextlib
+import io
 import logging
+import sys
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -9,7 +12,9 @@ import torch
 from torch import Tensor
 
 import alexnet_mp.mesh
+import alexnet_mp.training.job
 from alexnet_mp import load_network
+from alexnet_mp.commands import train
 from alexnet_mp.crossing import LocalLink, ProcessLink
 from alexnet_mp.errors import LinkError
 from alexnet_mp.link_check import checked_link, differing_values, passages, what_to_do
@@ -17,7 +22,7 @@ from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.training.loop import LossOnEveryTower
-from tests.processes import CHECKOUT, run_processes, torchrun
+from tests.processes import as_under_torchrun, run_processes
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}
 TWO_DEVICES = Placement("two_devices", 2, DEVICES)
@@ -230,22 +235,25 @@ def test_the_message_says_what_to_do(kind, device, direct, words):
     assert ("NCCL_P2P_DISABLE" in said) == (kind == "distributed" and device == "cuda")
 
 
-TRAINING_OVER_A_CORRUPT_LINK = """
-import alexnet_mp.mesh
-from tests.test_link_check import CorruptProcessLink
-alexnet_mp.mesh.ProcessLink = CorruptProcessLink
-from alexnet_mp.commands.train import main
-main()
-"""
+def train_over_a_corrupt_link(folder: str) -> tuple[int, str]:
+    """Exit code and standard error of the train command in this process."""
+    said = io.StringIO()
+    with (
+        as_under_torchrun(),
+        patch.object(alexnet_mp.training.job, "keep_large_blocks"),
+        patch.object(alexnet_mp.mesh, "ProcessLink", CorruptProcessLink),
+        patch.object(sys, "argv", ["train.py", f"run_dir={folder}", "recipe.epochs=1", "device=cpu"]),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        train.main()
+    return ended.value.code, said.getvalue()
 
 
 def test_training_over_a_corrupt_link_ends_in_one_line_before_its_first_step(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(TRAINING_OVER_A_CORRUPT_LINK)
-    path = f"{CHECKOUT / 'src'}:{CHECKOUT}"
-    finished = torchrun(2, [str(script), "run_dir=run", "recipe.epochs=1"], tmp_path, PYTHONPATH=path)
-    assert finished.code == 1
-    (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    codes, said = zip(*run_processes(2, train_over_a_corrupt_link, str(tmp_path / "run")), strict=True)
+    assert codes == (1, 1)
+    (line,) = [line for line in "".join(said).splitlines() if line.startswith("error: ")]
     assert "fc6 backward from tower 0 (rank 0) to tower 1 (rank 1): 1 of 8,192 values differ" in line
-    assert "link_check.py" not in finished.stderr  # torchrun has a traceback of its own, the library has none
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert "Traceback" not in "".join(said)
+    assert (tmp_path / "run" / "config.yaml").exists() and not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.benchmark.clock import now
-from alexnet_mp.benchmark.contenders.trainee import paper_recipe
+from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.benchmark.timed_link import Exchange, TimedLink, added, waiting
 from alexnet_mp.checking.link import Speed, why_nothing_is_carried
 from alexnet_mp.checking.outcome import Outcome
