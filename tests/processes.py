@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -102,6 +103,22 @@ def _serve(calls: Connection) -> None:
             return  # the tests are over
         except BaseException:
             calls.send((None, traceback.format_exc()))
+
+
+@contextmanager
+def as_under_torchrun() -> Iterator[None]:
+    """In a function that `run_processes` calls: a command finds itself started by torchrun, on one node.
+
+    The group that it would join and leave is the one that the process is in already.
+    """
+    rank, world = str(dist.get_rank()), str(dist.get_world_size())
+    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
+    with (
+        patch.dict(os.environ, variables),
+        patch.object(dist, "init_process_group"),
+        patch.object(dist, "destroy_process_group"),
+    ):
+        yield
 
 
 @dataclass(frozen=True)

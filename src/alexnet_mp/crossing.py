@@ -71,10 +71,11 @@ class LocalLink:
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
-        """`devices[t]` is tower t's."""
+        """`devices[t]` is tower t's. Set `through_host` where direct copies between them cannot be trusted."""
         self.towers = len(devices)
         self.local_towers = tuple(range(self.towers))
         self.devices = list(devices)
+        self.through_host = False
         self.traffic = Traffic()
         apart = len(set(devices)) > 1 and all(device.type == "cuda" for device in devices)
         # A stream for each direction, so that what a GPU sends does not wait for what it receives.
@@ -95,6 +96,11 @@ class LocalLink:
     def _copy(self, parcel: Tensor, device: torch.device) -> Tensor:
         if parcel.device == device:
             return parcel.detach()  # the same memory, but no part of the sender's graph
+        if self.through_host:
+            return parcel.cpu().to(device)  # waits for the sender, so it hides nothing
+        return self._copy_directly(parcel, device)
+
+    def _copy_directly(self, parcel: Tensor, device: torch.device) -> Tensor:
         if not self._sending:
             return parcel.to(device)
         # Beside both GPUs' current streams, so that the own half's kernels, queued next, do not wait behind the copy.

@@ -9,6 +9,10 @@ class PeerLost(RuntimeError):
     """Another process of the run hung or vanished; the message says where it was missed. Exit code 1."""
 
 
+class LinkError(RuntimeError):
+    """What crosses between towers does not arrive as it was sent. Exit code 1."""
+
+
 class NotSaved(RuntimeError):
     """The last state of a run could not be written to the disk; what was saved before is valid. Exit code 1."""
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.optim.sgd import sgd
 
 from alexnet_mp.allocator import keep_large_blocks
-from alexnet_mp.benchmark.contenders.trainee import paper_recipe
 from alexnet_mp.benchmark.in_turns import check_positive, cpu_of_the_report, median_and_spread, seconds_in_turns
 from alexnet_mp.benchmark.layers import FORMATS, LRN
+from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.commands.entry import run_command
 from alexnet_mp.layers import local_response
 from alexnet_mp.layers.normalisation import LocalResponseNorm

@@ -14,13 +14,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.errors import ConfigurationError, NotSaved, PeerLost, Stopped
+from alexnet_mp.errors import ConfigurationError, LinkError, NotSaved, PeerLost, Stopped
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.strict import is_not_one_of, suggestion
 
 EXIT_CODES: dict[type[Exception], int] = {
     ConfigurationError: 2,
     FloatingPointError: 1,
+    LinkError: 1,
     NotSaved: 1,
     PeerLost: 1,
     Stopped: 75,  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again

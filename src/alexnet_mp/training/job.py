@@ -19,6 +19,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError, NotSaved
+from alexnet_mp.link_check import checked_link
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
@@ -94,7 +95,8 @@ def _train(run: Run) -> dict[str, Any]:
         LOG.info("%s", announcement(settings, placement, run.data, telemetry.words))
         LOG.info("%-10s %s", "run folder", folder.path)
         commit = current_commit()  # before somebody edits the checkout of a long run
-        model = TowerModel(network, placement, mesh.link(), settings.seed, settings.dtype, settings.wire_dtype)
+        link = checked_link(mesh, network, recipe.batch_size // placement.replicas)
+        model = TowerModel(network, placement, link, settings.seed, settings.dtype, settings.wire_dtype)
         # All steps of the run, not those that are left: it goes on with the kernels that it began with.
         steps = recipe.epochs * run.loader.steps_per_epoch
         LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))

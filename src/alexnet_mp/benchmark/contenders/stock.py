@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from alexnet_mp.benchmark.contenders.replicas import replicated
-from alexnet_mp.benchmark.contenders.trainee import paper_recipe
 from alexnet_mp.benchmark.measurement import Task
+from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.benchmark.stock import stock_network
 
 

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.timed_link import TimedLink
 from alexnet_mp.network.table import Network
-from alexnet_mp.presets import preset_path
-from alexnet_mp.strict import from_mapping
-from alexnet_mp.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -59,12 +55,6 @@ class Contender:
     check: Callable[[Network, str, int, int], object]
     build: Callable[[Task], AbstractContextManager[Trainee]]
     ours: bool = True
-
-
-def paper_recipe(batch_size: int) -> Recipe:
-    """The preset `paper` for another batch; speed does not depend on its numbers."""
-    preset = from_mapping(Recipe, OmegaConf.to_container(OmegaConf.load(preset_path("recipe", "paper"))), "recipe")
-    return replace(preset, batch_size=batch_size)
 
 
 def one(network: Network) -> int:

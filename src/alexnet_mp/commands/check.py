@@ -1,0 +1,23 @@
+"""Check this machine: torchrun launch/check.py, or anywhere torchrun -m alexnet_mp.commands.check."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_mp.checking.job import run_checks
+from alexnet_mp.commands.entry import run_command
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Carry out the checks; exit with code 1 where one failed."""
+    if not run_checks(configuration):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of `launch/check.py`; see `conf/check.yaml` for the keys."""
+    run_command("check", run)
+
+
+if __name__ == "__main__":
+    main()
