@@ -7,7 +7,6 @@ small JSON file, written by rename once the disk holds the shard. The folder goe
 import dataclasses
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet_mp.data.manifest import MANIFEST, Manifest
 from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
-from alexnet_mp.durable import flush
+from alexnet_mp.durable import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.shards import ShardResult, ShardTask
 from alexnet_mp.strict import from_mapping
@@ -141,14 +140,3 @@ def check_disk(out: Path, tasks: list[ShardTask]) -> None:
 def array_file(kind: str, array: NDArray[Any]) -> bytes:
     """An array as a `.npy` file's bytes."""
     return npy_header(kind, array.shape) + np.ascontiguousarray(array, dtype=np.dtype(kind)).tobytes()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there with all of `content`, on the disk, or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    flush(path.parent)
