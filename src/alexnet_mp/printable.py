@@ -26,3 +26,20 @@ def _acts(character: str) -> bool:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def csv_cell(text: str) -> str:
+    """`printable` text for a cell of a CSV file: a spreadsheet would take one that begins like a formula for one.
+
+    Such a cell gets an apostrophe in front, by which spreadsheets know text; a plain number stays.
+    """
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
+from alexnet_mp.printable import printable_lines
 from alexnet_mp.strict import is_not_one_of, suggestion
 
 USER_ERROR = 2
@@ -46,7 +47,13 @@ def _ending_in_one_line() -> Iterator[None]:
         sys.exit(USER_ERROR if isinstance(error, ConfigurationError) else 1)
 
 
+def show(text: str) -> None:
+    """Print lines for a terminal: names in them may come from files and archives of others."""
+    print(printable_lines(text), flush=True)
+
+
 def _say(error: str) -> None:
+    error = printable_lines(error)
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         print(f"error: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mp.data.manifest import MANIFEST, Manifest
-from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
+from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, UINT32, npy_bytes, npy_header
 from alexnet_mp.durable import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.shards import ShardResult, ShardTask
@@ -67,7 +67,7 @@ class Workspace:
             try:
                 begun = json.loads(path.read_text())
                 differing = [key for key in plan if begun.get(key) != plan[key]]
-            except (OSError, ValueError, AttributeError) as error:
+            except (OSError, ValueError, AttributeError, RecursionError) as error:
                 raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
             if differing:
                 changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
@@ -89,7 +89,7 @@ class Workspace:
             whole = task.file.stat().st_size == shard
             if task.sums is not None:
                 read_sums(task.sums, task.size)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return result if whole else None
 
@@ -113,10 +113,12 @@ class Workspace:
 
 def read_sums(path: Path, size: int) -> NDArray[np.uint32]:
     """The sum of a shard's pixels. Raises ValueError or OSError where the file is not one."""
-    sums = np.load(path, allow_pickle=False)
-    if not isinstance(sums, np.ndarray) or sums.shape != (size, size, 3) or sums.dtype != np.uint32:
+    shape = (size, size, 3)
+    header = npy_header(UINT32, shape)
+    content = path.read_bytes() if path.stat().st_size == npy_bytes(UINT32, shape) else b""
+    if not content.startswith(header):
         raise ValueError(f"{path} is not a sum of pixels")
-    return sums
+    return np.frombuffer(content, np.dtype(UINT32), offset=len(header)).reshape(shape).astype(np.uint32)
 
 
 def check_disk(out: Path, tasks: list[ShardTask]) -> None:

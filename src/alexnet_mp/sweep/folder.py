@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.printable import csv_cell
 from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, as_rows, as_values
 from alexnet_mp.sweep.settings import SweepSettings
 
@@ -83,7 +84,8 @@ def write_results(out: Path, settings: SweepSettings, results: Sequence[VariantR
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ROW_KEYS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(as_rows(results))
+    for row in as_rows(results):
+        writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
     write_whole(out / TABLE, text.getvalue().encode())
     write_whole(out / VALUES, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
