@@ -24,7 +24,7 @@ from alexnet_mp.sweep.jobs import Job, make_jobs, torchrun_command
 from alexnet_mp.sweep.processes import job_environment, start_process
 from alexnet_mp.sweep.results import Column, as_text, columns_of
 from alexnet_mp.sweep.settings import parse_sweep_settings
-from tests.processes import run_script
+from tests.processes import CHECKOUT, run_script
 from tests.test_results import make_run
 from tests.test_training_run import NARROW
 
@@ -117,6 +117,20 @@ def test_every_variant_is_trained_with_every_seed_in_a_folder_of_its_own(tmp_pat
     command = torchrun_command(jobs[3], 2)
     assert command[:5] == [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     assert command[5:] == ["-m", "alexnet_mp.commands.train", *jobs[3].overrides]
+
+
+def test_a_preset_of_ones_own_is_checked_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text("# @package _global_\nvariants: {a: [], b: [recipe.epcohs=1]}\n")
+    finished = run_script("launch/sweep.py", ["--config-dir", str(tmp_path), "sweep=mine", "out=out"], tmp_path)
+    assert finished.code == 2
+    assert finished.stderr.startswith("error: variant b: unknown key 'recipe.epcohs'; did you mean 'recipe.epochs'?")
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "conf" / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_that_comes_with_the_library_can_be_started(path: Path, tmp_path: Path) -> None:
+    settings = parse_sweep_settings(entry.compose("sweep", [f"sweep={path.stem}", f"out={tmp_path}"]))
+    assert len(make_jobs(settings, compose)) == len(settings.variants) * len(settings.seeds) > 1
 
 
 def test_medians_and_ranges_are_over_the_seeds(tmp_path: Path) -> None:

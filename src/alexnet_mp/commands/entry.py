@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,6 +90,7 @@ def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any
 
     def job(configuration: DictConfig) -> None:
         with _ending_in_one_line():
+            GlobalHydra.instance().clear()  # a sweep composes the configurations of its jobs
             function(_plain(configuration))
 
     decorate(job)()
