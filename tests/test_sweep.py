@@ -327,6 +327,27 @@ def test_a_signal_reaches_the_running_job_once_and_no_other_is_started(
     assert again.started == list(ALL)
 
 
+def test_a_signal_ends_jobs_side_by_side_and_starts_no_other_in_their_place(tmp_path: Path) -> None:
+    started = []
+
+    def fake(job: Job, processes: int) -> list[str]:
+        started.append(job.name)
+        return [*PYTHON, STOPS_THE_SWEEP, str(int(signal.SIGTERM))]
+
+    sweep(tmp_path, fake, parallel=2)
+    assert started in (["lrn/seed-0"], ["lrn/seed-0", "lrn/seed-1"])
+
+
+def test_a_signal_that_comes_while_a_job_is_being_started_reaches_it(tmp_path: Path) -> None:
+    def fake(job: Job, processes: int) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return [*PYTHON, "import signal; signal.alarm(30); signal.pause()"]
+
+    done, _ = sweep(tmp_path, fake)
+    assert [job["exit_code"] for job in values(tmp_path)["jobs"]] == [-signal.SIGTERM, None, None, None]
+    assert done.stopped == signal.SIGTERM
+
+
 def test_jobs_run_side_by_side_where_asked_and_share_the_cores(tmp_path: Path, monkeypatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
