@@ -65,7 +65,9 @@ def check_definition(out: Path, settings: SweepSettings) -> None:
     for name, overrides in held_variants.items():
         asked = ours["variants"].get(name)
         if asked != overrides:
-            different.append(f"variant {name} {json.dumps(overrides)} -> {json.dumps(asked) if asked else 'not there'}")
+            different.append(
+                f"variant {name} {json.dumps(overrides)} -> {'not there' if asked is None else json.dumps(asked)}"
+            )
     if different:
         raise ConfigurationError(
             f"out={out} holds a sweep of other variants: {'; '.join(different)}; go on with those, or choose another "
