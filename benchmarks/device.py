@@ -275,11 +275,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sizes = (arguments.batch_size, arguments.repeats)
         multiprocessing.spawn(measure, (count, kind, *sizes, folder), nprocs=count)
-        each = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(count)]
+        each = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
         one = None
         if kind == "cpu" and count > 1:
             multiprocessing.spawn(one_process, (count, *sizes, folder), nprocs=1)
-            one = torch.load(Path(folder) / "one.pt")
+            one = torch.load(Path(folder) / "one.pt", weights_only=True)
     found = {name: statistics.mean(values[name] for values in each) for name in each[0]}
     print(description(kind, count, arguments.batch_size, found, one))
     print(f"load average now {os.getloadavg()[0]:.1f}; on an idle machine it is about {count}", file=sys.stderr)

@@ -249,7 +249,10 @@ BROKEN_ILSVRC: dict[str, tuple[Callable[[Path], object], str]] = {
     "validation_cut_short": (cut_to(2000, VALIDATION), "img_val.tar is cut short"),
     "devkit_cut_short": (cut_to(200, DEVKIT), "devkit_t12.tar.gz is damaged"),
     "devkit_not_zipped": (rewrite(DEVKIT, lambda: b"no"), "devkit_t12.tar.gz is damaged"),
-    "devkit_with_a_hostile_name": (broken_devkit(lambda c: c.update({"../x": b""})), "leads out; refused"),
+    "devkit_with_a_hostile_name": (
+        broken_devkit(lambda c: c.update({"../x": b""})),
+        "leads out of the archive; refused",
+    ),
     "no_meta": (broken_devkit(lambda c: c.pop(META)), "has no meta.mat"),
     "meta_damaged": (broken_devkit(lambda c: c.update({META: b"MATLAB 5.0" * 30})), "cannot read meta.mat"),
     "meta_a_pickle": (broken_devkit(lambda c: c.update({META: b"\x80\x04cos\nsystem\n."})), "cannot read meta.mat"),
@@ -333,7 +336,7 @@ BROKEN_CIFAR: dict[str, tuple[Callable[[], bytes], str]] = {
     "a_batch_empty": (lambda: changed_cifar("test_batch.bin", lambda b: b""), "test_batch.bin has 0 bytes"),
     "a_label_too_large": (lambda: changed_cifar("data_batch_2.bin", lambda b: b"\x07" + b[1:]), "has a label 7"),
     "a_name_twice": (lambda: changed_cifar("batches.meta.txt", lambda b: b"cat cat dog"), "one name for every class"),
-    "a_hostile_name": (lambda: tar_of({"/data_batch_1.bin": b""}, "w:gz"), "leads out; refused"),
+    "a_hostile_name": (lambda: tar_of({"/data_batch_1.bin": b""}, "w:gz"), "leads out of the archive; refused"),
 }
 
 

@@ -218,11 +218,11 @@ def save_evaluation(folder: str, kind: str, held_out: int) -> None:
 def test_several_processes_evaluate_as_one(processes: int, tmp_path: Path, one_thread: None) -> None:
     held_out = 13  # no whole number of batches, and no even share of two replicas
     save_evaluation(str(tmp_path), "simulated", held_out)
-    loss, confusions, top5_wrong = torch.load(tmp_path / "0.pt")
+    loss, confusions, top5_wrong = torch.load(tmp_path / "0.pt", weights_only=True)
     assert int(confusions.sum()) == held_out
     run_processes(processes, save_evaluation, str(tmp_path), "distributed", held_out, deadline=150)
     for rank in range(processes):
-        found = torch.load(tmp_path / f"{rank}.pt")
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         # Two replicas add up other partial sums than one.
         assert found[0] == (loss if processes == 2 else pytest.approx(loss, rel=1e-12))
         assert torch.equal(found[1], confusions)

@@ -21,7 +21,7 @@ from alexnet_mp.link_check import checked_link, differing_values, passages, what
 from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
-from alexnet_mp.training.loop import LossOnEveryTower
+from alexnet_mp.training.losses import LossOnEveryTower
 from tests.processes import as_under_torchrun, run_processes
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}

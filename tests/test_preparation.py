@@ -107,7 +107,9 @@ def test_the_pack_of_all_clothing_photographs_is_right(tmp_path: Path) -> None:
     pack = open_pack(tmp_path / "pack")
     assert sum(len(split) for split in pack.splits.values()) == len(files) == 3409
     assert_holds(pack, "train", [file for file in files if file.parent.parent.name == "train"][::307])
-    images = np.concatenate([np.load(tmp_path / "pack" / s.file) for s in pack.manifest.splits["train"].shards])
+    images = np.concatenate(
+        [np.load(tmp_path / "pack" / s.file, allow_pickle=False) for s in pack.manifest.splits["train"].shards]
+    )
     np.testing.assert_array_equal(pack.mean_image(), images.mean(axis=0, dtype=np.float64))
 
 

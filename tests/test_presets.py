@@ -86,7 +86,9 @@ def commands(path: Path) -> list[str]:
     return [re.split(r"\s{2,}", line)[0] for line in found]
 
 
-COMMENTED = [path for group in ("network", "recipe", "data", "experiment", "hardware", ".") for path in presets(group)]
+COMMENTED = [
+    path for group in ("network", "recipe", "data", "experiment", "hardware", "sweep", ".") for path in presets(group)
+]
 
 
 @pytest.mark.parametrize("path", COMMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")

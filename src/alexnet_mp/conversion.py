@@ -51,7 +51,10 @@ def load_single_device(path: Path, network: Network | None, dropout: Convention)
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"cannot read {path} as safetensors: {error}") from error
     if "network" in metadata:
-        network = parse_network(json.loads(metadata["network"]))
+        try:
+            network = parse_network(json.loads(metadata["network"]))
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{path}: the network table in its metadata: {error}") from error
     if network is None:
         raise ConfigurationError(
             f"{path} does not say which network it holds; add network=NAME, for example network=paper"

@@ -13,10 +13,12 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name, and give it its own when the disk holds it. Raises OSError."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there with all of `content`, on the disk, or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text)
-    flush(unfinished)
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     unfinished.replace(path)
     flush(path.parent)

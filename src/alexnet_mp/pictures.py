@@ -31,5 +31,5 @@ def draw_learning_curves(metrics: Path, picture: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a name may hold dollar signs
     figure.savefig(picture, dpi=120)

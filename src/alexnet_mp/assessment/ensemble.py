@@ -76,8 +76,11 @@ def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
         scale = _input(description.get("input"), settings.input)
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
+    names = description.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"checkpoint {folder}: its class_names are not a list of names")
     says_path = settings.data.path is None and data.path is not None
-    return Member(folder, network, data, scale, says_path, tuple(description.get("class_names", ())))
+    return Member(folder, network, data, scale, says_path, tuple(names))
 
 
 def _data(said: object, changes: DataChanges) -> DataSettings:

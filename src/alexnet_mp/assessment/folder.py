@@ -10,6 +10,7 @@ from typing import Any
 from alexnet_mp.assessment.tables import ClassErrors, Confusion, class_errors, most_confused
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation
+from alexnet_mp.printable import csv_cell, printable
 
 SUMMARY = "summary.json"
 FILES = ("classes.csv", "confusions.csv", "classes.png", "confusions.png", SUMMARY)
@@ -97,9 +98,5 @@ def _write_csv(path: Path, kind: type[ClassErrors] | type[Confusion], rows: Iter
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(kind.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(vars(row) for row in rows)
-
-
-def printable(name: str) -> str:
-    """A class name as text: one from a folder may hold bytes that are none."""
-    return name.encode("utf-8", "backslashreplace").decode()
+        for row in rows:
+            writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in vars(row).items()})

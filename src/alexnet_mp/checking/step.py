@@ -18,7 +18,7 @@ from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.randomness import keyed_generator
-from alexnet_mp.training.loop import LossOnEveryTower, data_parallel
+from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 
 WARMUP = 2  # steps that are not timed; in the first ones memory is new to the process

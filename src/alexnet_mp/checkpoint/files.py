@@ -125,7 +125,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION} ({error})") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{folder} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
-    if _encoded(content).encode() != raw:  # byte for byte, so that a change of white space is found too
+    if _encoded(content) != raw:  # byte for byte, so that a change of white space is found too
         raise ConfigurationError(f"checkpoint file {path} is damaged: its content does not have the SHA-256 {digest}")
     return dict(content)
 
@@ -140,10 +140,10 @@ def _check_file(path: Path, description: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"checkpoint file {path} is damaged: SHA-256 {found}, when it was written {expected}")
 
 
-def _encoded(content: Mapping[str, Any]) -> str:
+def _encoded(content: Mapping[str, Any]) -> bytes:
     """`content` as JSON, with the SHA-256 of all of it but that line."""
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    return json.dumps({**content, "sha256": digest}, indent=2, allow_nan=False) + "\n"
+    return (json.dumps({**content, "sha256": digest}, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _by_tower(weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -158,7 +158,7 @@ def _by_tower(weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> 
 def _write_tower(partial: Path, tower: int, tensors: dict[str, Tensor]) -> None:
     path = _tower_file(partial, tower)
     write_tensors(path, tensors)
-    write_whole(_digest_file(partial, tower), _sha256(path))
+    write_whole(_digest_file(partial, tower), _sha256(path).encode())
 
 
 def _tower_file(folder: Path, tower: int) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.commands.entry import run_command, show
 from alexnet_mp.conversion import Convention, load_single_device, save_single_device
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
@@ -43,11 +43,11 @@ def _convert(source: Path, out: Path, dropout: Convention, named: Network | None
         state_dict, description = load_checkpoint(source)
         network = parse_network(description["network"])
         save_single_device(out, state_dict, network, dropout)
-        print(f"wrote {out}: {network.name} for one device, dropout {dropout}")
+        show(f"wrote {out}: {network.name} for one device, dropout {dropout}")
         return
     state_dict, network = load_single_device(source, named, dropout)
     save_checkpoint(out, state_dict, network, {"converted_from": source.name}, timeout_seconds=60)
-    print(f"wrote {out}: {network.name} in {network.towers} towers")
+    show(f"wrote {out}: {network.name} in {network.towers} towers")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.commands.entry import run_command, show
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.description import as_text, describe
 from alexnet_mp.network.table import Network, parse_network
@@ -27,7 +27,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     network = parse_network(configuration.get("network"))
     settings = from_mapping(DescribeSettings, configuration, "", ready={"network": network})
     description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
-    print(as_text(description))
+    show(as_text(description))
     if settings.json:
         try:
             Path(settings.json).write_text(json.dumps(description, indent=2) + "\n")

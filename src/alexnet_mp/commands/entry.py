@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_mp.errors import ConfigurationError, LinkError, NotSaved, PeerLost, Stopped
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
+from alexnet_mp.printable import printable_lines
 from alexnet_mp.strict import is_not_one_of, suggestion
 
 EXIT_CODES: dict[type[Exception], int] = {
@@ -58,7 +60,13 @@ def _ending_in_one_line() -> Iterator[None]:
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
 
 
+def show(text: str) -> None:
+    """Print lines for a terminal: names in them may come from files and archives of others."""
+    print(printable_lines(text), flush=True)
+
+
 def _say(error: str, at_once: bool) -> None:
+    error = printable_lines(error)
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         print(f"error: {error}", file=sys.stderr)
@@ -96,6 +104,7 @@ def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any
 
     def job(configuration: DictConfig) -> None:
         with _ending_in_one_line():
+            GlobalHydra.instance().clear()  # a sweep composes the configurations of its jobs
             function(_plain(configuration))
 
     decorate(job)()

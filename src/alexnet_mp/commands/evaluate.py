@@ -5,7 +5,7 @@ from typing import Any
 
 from alexnet_mp.assessment.job import Assessment, assess
 from alexnet_mp.assessment.settings import parse_evaluate_settings
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.commands.entry import run_command, show
 
 
 def run(configuration: Mapping[str, Any]) -> None:
@@ -13,9 +13,9 @@ def run(configuration: Mapping[str, Any]) -> None:
     settings = parse_evaluate_settings(configuration)
     found = assess(settings)
     if found.is_main:
-        print(as_text(found))
+        show(as_text(found))
         found.folder.write(found.summary, found.evaluation, found.data.class_names, settings.most_confused)
-        print(f"{'results':<11} {found.folder.path}")
+        show(f"{'results':<11} {found.folder.path}")
 
 
 def as_text(found: Assessment) -> str:
@@ -37,8 +37,7 @@ def as_text(found: Assessment) -> str:
         ("top-1 error", f"{100 * summary['top1_error']:.2f} %"),
         ("top-5 error", f"{100 * summary['top5_error']:.2f} %"),
     ]
-    text = "\n".join(f"{name:<11} {value}" for name, value in lines)
-    return text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
+    return "\n".join(f"{name:<11} {value}" for name, value in lines)
 
 
 def main() -> None:

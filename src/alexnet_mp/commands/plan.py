@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.commands.entry import run_command, show
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.planning import against, published, report
 from alexnet_mp.planning.device import load_device
@@ -17,7 +17,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     """Print the plan, or a comparison; write the same numbers as JSON where `json` says."""
     settings = parse_plan_settings(configuration)
     values, text = _values_and_text(settings)
-    print(text)
+    show(text)
     if settings.json:
         try:
             Path(settings.json).write_text(json.dumps(values, indent=2) + "\n")

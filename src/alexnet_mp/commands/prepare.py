@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.commands.entry import run_command, show
 from alexnet_mp.preparation.job import Summary, prepare
 from alexnet_mp.preparation.settings import PreparationSettings, parse_preparation_settings
 
@@ -15,7 +15,7 @@ _STOPPED = 130  # what a shell reports for a command that was interrupted
 def run(configuration: Mapping[str, Any]) -> None:
     """Make the pack, and print what is in it and what was skipped."""
     settings = parse_preparation_settings(configuration)
-    print(as_text(settings, prepare(settings)))
+    show(as_text(settings, prepare(settings)))
 
 
 def as_text(settings: PreparationSettings, summary: Summary) -> str:
@@ -36,8 +36,7 @@ def as_text(settings: PreparationSettings, summary: Summary) -> str:
         lines += [f"  {each.name}: {each.reason}" for each in skipped[:_MOST_LINES]]
         if len(skipped) > _MOST_LINES:
             lines.append(f"  and {len(skipped) - _MOST_LINES:,} more; manifest.json names all")
-    # File names may hold bytes that are no text.
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.commands.entry import run_command, show
 from alexnet_mp.results.groups import Published
 from alexnet_mp.results.page import write_results
 from alexnet_mp.strict import from_mapping
@@ -24,7 +24,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     """Write the page and its pictures; print their paths."""
     settings = from_mapping(ResultsSettings, configuration, "")
     for path in write_results(settings.runs, Path(settings.out), settings.published):
-        print(f"wrote {path}")
+        show(f"wrote {path}")
 
 
 def main() -> None:

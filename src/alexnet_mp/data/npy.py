@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 
-UINT8, INT64, FLOAT64 = "|u1", "<i8", "<f8"
-_ITEM_BYTES = {UINT8: 1, INT64: 8, FLOAT64: 8}
+UINT8, UINT32, INT64, FLOAT64 = "|u1", "<u4", "<i8", "<f8"
+_ITEM_BYTES = {UINT8: 1, UINT32: 4, INT64: 8, FLOAT64: 8}
 
 
 def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:

@@ -48,7 +48,7 @@ def compare_with_benchmark(settings: PlanSettings, device: Device) -> dict[str, 
 def _read(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"cannot read against={path}: {error}") from error
     if (
         not isinstance(report, dict)

@@ -10,6 +10,7 @@ import pooch  # type: ignore[import-untyped]
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.pictures import Listing, Picture, in_order
+from alexnet_mp.preparation.tar import read_compressed_tar
 
 DOWNLOAD = "cifar10"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -20,6 +21,7 @@ _RECORD_BYTES = 1 + _PIXEL_BYTES  # the label comes first
 _FILES = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
 _NAMES = "batches.meta.txt"
 _LARGEST_FILE = 1 << 28  # bytes; the real ones have 30,730,000
+_LARGEST = 1 << 30
 
 
 def download() -> Path:
@@ -62,19 +64,10 @@ def list_cifar10(archive: Path, scratch: Path) -> Listing:
 def _unpack(archive: Path, folder: Path, wanted: set[str]) -> None:
     """Copy the wanted members into `folder` by their last names alone, so that no name can lead elsewhere."""
     try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
-                    raise ConfigurationError(
-                        f"{archive}: member {member.name!r} is a link, a device, or leads out; refused"
-                    )
-                if not 0 <= member.size <= _LARGEST_FILE:
-                    raise ConfigurationError(f"{archive}: member {member.name!r} has {member.size:,} bytes; refused")
-                content = tar.extractfile(member)
-                if path.name in wanted and content is not None:
-                    with (folder / path.name).open("wb") as file:
-                        shutil.copyfileobj(content, file)
+        for name, content in read_compressed_tar(archive, _LARGEST_FILE, _LARGEST):
+            if name in wanted:
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ConfigurationError(f"{archive} is not CIFAR-10's binary version, or damaged: {error}") from error
 

@@ -3,19 +3,21 @@
 import io
 import re
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.pictures import Listing, Picture, in_order
-from alexnet_mp.preparation.tar import Member, index_tar
+from alexnet_mp.preparation.tar import Member, index_tar, read_compressed_tar
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 _LARGEST_DEVKIT_FILE = 1 << 26  # bytes; the real ones have less than a tenth
+_LARGEST_DEVKIT = 1 << 28
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
@@ -102,19 +104,10 @@ def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
 def _devkit_files(path: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
-                    raise ConfigurationError(
-                        f"{path}: member {member.name!r} is a link, a device, or leads out; refused"
-                    )
-                if not 0 <= member.size <= _LARGEST_DEVKIT_FILE:
-                    raise ConfigurationError(f"{path}: member {member.name!r} has {member.size:,} bytes; refused")
-                content = archive.extractfile(member)
-                if name.name in (_META, _TRUTH) and content is not None:
-                    files[name.name] = content.read()
-    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        for name, content in read_compressed_tar(path, _LARGEST_DEVKIT_FILE, _LARGEST_DEVKIT):
+            if name in (_META, _TRUTH):
+                files[name] = content.read()
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
         if isinstance(error, ConfigurationError):
             raise
         raise ConfigurationError(f"{path} is damaged: {error}") from error

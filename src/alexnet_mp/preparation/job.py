@@ -24,6 +24,7 @@ from alexnet_mp.data.manifest import (
     SplitEntry,
 )
 from alexnet_mp.data.npy import FLOAT64, INT64
+from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.decode import RULE
 from alexnet_mp.preparation.pictures import Listing, Picture
@@ -32,7 +33,7 @@ from alexnet_mp.preparation.shards import ShardResult, ShardTask
 from alexnet_mp.preparation.sources import list_source
 from alexnet_mp.preparation.statistics import colour, mean_image, no_sums
 from alexnet_mp.preparation.workers import make_shards
-from alexnet_mp.preparation.workspace import Workspace, array_file, check_disk, read_sums, write_whole
+from alexnet_mp.preparation.workspace import Workspace, array_file, check_disk, read_sums
 from alexnet_mp.randomness import keyed_generator
 
 SHARD_BYTES = 256 * 10**6

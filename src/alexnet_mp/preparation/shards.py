@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.data.npy import UINT8, npy_header
+from alexnet_mp.data.npy import UINT8, UINT32, npy_header
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 from alexnet_mp.preparation.pictures import Encoding, Picture
@@ -77,8 +77,7 @@ def _make(task: ShardTask) -> ShardResult:
         with task.file.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256")
     if task.sums is not None:
-        with task.sums.open("wb") as file:
-            np.save(file, sums.pixels, allow_pickle=False)
+        task.sums.write_bytes(npy_header(UINT32, shape) + sums.pixels.astype(np.dtype(UINT32)).tobytes())
     r, g, b = ((row[0], row[1], row[2]) for row in sums.products)
     return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b))
 

@@ -1,11 +1,12 @@
-"""Where the members of a tar file lie, read from its headers alone: nothing is unpacked, nothing is trusted."""
+"""What is in a tar file: where its members lie, by its headers alone, or the members of a compressed one, in turn."""
 
+import gzip
 import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from alexnet_mp.errors import ConfigurationError
 
@@ -56,6 +57,40 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
         _refuse_hostile(header, member.name, path)
         if not header.isdir():
             yield member
+
+
+def read_compressed_tar(path: Path, largest_file: int, largest: int) -> Iterator[tuple[str, IO[bytes]]]:
+    """The files in a .tar.gz: the last part of each one's name, and its content, to be read before the next.
+
+    Raises ConfigurationError that names the member where its name is absolute or has `..`, it is a link or a device, or
+    it has more than `largest_file` bytes; and where all would have more than `largest`, whatever the headers say: a
+    small file can hold any number of zeros. What a damaged file makes `gzip` and `tarfile` raise passes through.
+    """
+    with (
+        gzip.open(path) as unzipped,
+        tarfile.open(fileobj=cast(IO[bytes], _Bounded(unzipped, path, largest)), mode="r|") as archive,
+    ):
+        for member in archive:
+            _refuse_hostile(member, member.name, path)
+            if not 0 <= member.size <= largest_file:
+                raise ConfigurationError(f"{path}: member {member.name!r} has {member.size:,} bytes; refused")
+            content = archive.extractfile(member)
+            if content is not None:
+                yield PurePosixPath(member.name).name, content
+
+
+class _Bounded:
+    """Reads from `file` until that was more than `left` bytes."""
+
+    def __init__(self, file: gzip.GzipFile, path: Path, most: int) -> None:
+        self._file, self._path, self._most, self._left = file, path, most, most
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ConfigurationError(f"{self._path} holds more than {self._most:,} bytes once unpacked; refused")
+        return content
 
 
 def _read(file: BinaryIO, path: Path, offset: int, length: int, end: int) -> bytes:

@@ -7,7 +7,6 @@ small JSON file, written by rename once the disk holds the shard. The folder goe
 import dataclasses
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mp.data.manifest import MANIFEST, Manifest
-from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
-from alexnet_mp.durable import flush
+from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, UINT32, npy_bytes, npy_header
+from alexnet_mp.durable import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.shards import ShardResult, ShardTask
 from alexnet_mp.strict import from_mapping
@@ -68,7 +67,7 @@ class Workspace:
             try:
                 begun = json.loads(path.read_text())
                 differing = [key for key in plan if begun.get(key) != plan[key]]
-            except (OSError, ValueError, AttributeError) as error:
+            except (OSError, ValueError, AttributeError, RecursionError) as error:
                 raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
             if differing:
                 changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
@@ -90,7 +89,7 @@ class Workspace:
             whole = task.file.stat().st_size == shard
             if task.sums is not None:
                 read_sums(task.sums, task.size)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return result if whole else None
 
@@ -114,10 +113,12 @@ class Workspace:
 
 def read_sums(path: Path, size: int) -> NDArray[np.uint32]:
     """The sum of a shard's pixels. Raises ValueError or OSError where the file is not one."""
-    sums = np.load(path, allow_pickle=False)
-    if not isinstance(sums, np.ndarray) or sums.shape != (size, size, 3) or sums.dtype != np.uint32:
+    shape = (size, size, 3)
+    header = npy_header(UINT32, shape)
+    content = path.read_bytes() if path.stat().st_size == npy_bytes(UINT32, shape) else b""
+    if not content.startswith(header):
         raise ValueError(f"{path} is not a sum of pixels")
-    return sums
+    return np.frombuffer(content, np.dtype(UINT32), offset=len(header)).reshape(shape).astype(np.uint32)
 
 
 def check_disk(out: Path, tasks: list[ShardTask]) -> None:
@@ -141,14 +142,3 @@ def check_disk(out: Path, tasks: list[ShardTask]) -> None:
 def array_file(kind: str, array: NDArray[Any]) -> bytes:
     """An array as a `.npy` file's bytes."""
     return npy_header(kind, array.shape) + np.ascontiguousarray(array, dtype=np.dtype(kind)).tobytes()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there with all of `content`, on the disk, or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    flush(path.parent)

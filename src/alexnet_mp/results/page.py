@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.printable import printable
 from alexnet_mp.results.groups import Group, Published, Reference, Spread, compare, published_of, read_groups, spread
+from alexnet_mp.results.markdown import block, code, table, text
 from alexnet_mp.results.record import Evaluated, RunRecord
 
 PAGE, CURVES = "results.md", "curves"
@@ -58,7 +60,7 @@ def write_results(folders: Sequence[str], out: Path, published: Mapping[str, Pub
         for group, picture in zip(groups, pictures, strict=True):
             run = group.median_run
             title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
-            draw_learning_curves(run.metrics, out / CURVES / picture, title)
+            draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
         command = shlex.join(["python", "launch/results.py", f"runs=[{','.join(folders)}]", f"out={out}"])
         page.write_text(as_markdown(groups, pictures, published, command), encoding="utf-8")
     except OSError as error:
@@ -70,7 +72,7 @@ def as_markdown(
     groups: Sequence[Group], pictures: Sequence[str], published: Mapping[str, Published], command: str
 ) -> str:
     """The page, with the name of a picture for each group; `command` is what makes it again."""
-    parts = ["# Results", f"Made from the folders of runs by `{command}`; not written by hand.", HOW_TO_READ]
+    parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", HOW_TO_READ]
     if any((run.summary.commit or "").endswith("-dirty") for group in groups for run in group.runs):
         parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
     if len(groups) > 1:
@@ -80,7 +82,7 @@ def as_markdown(
         known = published_of(group.first.summary.experiment, published)
         if group.first.summary.experiment != experiment:
             experiment = group.first.summary.experiment
-            parts += [f"## {experiment}", *([known.note.strip()] if known.note else [])]
+            parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
         parts += _section(group, known, picture)
     return "\n\n".join(parts) + "\n"
 
@@ -90,15 +92,15 @@ def _overview(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
         ran = group.first.summary
-        medians = [column.over(group.runs)[0] for column in shown]
-        rows.append([ran.experiment, f"`{_name(group)}`", str(ran.epochs), str(len(group.runs)), *medians])
-    table = _table(["experiment", "network", "epochs", "runs", *(column.name for column in shown)], rows)
-    return f"{table}\n\nOf several runs, which differ in their seed alone, these are medians."
+        cells = [column.over(group.runs)[0] for column in shown]
+        rows.append([text(ran.experiment), code(_name(group)), str(ran.epochs), str(len(group.runs)), *cells])
+    medians = table(["experiment", "network", "epochs", "runs", *(column.name for column in shown)], rows)
+    return f"{medians}\n\nOf several runs, which differ in their seed alone, these are medians."
 
 
 def _section(group: Group, known: Published, picture: str) -> Iterator[str]:
     ran = group.first.summary
-    yield f"### `{_name(group)}`"
+    yield f"### {code(_name(group))}"
     yield _setup(group)
     yield _commands([run.command for run in group.runs], [run.summary.command for run in group.runs])
     epochs = {reference.at_epoch for reference in known.references if reference.at_epoch is not None}
@@ -115,7 +117,8 @@ def _section(group: Group, known: Published, picture: str) -> Iterator[str]:
     elif not known.note:
         yield "No published number is known for this experiment."
     which = f", seed {group.median_run.summary.seed}" + (", the median run" if len(group.runs) > 1 else "")
-    yield f"![Loss and error over epochs: {ran.network}, experiment {ran.experiment}{which}]({CURVES}/{picture})"
+    curves = f"Loss and error over epochs: {ran.network}, experiment {ran.experiment}{which}"
+    yield f"![{text(curves)}]({CURVES}/{picture})"
 
 
 def _name(group: Group) -> str:
@@ -130,13 +133,13 @@ def _setup(group: Group) -> str:
     run, ran = group.first, group.first.summary
     towers = len(ran.parameters_per_tower)
     versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
-    processes = _count(ran.world_size, "process", "es")
+    processes = f"{_count(ran.world_size, 'process', 'es')} of {_count(ran.threads, 'CPU thread')}"
     lines = {
-        "network": f"`{ran.network}`: {_count(towers, 'tower')}, {ran.parameters:,} parameters",
-        "recipe": f"`{run.recipe}`: {_count(ran.epochs, 'epoch')}, batch {ran.batch_size}, {ran.precision}",
-        "data": run.data,
-        "machine": f"{ran.device}; placement `{ran.placement}`, {processes} of {_count(ran.threads, 'CPU thread')}",
-        "versions": versions,
+        "network": f"{code(ran.network)}: {_count(towers, 'tower')}, {ran.parameters:,} parameters",
+        "recipe": f"{code(run.recipe)}: {_count(ran.epochs, 'epoch')}, batch {ran.batch_size}, {text(ran.precision)}",
+        "data": text(run.data),
+        "machine": f"{text(ran.device)}; placement {code(ran.placement)}, {processes}",
+        "versions": text(versions),
     }
     return "\n".join(f"- {name}: {text}" for name, text in lines.items())
 
@@ -170,7 +173,7 @@ def _runs(group: Group, epochs: Sequence[int]) -> str:
         spreads = [column.over(group.runs) for column in columns]
         rows.append(["**median**", *(f"**{median}**" for median, _ in spreads), ""])
         rows.append(["range", *(low_to_high for _, low_to_high in spreads), ""])
-    return _table(["seed", *(column.name for column in columns), "commit"], rows)
+    return table(["seed", *(column.name for column in columns), "commit"], rows)
 
 
 def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
@@ -180,9 +183,9 @@ def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
         errors = [f"{100 * found.top1_error:.2f}", f"{100 * found.top5_error:.2f}"]
         numbers = [str(found.views), f"{found.images:,}", *errors]
         of = " ".join([str((found.data or {}).get("name") or ""), found.split]).strip()
-        rows.append([str(run.summary.seed), _checkpoint(run, found), of, *numbers])
+        rows.append([str(run.summary.seed), text(_checkpoint(run, found)), text(of), *numbers])
     remark = "\n\nOf these, some scaled the pixels in another way than the run was trained with: see the commands."
-    return _table(header, rows) + remark * (not all(run.is_own_input(found) for run, found in evaluations))
+    return table(header, rows) + remark * (not all(run.is_own_input(found) for run, found in evaluations))
 
 
 def _checkpoint(run: RunRecord, found: Evaluated) -> str:
@@ -194,8 +197,8 @@ def _checkpoint(run: RunRecord, found: Evaluated) -> str:
 
 
 def _commands(commands: Sequence[str], recorded: Sequence[str | None]) -> str:
-    block = "\n".join(["```", *commands, "```"])
-    return f"{block}\n\n{REBUILT}" if None in recorded else block
+    shown = block(commands)
+    return f"{shown}\n\n{REBUILT}" if None in recorded else shown
 
 
 def _references(group: Group, references: Sequence[Reference]) -> str:
@@ -206,7 +209,7 @@ def _references(group: Group, references: Sequence[Reference]) -> str:
         when = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
         views = "" if reference.views is None else f", {reference.views} views"
         rows.append([reference.what, reference.unit, f"{reference.value:g}", f"{here}", when + views, reference.source])
-    return _table(["reference", "measure", "its value", "here", "here after", "source"], rows)
+    return table(["reference", "measure", "its value", "here", "here after", "source"], rows)
 
 
 def _spread(found: Spread, runs: int) -> str:
@@ -231,13 +234,8 @@ def _picture_names(groups: Sequence[Group]) -> list[str]:
 
 def _commit(commit: str | None) -> str:
     name, dash, dirty = (commit or "unknown").partition("-")
-    return name[:10] + dash + dirty
+    return text(name[:10] + dash + dirty)
 
 
 def _count(number: int, thing: str, plural: str = "s") -> str:
     return f"{number} {thing}{plural if number > 1 else ''}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

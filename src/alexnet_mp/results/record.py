@@ -148,6 +148,15 @@ class RunRecord:
         return next((validation for validation in self.validations if validation.epoch == epoch), None)
 
 
+class _OneOfEach(yaml.SafeLoader):
+    """Plain YAML without aliases: a run writes none, and a few lines of them stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, which no run writes")
+        return super().compose_node(parent, index)
+
+
 def read_run(folder: Path) -> RunRecord:
     """Read the folder of a finished run.
 
@@ -181,7 +190,7 @@ def _text(path: Path) -> str:
 def _read(cls: type[T], path: Path) -> T:
     try:
         return _parse(cls, json.loads(_text(path)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
 
@@ -195,8 +204,8 @@ def _parse(cls: type[T], mapping: object) -> T:
 
 def _read_configuration(path: Path) -> Mapping[str, Any]:
     try:
-        configuration = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
+        configuration = _OneOfEach(_text(path)).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(configuration, Mapping):
         raise ConfigurationError(f"{path} is not a configuration")
@@ -207,7 +216,7 @@ def _read_validations(path: Path) -> tuple[Validation, ...]:
     try:
         records = [json.loads(line) for line in _text(path).splitlines()]
         found = tuple(_parse(Validation, record) for record in records if record["kind"] == "validation")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigurationError(f"{path}: a line is not what a run writes: {error}") from error
     if not found:
         raise ConfigurationError(f"{path} has no validation line")

@@ -81,7 +81,7 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all. Raises OSError."""
         if self._is_main:
-            write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            write_whole(self.summary, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
     def close(self) -> None:
         """End `train.log` and the events."""
@@ -95,7 +95,7 @@ class RunFolder:
         path = self.path / "config.yaml"
         if path.exists() and path.read_text() != configuration:
             path.replace(self.path / f"config-until-{checkpoint}.yaml")
-        write_whole(path, configuration)
+        write_whole(path, configuration.encode())
 
     def _keep_metrics(self, size: int) -> None:
         self.metrics.touch()

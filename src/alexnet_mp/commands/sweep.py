@@ -1,0 +1,38 @@
+"""Train variants with several seeds each: python launch/sweep.py sweep=lrn out=FOLDER; see `conf/sweep.yaml`."""
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from alexnet_mp.commands.entry import compose, run_command, show
+from alexnet_mp.sweep.folder import TABLE, VALUES
+from alexnet_mp.sweep.job import run_sweep
+from alexnet_mp.sweep.settings import parse_sweep_settings
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Run the sweep and print one line a job, and the table.
+
+    Exits with 1 where a job has failed or the results could not be written, and with 128 and the signal's number, as a
+    shell says it, where a signal stopped it.
+    """
+    sweep = run_sweep(parse_sweep_settings(configuration), partial(compose, "train"), show)
+    show(f"wrote {sweep.out / VALUES} and {TABLE}")
+    if sweep.stopped:
+        sys.exit(128 + sweep.stopped)
+    if sweep.failed:
+        print(f"error: {len(sweep.failed)} of {len(sweep.outcomes)} jobs failed", file=sys.stderr)
+    if sweep.unwritten:
+        print(f"error: {sweep.unwritten}", file=sys.stderr)
+    if sweep.failed or sweep.unwritten:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of `launch/sweep.py`."""
+    run_command("sweep", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""A whole sweep, from the settings to the tables."""
+
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.results.record import read_run
+from alexnet_mp.sweep.failure import last_error
+from alexnet_mp.sweep.folder import check_definition, claimed, write_results
+from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command
+from alexnet_mp.sweep.processes import job_environment, run_jobs, size_of, start_process
+from alexnet_mp.sweep.results import MEASURES, Outcome, VariantResult, as_text, columns_of
+from alexnet_mp.sweep.settings import SweepSettings
+
+CommandOf = Callable[[Job, int], list[str]]  # a job and its number of processes -> the command that runs it
+Say = Callable[[str], None]
+
+
+@dataclass
+class Sweep:
+    """A sweep that runs: what has become of its jobs so far.
+
+    `stopped` is the signal that ends it early; `unwritten` says why its files are not up to date, where they are not.
+    """
+
+    settings: SweepSettings
+    out: Path
+    say: Say
+    outcomes: dict[Job, Outcome]
+    log_starts: dict[Job, int] = field(default_factory=dict)
+    stopped: signal.Signals | None = None
+    unwritten: str = ""
+
+    @property
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes.values() if outcome.status == "failed"]
+
+    def results(self) -> list[VariantResult]:
+        """The outcomes by variant, in the settings' order."""
+        return [
+            VariantResult(name, variant, tuple(o for o in self.outcomes.values() if o.job.variant == name))
+            for name, variant in self.settings.variants.items()
+        ]
+
+    def ended(self, job: Job, code: int | OSError, stopped: signal.Signals | None) -> None:
+        """A job's process has ended, or could not be started: note what it found, say so, and write it down."""
+        outcome = _outcome(job, code, self.log_starts.get(job, 0), stopped)
+        self.outcomes[job] = outcome
+        self.say(f"[{list(self.outcomes).index(job) + 1}/{len(self.outcomes)}] {job.name}: {_in_words(outcome)}")
+        try:
+            write_results(self.out, self.settings, self.results())
+            self.unwritten = ""
+        except OSError as error:  # the jobs that run, and those to come, write on disks of their own perhaps
+            self.unwritten = f"cannot write the results into {self.out}: {error}"
+            self.say(self.unwritten)
+
+    def stopping(self, stopped: signal.Signals) -> None:
+        """A signal has come and was handed on."""
+        self.stopped = stopped
+        self.say(f"{stopped.name}: waiting for the jobs that run to save and end; the same command goes on from there")
+
+
+def run_sweep(settings: SweepSettings, compose: Compose, say: Say, command_of: CommandOf = torchrun_command) -> Sweep:
+    """Run every job that is not done, and keep the tables in `out` up to date with each that ends.
+
+    `say` gets one line a job, and the table at the end. A job that fails does not keep the others from running. Call it
+    from the main thread, for the sake of signals. Raises ConfigurationError before the first job where the
+    configuration of one is wrong, or `out` is not this sweep's.
+    """
+    out = Path(settings.out).absolute()
+    jobs = make_jobs(settings, compose)
+    with claimed(out) as lock:
+        check_definition(out, settings)
+        sweep = Sweep(settings, out, say, {job: _before(job) for job in jobs})
+        missing = [job for job in jobs if sweep.outcomes[job].run is None]
+        try:
+            write_results(out, settings, sweep.results())
+        except OSError as error:
+            raise ConfigurationError(f"cannot write out={out}: {error}") from error
+        say(_beginning(sweep, len(missing)))
+        environment = job_environment(settings.parallel, settings.processes)
+
+        def start(job: Job) -> "subprocess.Popen[bytes]":
+            sweep.log_starts[job] = size_of(job.log)
+            return start_process(job, command_of(job, settings.processes), environment, lock)
+
+        run_jobs(missing, settings.parallel, start, sweep.ended, sweep.stopping)
+    results = sweep.results()
+    say(f"\n{as_text(results, columns_of(results))}\n")
+    return sweep
+
+
+def _before(job: Job) -> Outcome:
+    run = finished_run(job)
+    return Outcome(job, "not started") if run is None else Outcome(job, "done", run)
+
+
+def _outcome(job: Job, code: int | OSError, log_start: int, stopped: signal.Signals | None) -> Outcome:
+    if isinstance(code, OSError):
+        return Outcome(job, "failed", error=f"cannot be started: {code}")
+    if code == 0:
+        try:
+            return Outcome(job, "done", read_run(job.run_dir), code)
+        except ConfigurationError as error:
+            return Outcome(job, "failed", exit_code=code, error=str(error))
+    if stopped is not None:
+        return Outcome(job, "stopped", exit_code=code, error=stopped.name)
+    return Outcome(job, "failed", exit_code=code, error=last_error(job.log, log_start))
+
+
+def _in_words(outcome: Outcome) -> str:
+    if outcome.run is not None:
+        found = ", ".join(
+            f"{m.shown.removesuffix(', %')} {m.text(m.value(outcome.run))}{_unit(m.shown)}" for m in MEASURES
+        )
+        return f"done, {found}"
+    if outcome.status == "stopped":
+        return f"stopped by {outcome.error}"
+    if outcome.exit_code is None:
+        return f"failed, {outcome.error}"
+    return f"failed with exit code {outcome.exit_code}: {outcome.error} (log: {outcome.job.log})"
+
+
+def _unit(shown: str) -> str:
+    return " %" if shown.endswith(", %") else ""
+
+
+def _beginning(sweep: Sweep, missing: int) -> str:
+    settings, jobs = sweep.settings, len(sweep.outcomes)
+    words = (
+        f"{_count(jobs, 'job')}: {_count(len(settings.variants), 'variant')} x {_count(len(settings.seeds), 'seed')}"
+    )
+    before = f"; {jobs - missing} done before" if missing < jobs else ""
+    return f"{words}{before}; out: {sweep.out}, what job VARIANT/seed-N prints: VARIANT/seed-N.log"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number != 1 else ''}"

@@ -1,0 +1,126 @@
+"""The jobs of a sweep: what each is told, checked before the first of them starts."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.results.record import RunRecord, read_run
+from alexnet_mp.sweep.settings import SweepSettings
+from alexnet_mp.training.settings import parse_train_settings
+
+Compose = Callable[[list[str]], Mapping[str, Any]]  # overrides -> the composed configuration of conf/train.yaml
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a sweep; `run_dir` is out/<variant>/seed-<n>, absolute.
+
+    `configuration` is what its `overrides` make of `conf/train.yaml`.
+    """
+
+    variant: str
+    seed: int
+    run_dir: Path
+    overrides: tuple[str, ...]
+    configuration: Mapping[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}/seed-{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """Where it prints to: beside its folder, which is the training run's own."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+
+def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
+    """Every variant with every seed, in the order of the variants; of one variant, by seed.
+
+    Each one's configuration is composed and checked as the training run itself will. Raises ConfigurationError that
+    names the variant.
+    """
+    out = Path(settings.out).absolute()
+    jobs = []
+    for name, variant in settings.variants.items():
+        for seed in settings.seeds:
+            run_dir = out / name / f"seed-{seed}"
+            asked = (*settings.overrides, *variant.overrides, f"seed={seed}", f"run_dir={_quoted(str(run_dir))}")
+            try:
+                configuration = compose(list(asked))
+                _check(configuration, settings.processes, run_dir)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"variant {name}: {error}") from error
+            jobs.append(Job(name, seed, run_dir, asked, configuration))
+    return jobs
+
+
+def torchrun_command(job: Job, processes: int) -> list[str]:
+    """The command of one job: a torchrun of its own, on a free port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launcher, "-m", "alexnet_mp.commands.train", *job.overrides]
+
+
+def finished_run(job: Job) -> RunRecord | None:
+    """What the job found where it was run to its end before; None where it must be started, or started again.
+
+    Raises ConfigurationError where its folder holds a finished run of another configuration, or a damaged one.
+    """
+    if not (job.run_dir / "summary.json").exists():
+        return None
+    run = read_run(job.run_dir)
+    differing = _differences(_as_written(job.configuration), run.configuration)
+    if differing:
+        raise ConfigurationError(
+            f"{job.run_dir} holds a finished run of another configuration: {'; '.join(differing)}; "
+            "choose another out, or move that folder away"
+        )
+    return run
+
+
+def _check(configuration: Mapping[str, Any], processes: int, run_dir: Path) -> None:
+    settings = parse_train_settings(configuration)
+    if settings.run_dir != str(run_dir):
+        raise ConfigurationError(
+            f"out={run_dir.parent.parent} cannot be handed to a job, it becomes {settings.run_dir}"
+        )
+    launch = Launch(world_size=processes, local_world_size=processes)
+    placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
+    settings.recipe.check(settings.network.learned_layers, placement.replicas)
+
+
+def _quoted(text: str) -> str:
+    """Text as a quoted value of Hydra's grammar."""
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def _as_written(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration as it comes back from a run's `config.yaml`."""
+    written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(configuration))))
+    assert isinstance(written, Mapping)
+    return written
+
+
+def _differences(asked: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
+    """`key held -> asked` for every key but the folder's own name, which a sweep that was moved has different."""
+    ours, theirs = (dict(_leaves(mapping, "")) for mapping in (asked, held))
+    keys = [key for key in {**theirs, **ours} if key != "run_dir" and theirs.get(key) != ours.get(key)]
+    return [f"{key} {theirs.get(key, 'not there')} -> {ours.get(key, 'not there')}" for key in keys]
+
+
+def _leaves(mapping: Mapping[str, Any], above: str) -> Sequence[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            found += _leaves(value, f"{above}{key}.")
+        else:
+            found.append((f"{above}{key}", json.dumps(value, default=str)))
+    return found
