@@ -1,6 +1,7 @@
 """What a run says before it starts, and the summary that it leaves."""
 
 import subprocess
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet, n
         "data": data.description,
         "recipe": f"{recipe.name}: {_count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate "
         f"{recipe.weights.learning_rate:g} (biases {recipe.biases.learning_rate:g}), seed {settings.seed}",
+        "batch": _batch_in_words(settings, placement.replicas),
         "the paper": f"trained {paper.parameters:,} parameters on ILSVRC-2012 instead: 1.2 million photographs, "
         "about 90 epochs, five to six days on two GTX 580 with 3 GB each (paper §5)",
     }
@@ -70,6 +72,7 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: s
         "peak_memory_bytes_per_tower": _peak_memory_per_tower(mesh),
         "seed": settings.seed,
         "batch_size": settings.recipe.batch_size,
+        "batch_scaling": settings.batch_scaling,
         "precision": settings.precision,
         "device": device_name(next(iter(placement.devices.values()))),
         "threads": torch.get_num_threads(),
@@ -83,6 +86,19 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: s
 
 def _count(number: int, thing: str, plural: str = "s") -> str:
     return f"{number} {thing}{plural if number > 1 else ''}"
+
+
+def _batch_in_words(settings: TrainSettings, replicas: int) -> str:
+    """How the batch is dealt and by which rule it and the learning rates, those in force, came to be."""
+    share = settings.recipe.batch_size // replicas
+    rule = {
+        "fixed": "the recipe's, and its learning rates, whatever the number of replicas",
+        "linear": f"the recipe's {share} and its learning rates times {replicas}",
+        "square_root": f"the recipe's {share} times {replicas}, its learning rates and weight decay times "
+        f"{sqrt(replicas):.3g}",
+    }[settings.batch_scaling]
+    dealt = f"{settings.recipe.batch_size} images on {_count(replicas, 'replica')}"
+    return f"{dealt}, {share} each; batch_scaling={settings.batch_scaling}: {rule}"
 
 
 def _network_in_words(network: Network) -> str:
