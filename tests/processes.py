@@ -5,11 +5,13 @@ import io
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -173,3 +175,28 @@ def torchrun(
     """`torchrun --nproc-per-node=<processes> <arguments>` on a free port, as `run_command`."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return run_command([*launcher, *arguments], cwd, deadline, threads, **environment)
+
+
+def run_together(
+    commands: Sequence[Sequence[str]], folders: Sequence[Path], deadline: float = 90, **environment: str
+) -> list[Finished]:
+    """Run several commands at once, one in each folder, each as `run_command` with one thread does."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        running = [
+            pool.submit(run_command, command, folder, deadline, **environment)
+            for command, folder in zip(commands, folders, strict=True)
+        ]
+        return [each.result() for each in running]
+
+
+def agent(nodes: int, processes: int, endpoint: str, arguments: Sequence[str]) -> list[str]:
+    """The command of one of several torchruns, each with so many processes, that meet at `endpoint` (HOST:PORT)."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={processes}"]
+    return [*launcher, "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", *arguments]
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -68,7 +68,8 @@ def summarise(settings: TrainSettings, mesh: Mesh, progress: Progress, commit: s
         "validation_loss": validation.loss,
         "top1_error": validation.top1_error,
         "top5_error": validation.top5_error,
-        "crossing_bytes_per_step": progress.crossing_bytes_per_step,
+        # Of one tower for the whole batch, whatever its number of replicas: each sends its share's.
+        "crossing_bytes_per_step": progress.crossing_bytes_per_step * placement.replicas,
         "peak_memory_bytes_per_tower": _peak_memory_per_tower(mesh),
         "seed": settings.seed,
         "batch_size": settings.recipe.batch_size,
@@ -116,10 +117,13 @@ def _network_in_words(network: Network) -> str:
 
 
 def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
-    """Peak bytes of the GPU that holds each tower of replica 0; on CPUs, of its process, which may hold others too."""
+    """Peak bytes of the GPU that holds each tower; on CPUs, of its process, which may hold others too.
+
+    Of several replicas the fullest counts: the first one also writes what the run leaves.
+    """
     mine = [float(peak_device_bytes(device)) for device in mesh.placement.devices.values()]
-    everyone = [int(peak) for process in mesh.gather(mine) for peak in process]
-    return everyone[: mesh.placement.towers]
+    everyone = [int(peak) for process in mesh.gather(mine) for peak in process]  # replica by replica, in tower order
+    return [max(everyone[tower :: mesh.placement.towers]) for tower in range(mesh.placement.towers)]
 
 
 def current_commit() -> str | None:
