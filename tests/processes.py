@@ -189,10 +189,15 @@ def run_together(
         return [each.result() for each in running]
 
 
-def agent(nodes: int, processes: int, endpoint: str, arguments: Sequence[str]) -> list[str]:
-    """The command of one of several torchruns, each with so many processes, that meet at `endpoint` (HOST:PORT)."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={processes}"]
-    return [*launcher, "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", *arguments]
+def agent(processes: int, endpoint: str, address: str, is_host: bool, arguments: Sequence[str]) -> list[str]:
+    """The command of one of two torchruns, each with so many processes, that meet at `endpoint` (HOST:PORT).
+
+    The other reaches this one at `address`, and the one that `is_host` listens at the endpoint. torchrun would find
+    both out by the host's name, which on one machine is the same for all.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--nproc-per-node={processes}"]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", f"--rdzv-conf=is_host={int(is_host)}"]
+    return [*launcher, *meeting, f"--local-addr={address}", *arguments]
 
 
 def free_port() -> int:

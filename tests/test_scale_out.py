@@ -84,13 +84,19 @@ def test_the_peak_memory_of_a_tower_is_that_of_the_fullest_replica(kind, process
     assert summaries._peak_memory_per_tower(mesh) == [5, 7]
 
 
-def by_two_agents(folder: Path, endpoint: str, prefixes: Sequence[Sequence[str]]) -> list[Finished]:
-    """Two replicas of two towers, a torchrun each, in working folders of their own, their commands after `prefixes`."""
+def by_two_agents(
+    folder: Path, endpoint: str, addresses: Sequence[str], prefixes: Sequence[Sequence[str]] = ((), ())
+) -> list[Finished]:
+    """Two replicas of two towers, a torchrun each, in working folders of their own.
+
+    `addresses` are those at which the nodes reach each other; the commands stand after `prefixes`.
+    """
     homes = [folder.parent / f"{folder.name}-node-{node}" for node in range(2)]
     for home in homes:
         home.mkdir()
-    command = agent(2, 2, endpoint, [TRAIN, f"run_dir={folder}", *SHORT])
-    return run_together([[*prefix, *command] for prefix in prefixes], homes)
+    train = [TRAIN, f"run_dir={folder}", *SHORT]
+    commands = [agent(2, endpoint, address, node == 0, train) for node, address in enumerate(addresses)]
+    return run_together([[*before, *command] for before, command in zip(prefixes, commands, strict=True)], homes)
 
 
 def assert_bit_equal(folder: Path, expected: Path) -> None:
@@ -106,7 +112,7 @@ def assert_bit_equal(folder: Path, expected: Path) -> None:
 
 def test_two_agents_on_loopback_train_bit_equal_to_one(one_agent, tmp_path):
     folder = tmp_path / "two"
-    for finished in by_two_agents(folder, f"127.0.0.1:{free_port()}", [[], []]):
+    for finished in by_two_agents(folder, f"127.0.0.1:{free_port()}", ["127.0.0.1"] * 2):
         assert finished.code == 0, finished.stderr
     assert_bit_equal(folder, one_agent[0])
     assert (summary(folder)["replicas"], summary(folder)["world_size"]) == (2, 4)
@@ -162,6 +168,6 @@ def two_nodes() -> Iterator[TwoNodes]:
 def test_two_nodes_with_networks_of_their_own_train_bit_equal_to_one(one_agent, two_nodes, tmp_path):
     folder = tmp_path / "nodes"
     prefixes = [two_nodes.prefix(node) for node in range(2)]
-    for finished in by_two_agents(folder, f"{two_nodes.addresses[0]}:29500", prefixes):
+    for finished in by_two_agents(folder, f"{two_nodes.addresses[0]}:29500", two_nodes.addresses, prefixes):
         assert finished.code == 0, finished.stderr
     assert_bit_equal(folder, one_agent[0])
