@@ -131,7 +131,8 @@ def run(configuration: Mapping[str, Any]) -> None:
 def _measure(settings: ScalingSettings) -> dict[int, Turns]:
     """Every other round runs backwards, so that what drifts within a round drifts both ways."""
     turns = {count: Turns([], []) for count in settings.processes}
-    order = [(count, name) for count in settings.processes for name in (SPLIT, MATRIX_BOUND)]
+    order = [(count, SPLIT) for count in settings.processes]
+    order += [(count, MATRIX_BOUND) for count in settings.processes if _has_cores(settings, count)]
     for number in tqdm(range(settings.rounds), unit="round", disable=not sys.stdout.isatty()):
         for count, name in reversed(order) if number % 2 else order:
             where = f"round {number + 1} of {settings.rounds}, {count} processes, {name}"
@@ -144,26 +145,33 @@ def _measure(settings: ScalingSettings) -> dict[int, Turns]:
     return turns
 
 
+def _has_cores(settings: ScalingSettings, count: int) -> bool:
+    return count == 1 or count * settings.threads <= usable_cores()
+
+
 def summarise(settings: ScalingSettings, turns: Mapping[int, Turns], device: Device | None) -> list[dict[str, Any]]:
     """For each number of processes, in order; images a second are of all replicas together, medians over the rounds.
 
     `matrix_bound_images_per_second`: the speed of a step that consists of its matrix products, done by as many
-    processes at the same moment. `efficiency` compares, round by round, with one process times the cores in use: the
-    number of processes times their threads, or all cores where those are fewer. `fractions_of_a_step`: `products`, by
-    the bound; `update`, `crossings` (exposed) and `late_towers` as measured; `rest`, what remains: elementwise rows,
-    and, of several replicas, summing gradients and waiting for each other. Other values are those of
-    `benchmark/summary.py`. Where a device is described, the cost model's prediction stands beside, with its error.
+    processes at the same moment; where they are more than the cores, that of the most with a core each, since a product
+    that takes less than the kernel's time slice says nothing of sharing. `efficiency` compares, round by round, with
+    one process times the cores in use: the number of processes times their threads, or all cores where those are fewer.
+    `fractions_of_a_step`: `products`, by the bound; `update`, `crossings` (exposed) and `late_towers` as measured;
+    `rest`, what remains: elementwise rows, and, of several replicas, summing gradients and waiting for each other.
+    Other values are those of `benchmark/summary.py`. Where a device is described, the cost model's prediction stands
+    beside, with its error.
     """
     cores = usable_cores()
     alone: list[float] = []
+    bound = 0.0
     values = []
     for count in settings.processes:
         batch, replicas = settings.batch(count), settings.replicas(count)
         towers_of_a_process = settings.network.towers if count == 1 else 1
-        bound = median(
-            batch / (towers_of_a_process * max(process.step_seconds for process in turn))
-            for turn in turns[count].products
-        )
+        if turns[count].products:
+            share = batch // replicas
+            bounds = [share / max(process.step_seconds for process in turn) for turn in turns[count].products]
+            bound = median(bounds) * replicas / towers_of_a_process
         per_replica = count // replicas
         found = contender_values(batch, turns[count].trained, bound, per_replica)
         speeds = found["images_per_second_of_rounds"]
@@ -232,8 +240,8 @@ def as_text(report: Mapping[str, Any]) -> str:
         parts = (f"{name.replace('_', ' ')} {part:.1%}" for name, part in each["fractions_of_a_step"].items())
         lines.append(f"a step of {each['processes']}: {', '.join(parts)}")
     lines += [
-        "efficiency: to one process times the cores in use; bound: images/s of the matrix products of a step alone,",
-        "done by as many processes at once; sent: by a process in a step, over crossings and in the ring of gradients.",
+        "Efficiency: to one process times the cores in use. Bound: images/s of the matrix products of a step alone, done",
+        "by as many processes at once as have a core. Sent: by a process in a step, crossings and the ring of gradients.",
     ]
     return "\n".join(lines)
 
