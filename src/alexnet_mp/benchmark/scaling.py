@@ -240,8 +240,8 @@ def as_text(report: Mapping[str, Any]) -> str:
         parts = (f"{name.replace('_', ' ')} {part:.1%}" for name, part in each["fractions_of_a_step"].items())
         lines.append(f"a step of {each['processes']}: {', '.join(parts)}")
     lines += [
-        "Efficiency: to one process times the cores in use. Bound: images/s of the matrix products of a step alone, done",
-        "by as many processes at once as have a core. Sent: by a process in a step, crossings and the ring of gradients.",
+        "Efficiency: to one process times the cores in use. Bound: images/s of the matrix products of a step alone, by",
+        "as many processes at once as have a core each. Sent: by a process in a step; crossings, gradients in a ring.",
     ]
     return "\n".join(lines)
 
