@@ -163,15 +163,15 @@ def summarise(settings: ScalingSettings, turns: Mapping[int, Turns], device: Dev
     """
     cores = usable_cores()
     alone: list[float] = []
-    bound = 0.0
+    bounds: list[float] = []
     values = []
     for count in settings.processes:
         batch, replicas = settings.batch(count), settings.replicas(count)
         towers_of_a_process = settings.network.towers if count == 1 else 1
         if turns[count].products:
-            share = batch // replicas
-            bounds = [share / max(process.step_seconds for process in turn) for turn in turns[count].products]
-            bound = median(bounds) * replicas / towers_of_a_process
+            seconds = [max(process.step_seconds for process in turn) for turn in turns[count].products]
+            bounds = [batch / (towers_of_a_process * each) for each in seconds]
+        bound = median(bounds)
         per_replica = count // replicas
         found = contender_values(batch, turns[count].trained, bound, per_replica)
         speeds = found["images_per_second_of_rounds"]
@@ -191,6 +191,7 @@ def summarise(settings: ScalingSettings, turns: Mapping[int, Turns], device: Dev
                 "replicas": replicas,
                 "batch_size": batch,
                 "matrix_bound_images_per_second": bound,
+                "matrix_bound_of_rounds": bounds,
                 "times_one_process": median(ratios),
                 "efficiency": median(ratios) / used,
                 "efficiency_of_rounds": [ratio / used for ratio in ratios],
