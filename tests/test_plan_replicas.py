@@ -14,6 +14,7 @@ from alexnet_mp.commands.entry import compose
 from alexnet_mp.planning.device import Device, Link
 from alexnet_mp.planning.prediction import Prediction, predict
 from alexnet_mp.planning.replicas import Layout
+from tests.processes import CHECKOUT
 from tests.test_plan import CONV1, PARAMETERS_OF_TOWER_0, PARAMETERS_OF_TOWER_1, device, small
 
 NETWORK_BETWEEN = Link("cable", bandwidth=60.0, latency_seconds=3.0)
@@ -129,6 +130,20 @@ def test_a_slower_network_is_one_key(tmp_path: Path) -> None:
     assert speeds[1] < speeds[0] / 2
     with_key = planned(tmp_path, "device=two_gtx_580", *layout, "node_bandwidth=1.25e9")
     assert with_key["ways"]["split"]["devices"] == 4
+
+
+@pytest.mark.parametrize(
+    ("nodes", "images"), [(1, 128), (2, 128), (8, 128), (8, 16), (8, 1024)], ids=lambda number: str(number)
+)
+def test_the_page_has_the_projections_that_the_plan_makes(nodes: int, images: int, tmp_path: Path) -> None:
+    layout = [f"replicas={nodes}", f"nodes={nodes}", f"batch_size={nodes * images}", "precision=bfloat16"]
+    (row,) = re.findall(rf"^\| {nodes} \| {images:,} .*$", (CHECKOUT / "docs" / "scaling.md").read_text(), re.MULTILINE)
+    for preset in ("two_a100_nvlink", "two_a100_pcie"):
+        values = planned(tmp_path, f"device={preset}", *layout)
+        assert f"| {values['ways']['split']['images_per_second']:,.0f} |" in row
+        if nodes > 1:
+            assert f"| {100 * values['scaling']['efficiency']:.0f} % |" in row
+            assert values["scaling"]["bound"] in row
 
 
 @pytest.mark.parametrize("override", ["replicas=0", "nodes=0", "node_bandwidth=0"])
