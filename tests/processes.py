@@ -5,11 +5,13 @@ import io
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -190,3 +192,33 @@ def torchrun(
     """`torchrun --nproc-per-node=<processes> <arguments>` on a free port, as `run_command`."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return run_command([*launcher, *arguments], cwd, deadline, threads, **environment)
+
+
+def run_together(
+    commands: Sequence[Sequence[str]], folders: Sequence[Path], deadline: float = 90, **environment: str
+) -> list[Finished]:
+    """Run several commands at once, one in each folder, each as `run_command` with one thread does."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        running = [
+            pool.submit(run_command, command, folder, deadline, **environment)
+            for command, folder in zip(commands, folders, strict=True)
+        ]
+        return [each.result() for each in running]
+
+
+def agent(processes: int, endpoint: str, address: str, is_host: bool, arguments: Sequence[str]) -> list[str]:
+    """The command of one of two torchruns, each with so many processes, that meet at `endpoint` (HOST:PORT).
+
+    The other reaches this one at `address`, and the one that `is_host` listens at the endpoint. torchrun would find
+    both out by the host's name, which on one machine is the same for all.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--nproc-per-node={processes}"]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", f"--rdzv-conf=is_host={int(is_host)}"]
+    return [*launcher, *meeting, f"--local-addr={address}", *arguments]
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.checkpoint.files import files
-from alexnet_mp.checkpoint.files import tensors as files_of_tensors
+from alexnet_mp.checkpoint import files
+from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, save_checkpoint, verify_checkpoint
 from alexnet_mp.checkpoint.folder import newest_checkpoint, prune, remove_unfinished
 from alexnet_mp.checkpoint.writer import CheckpointWriter

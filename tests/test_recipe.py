@@ -146,6 +146,56 @@ def test_layers_may_have_rates_of_their_own():
     assert changed.rates("fc7", "biases") == Rates(3.0, 4.0)
 
 
+EVERYWHERE = recipe(
+    batch_size=128,
+    layers={"fc8": LayerRates(weights=Rates(0.04, 0.01)), "conv1": LayerRates(biases=Rates(0.0, 0.0))},
+    schedule=Schedule((Milestone(3, 0.001, "weights"), Milestone(5, 0.0, layers=("conv1",)))),
+)
+
+
+def rates_of(given: Recipe) -> list[float]:
+    layers = [rates for each in given.layers.values() for rates in (each.weights, each.biases) if rates]
+    found = [rates.learning_rate for rates in (given.weights, given.biases, *layers)]
+    return found + [milestone.learning_rate for milestone in given.schedule.milestones]
+
+
+def decays_of(given: Recipe) -> list[float]:
+    layers = [rates for each in given.layers.values() for rates in (each.weights, each.biases) if rates]
+    return [rates.weight_decay for rates in (given.weights, given.biases, *layers)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "batch", "rate", "decay"),
+    # Krizhevsky 2014, section 5, from 128 images to 8 times as many.
+    [("fixed", 128, 1, 1), ("linear", 1024, 8, 1), ("square_root", 1024, 8**0.5, 8**0.5)],
+)
+def test_batch_and_every_learning_rate_scale_by_the_rule(rule, batch, rate, decay):
+    scaled = EVERYWHERE.scaled(rule, 8)
+    assert scaled.batch_size == batch
+    expected = [0.01, 0.02, 0.04, 0.0, 0.001, 0.0]
+    assert rates_of(EVERYWHERE) == expected
+    assert rates_of(scaled) == pytest.approx([rate * each for each in expected])
+    assert decays_of(scaled) == pytest.approx([decay * each for each in [0.0005, 0.0, 0.01, 0.0]])
+    assert scaled.rates("fc8", "weights").learning_rate == pytest.approx(0.04 * rate)
+    assert [each.after_epoch for each in scaled.schedule.milestones] == [3, 5]
+    # What an epoch takes of a weight by decay, ε times weight decay a step, does not depend on the rule.
+    per_image = [
+        given.weights.learning_rate * given.weights.weight_decay / given.batch_size for given in (scaled, EVERYWHERE)
+    ]
+    assert per_image[0] == pytest.approx(per_image[1])
+
+
+@pytest.mark.parametrize("rule", ["fixed", "linear", "square_root"])
+def test_one_replica_trains_by_the_recipe_as_it_is(rule):
+    assert EVERYWHERE.scaled(rule, 1) == EVERYWHERE
+
+
+def test_a_plateau_lowers_scaled_rates_by_the_same_factor():
+    scaled = recipe(schedule=Schedule(plateau=Plateau())).scaled("linear", 4)
+    assert scaled.schedule.plateau == Plateau()
+    assert scaled.weights == Rates(0.04, 0.0005)
+
+
 @pytest.mark.parametrize(
     ("changes", "replicas", "message"),
     [

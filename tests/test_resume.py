@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from safetensors import SafetensorError
 
-from alexnet_mp.checkpoint.files import tensors as files_of_tensors
+from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, verify_checkpoint
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.layers.normalisation import LocalResponseNorm

@@ -66,7 +66,7 @@ def _setup(measured: Measured) -> dict[str, Any]:
     bounds = [batch_size / max(process.step_seconds for process in turn) for turn in measured.bound]
     bound = median(bounds)
     products = measured.bound[0][0].seconds
-    contenders = {name: _contender(batch_size, turns, bound) for name, turns in measured.turns.items()}
+    contenders = {name: contender_values(batch_size, turns, bound) for name, turns in measured.turns.items()}
     return {
         "network": network.name,
         "image": list(network.image),
@@ -86,13 +86,21 @@ def _setup(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _contender(batch_size: int, turns: list[Turn[Measurement]], bound: float) -> dict[str, Any]:
+def contender_values(
+    batch_size: int, turns: list[Turn[Measurement]], bound: float, per_replica: int | None = None
+) -> dict[str, Any]:
+    """What `summarise` says of one contender; `bound` is in images a second.
+
+    Of its processes, in order, so many hold one replica and wait for each other at crossings; null: all of them wait,
+    and where they sum gradients each is a replica.
+    """
     slowest = [max(range(len(turn)), key=lambda rank: turn[rank].step_seconds) for turn in turns]
     processes = [turn[rank] for turn, rank in zip(turns, slowest, strict=True)]
     speeds = [batch_size / process.step_seconds for process in processes]
     ranks = range(len(turns[0]))
     peaks = [max(turn[rank].peak_memory_bytes for turn in turns) for rank in ranks]
-    waits = [_waiting(turn) for turn in turns]
+    members = len(ranks) // (per_replica or 1)
+    waits = [_waiting(turn, per_replica or len(ranks)) for turn in turns]
     parts = [
         _parts(turn[rank], wait[rank] if wait else {}) for turn, rank, wait in zip(turns, slowest, waits, strict=True)
     ]
@@ -113,7 +121,7 @@ def _contender(batch_size: int, turns: list[Turn[Measurement]], bound: float) ->
         "crossing_bytes_per_step": max(process.crossing_bytes_per_step for process in first),
         "table_crossing_bytes_per_step": first[0].table_crossing_bytes_per_step,
         "all_reduce_bytes_per_step": reduced,
-        "all_reduce_bytes_sent_in_a_ring": reduced * 2 * (len(ranks) - 1) // len(ranks),
+        "all_reduce_bytes_sent_in_a_ring": reduced * 2 * (members - 1) // members,
         "pipeline_bytes_per_step": max(process.pipeline_bytes_per_step for process in first),
         **_crossings(turns, waits),
         "joules_per_image": median(joules) if all(p.joules_per_step is not None for t in turns for p in t) else None,
@@ -123,14 +131,16 @@ def _contender(batch_size: int, turns: list[Turn[Measurement]], bound: float) ->
 Waits = list[dict[tuple[str, str], Waiting]]  # for each process, by crossing and direction; seconds a step
 
 
-def _waiting(turn: Turn[Measurement]) -> Waits | None:
+def _waiting(turn: Turn[Measurement], per_replica: int) -> Waits | None:
     exchanges = [process.exchanges for process in turn if process.exchanges is not None]
     if len(exchanges) < len(turn):
         return None
     steps = turn[0].steps
+    replicas = [exchanges[first : first + per_replica] for first in range(0, len(turn), per_replica)]
     return [
         {place: Waiting(w.exposed / steps, w.skew / steps, w.posting / steps) for place, w in process.items()}
-        for process in waiting(exchanges)
+        for replica in replicas
+        for process in waiting(replica)
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.planning import against, published, report
 from alexnet_mp.planning.device import load_device
 from alexnet_mp.planning.prediction import predict
+from alexnet_mp.planning.replicas import Layout, linked
 from alexnet_mp.planning.settings import PlanSettings, parse_plan_settings
 
 
@@ -33,8 +35,11 @@ def _values_and_text(settings: PlanSettings) -> tuple[object, str]:
     if settings.against:
         comparison = against.compare_with_benchmark(settings, device)
         return comparison, against.as_text(comparison)
-    plan = predict(settings.network, device, settings.batch_size, settings.precision, settings.crossing_dtype)
-    values = report.as_values(plan, settings, device)
+    predicted = partial(predict, settings.network, precision=settings.precision, crossing_dtype=settings.crossing_dtype)
+    layout = Layout(settings.replicas, settings.nodes)
+    plan = predicted(linked(device, settings.node_bandwidth), settings.batch_size, layout=layout)
+    alone = predicted(device, max(1, settings.batch_size // settings.replicas))
+    values = report.as_values(plan, settings, device, alone)
     return values, report.as_text(values)
 
 

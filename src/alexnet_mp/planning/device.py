@@ -52,7 +52,8 @@ class Device:
     of one device, of which `reserved_bytes` are not ours (context, libraries, workspace of the convolutions).
     `launch_seconds` is what every kernel costs besides its work. `passes` overrides the memory passes of a kind of row
     where they were measured. `one_process` is for the cores of a processor: one process can use all of them, at this
-    fraction of their rates; null: a process on one device has that one alone.
+    fraction of their rates; null: a process on one device has that one alone. `between_nodes` is what connects a node
+    of these devices with others, its bandwidth shared by the node's devices; null: not known.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Device:
     launch_seconds: float = 0.0
     passes: dict[str, float] = dataclasses.field(default_factory=dict)
     one_process: float | None = None
+    between_nodes: Link | None = None
 
     @property
     def fractions(self) -> Achieved:
@@ -98,6 +100,26 @@ class Device:
             peak_flops={precision: factor * rate for precision, rate in self.peak_flops.items()},
             memory_bandwidth=factor * self.memory_bandwidth,
             memory_bytes=self.devices * self.memory_bytes,
+        )
+
+    def shared_by(self, processes: int) -> "Device":
+        """What each of several processes has of a core of a processor that they share: an equal part of everything.
+
+        Pessimistic: what one waits for is time that another can compute in.
+        """
+        rate = self.link.all_reduce_bandwidth
+        link = dataclasses.replace(
+            self.link,
+            bandwidth=self.link.bandwidth / processes,
+            all_reduce_bandwidth=rate and rate / processes,
+        )
+        return dataclasses.replace(
+            self,
+            peak_flops={precision: peak / processes for precision, peak in self.peak_flops.items()},
+            memory_bandwidth=self.memory_bandwidth / processes,
+            memory_bytes=self.memory_bytes / processes,
+            launch_seconds=self.launch_seconds * processes,
+            link=link,
         )
 
 
@@ -149,13 +171,18 @@ def parse_device(mapping: object) -> Device:
     return device
 
 
+def _links(device: Device) -> dict[str, Link]:
+    return {"link": device.link} | ({"between_nodes": device.between_nodes} if device.between_nodes else {})
+
+
 def _positive(device: Device) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [(f"peak_flops.{name}", rate) for name, rate in device.peak_flops.items()]
     found += [(name, getattr(device, name)) for name in ("devices", "memory_bandwidth", "memory_bytes")]
-    found += [(f"link.{name}", getattr(device.link, name)) for name in ("bandwidth", "achieved")]
     found += [(f"achieved.{name}", value) for name, value in dataclasses.asdict(device.fractions).items()]
-    if device.link.all_reduce_bandwidth is not None:
-        found.append(("link.all_reduce_bandwidth", device.link.all_reduce_bandwidth))
+    for where, link in _links(device).items():
+        found += [(f"{where}.{name}", getattr(link, name)) for name in ("bandwidth", "achieved")]
+        if link.all_reduce_bandwidth is not None:
+            found.append((f"{where}.all_reduce_bandwidth", link.all_reduce_bandwidth))
     if device.one_process is not None:
         found.append(("one_process", device.one_process))
     return found
@@ -164,11 +191,12 @@ def _positive(device: Device) -> list[tuple[str, Any]]:
 def _not_negative(device: Device) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [(name, getattr(device, name)) for name in ("reserved_bytes", "launch_seconds")]
     found += [(f"passes.{name}", value) for name, value in device.passes.items()]
-    return [*found, ("link.latency_seconds", device.link.latency_seconds)]
+    return found + [(f"{where}.latency_seconds", link.latency_seconds) for where, link in _links(device).items()]
 
 
 def _fractions(device: Device) -> list[tuple[str, Any]]:
     # A convolution may achieve more than the peak: Winograd's algorithm does fewer operations than are counted.
-    found: list[tuple[str, Any]] = [("link.achieved", device.link.achieved)]
-    found += [("link.compute_lost", device.link.compute_lost), ("achieved.memory", device.fractions.memory)]
+    found: list[tuple[str, Any]] = [("achieved.memory", device.fractions.memory)]
+    for where, link in _links(device).items():
+        found += [(f"{where}.{name}", getattr(link, name)) for name in ("achieved", "compute_lost")]
     return found if device.one_process is None else [*found, ("one_process", device.one_process)]

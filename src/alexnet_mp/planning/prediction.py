@@ -11,6 +11,7 @@ from alexnet_mp.planning.compute import VALUE_BYTES, Part, RowTime, optimiser_se
 from alexnet_mp.planning.device import Device
 from alexnet_mp.planning.memory import Memory, largest_batch, memory_of_a_step
 from alexnet_mp.planning.overlap import Transfer, all_reduce, crossings
+from alexnet_mp.planning.replicas import ONE_REPLICA, Layout, ring
 
 Way = Literal["split", "single", "data_parallel"]
 
@@ -72,47 +73,62 @@ class Plan:
 
 
 def predict(
-    network: Network, device: Device, batch: int, precision: str = "float32", crossing_dtype: str = "float32"
+    network: Network,
+    device: Device,
+    batch: int,
+    precision: str = "float32",
+    crossing_dtype: str = "float32",
+    layout: Layout = ONE_REPLICA,
 ) -> Plan:
     """Predict every way for the same global batch.
 
-    The split puts a tower on each device; data-parallel uses as many devices as there are towers, and all of them where
-    the network has one tower. Raises ConfigurationError for a precision that the device has no peak rate for, and a
-    batch below one.
+    The split puts a tower of a replica on each device; data-parallel uses as many devices as there are towers in all
+    replicas, and all of them where the network has one tower. Raises ConfigurationError for a precision that the device
+    has no peak rate for, a batch below one, and a layout that these devices do not allow.
     """
     if batch < 1:
         raise ConfigurationError(f"batch_size is {batch}, must be at least 1")
     device.peak(precision)
+    replicas = layout.replicas
+    alone, device = device, layout.on(device, network.towers)
     costs = network_cost(network)
-    predictions: dict[Way, Prediction] = {"single": _single(costs, device, batch, precision)}
+    predictions: dict[Way, Prediction] = {"single": _single(costs, alone, batch, precision)}
     left_out: dict[Way, str] = {}
     if network.towers == 1:
         left_out["split"] = f"network {network.name} has one tower"
-    elif network.towers > device.devices:
+    elif replicas == 1 and network.towers > device.devices:
         left_out["split"] = f"it takes {network.towers} devices, one a tower, and there are {device.devices}"
+    elif batch % replicas:
+        left_out["split"] = f"a batch of {batch} images is not dealt evenly to {replicas} replicas"
     else:
-        predictions["split"] = _split(costs, device, batch, precision, crossing_dtype)
-    members = network.towers if network.towers > 1 else device.devices
-    if members > device.devices or members == 1:
+        predictions["split"] = _split(costs, device, batch, precision, crossing_dtype, layout)
+    members = network.towers * replicas if network.towers * replicas > 1 else device.devices
+    if (replicas == 1 and members > device.devices) or members == 1:
         left_out["data_parallel"] = f"there are {device.devices} devices, and it takes at least {max(2, members)}"
     elif batch % members:
         left_out["data_parallel"] = f"a batch of {batch} images is not dealt evenly to {members} devices"
     else:
-        predictions["data_parallel"] = _data_parallel(costs, device, batch, members, precision)
+        predictions["data_parallel"] = _data_parallel(costs, device, batch, members, precision, layout)
     ways: tuple[Way, ...] = ("split", "single", "data_parallel")
     return Plan({way: predictions[way] for way in ways if way in predictions}, left_out)
 
 
-def _split(costs: NetworkCost, device: Device, batch: int, precision: str, crossing_dtype: str) -> Prediction:
-    rows = row_times(costs, device, batch, 1, precision)
+def _split(
+    costs: NetworkCost, device: Device, batch: int, precision: str, crossing_dtype: str, layout: Layout
+) -> Prediction:
+    replicas, share = layout.replicas, batch // layout.replicas
+    rows = row_times(costs, device, share, 1, precision)
     width = VALUE_BYTES[crossing_dtype]
-    transfers = crossings(costs, rows, device.link, batch, width)
+    crossed = crossings(costs, rows, device.link, share, width)
+    reduced = all_reduce(rows, ring(device, layout.nodes, costs.towers), replicas)  # a ring for each tower
 
     def memory(images: int) -> Memory:
-        return memory_of_a_step(costs, images, range(1), True, False, precision, width, device.reserved_bytes)
+        return memory_of_a_step(costs, images, range(1), True, replicas > 1, precision, width, device.reserved_bytes)
 
     updated = costs.parameters_per_tower[0]
-    return _prediction("split", costs.towers, batch, rows, transfers, [], updated, device, memory, 1)
+    return _prediction(
+        "split", costs.towers * replicas, batch, rows, crossed, reduced, updated, device, memory, replicas
+    )
 
 
 def _single(costs: NetworkCost, device: Device, batch: int, precision: str) -> Prediction:
@@ -126,9 +142,11 @@ def _single(costs: NetworkCost, device: Device, batch: int, precision: str) -> P
     return _prediction("single", 1, batch, rows, [], [], costs.parameters, whole, memory, 1)
 
 
-def _data_parallel(costs: NetworkCost, device: Device, batch: int, members: int, precision: str) -> Prediction:
+def _data_parallel(
+    costs: NetworkCost, device: Device, batch: int, members: int, precision: str, layout: Layout
+) -> Prediction:
     rows = row_times(costs, device, batch // members, costs.towers, precision)
-    transfers = all_reduce(rows, device.link, members)
+    transfers = all_reduce(rows, ring(device, layout.nodes, 1), members)
 
     def memory(images: int) -> Memory:
         held = range(costs.towers)

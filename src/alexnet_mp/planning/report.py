@@ -13,12 +13,17 @@ from alexnet_mp.planning.settings import PlanSettings
 PARTS = ("convolution", "matmul", "elementwise", "optimiser")
 
 
-def as_values(plan: Plan, settings: PlanSettings, device: Device) -> dict[str, Any]:
-    """Everything predicted, in seconds, bytes, images a second and days."""
+def as_values(plan: Plan, settings: PlanSettings, device: Device, alone: Plan | None = None) -> dict[str, Any]:
+    """Everything predicted, in seconds, bytes, images a second and days.
+
+    `alone` is the plan of one replica with its share of the batch, where there are several.
+    """
     way, reason = choose(plan)
     return {
         "network": settings.network.name,
         "batch_size": settings.batch_size,
+        "replicas": settings.replicas,
+        "nodes": settings.nodes,
         "device": device.name,
         "precision": settings.precision,
         "crossing_dtype": settings.crossing_dtype,
@@ -28,6 +33,22 @@ def as_values(plan: Plan, settings: PlanSettings, device: Device) -> dict[str, A
         "left_out": dict(plan.left_out),
         "choice": way,
         "reason": reason,
+        "scaling": _scaling(plan, alone) if settings.replicas > 1 else None,
+    }
+
+
+def _scaling(plan: Plan, alone: Plan | None) -> dict[str, Any] | None:
+    """How the split grows with the replicas, and what its step consists of; None where there is no split."""
+    prediction, one = plan.predictions.get("split"), alone.predictions.get("split") if alone else None
+    if prediction is None or one is None:
+        return None
+    parts = {"computing": prediction.compute, "crossings": _exposed(prediction.crossings)}
+    parts["gradients"] = _exposed(prediction.all_reduce)
+    return {
+        "one_replica_images_per_second": one.images_per_second,
+        "efficiency": prediction.images_per_second * one.batch / (prediction.batch * one.images_per_second),
+        "fractions_of_a_step": {name: seconds / prediction.step for name, seconds in parts.items()},
+        "bound": max(parts, key=lambda name: parts[name]),
     }
 
 
@@ -70,16 +91,30 @@ def as_text(values: dict[str, Any]) -> str:
     rows.append(["fits", *(_fits(way) for way in ways.values())])
     rows.append(["largest batch", *(f"{way['largest_batch']:,}" for way in ways.values())])
     crossings = [transfer for way in ways.values() for transfer in way["crossings"]]
+    several = f"{values['replicas']} replicas on {_nodes(values['nodes'])} of " if values["replicas"] > 1 else "on "
     title = (
-        f"{values['network']}, batch {values['batch_size']}, {values['precision']}, on {values['device']}; "
+        f"{values['network']}, batch {values['batch_size']}, {values['precision']}, {several}{values['device']}; "
         f"{values['epochs']:g} epochs of {values['images']:,} images"
     )
     lines = [title, "", *aligned(rows)]
     if crossings:
         table = [["crossing", "", "MB sent", "ms", "exposed ms"], *(_crossing_line(transfer) for transfer in crossings)]
         lines += ["", *aligned(table, text_columns=2)]
-    lines += ["", *(f"{name} is left out: {why}." for name, why in values["left_out"].items()), values["reason"]]
-    return "\n".join(lines)
+    lines += ["", *(f"{name} is left out: {why}." for name, why in values["left_out"].items()), *_scaling_lines(values)]
+    return "\n".join([*lines, values["reason"]])
+
+
+def _scaling_lines(values: dict[str, Any]) -> list[str]:
+    found = values["scaling"]
+    if found is None:
+        return []
+    replicas, share = values["replicas"], values["batch_size"] // values["replicas"]
+    parts = ", ".join(f"{name} {fraction:.0%}" for name, fraction in found["fractions_of_a_step"].items())
+    return [
+        f"The split's {replicas} replicas of {share} images: {found['efficiency']:.0%} of {replicas} times one "
+        f"replica's {found['one_replica_images_per_second']:,.0f} images/s; of a step: {parts}. "
+        f"Bound by {found['bound']}."
+    ]
 
 
 def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
@@ -119,6 +154,10 @@ def _ms(seconds: float) -> str:
 
 def _duration(days: float) -> str:
     return f"{days:.2f} days" if days >= 2 else f"{24 * days:.2f} h"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' if count > 1 else ''}"
 
 
 def _devices(count: int) -> str:

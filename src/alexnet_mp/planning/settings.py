@@ -19,6 +19,9 @@ class PlanSettings:
     network: Network
     towers: int | None
     device: str
+    replicas: int
+    nodes: int
+    node_bandwidth: float | None
     batch_size: int
     epochs: float
     images: int
@@ -36,9 +39,10 @@ def parse_plan_settings(configuration: Mapping[str, Any]) -> PlanSettings:
         network = network.cut_into(configuration["towers"])
     settings = from_mapping(PlanSettings, configuration, "", ready={"network": network})
     network_cost(network)  # a window that does not fit is found here
-    for name in ("batch_size", "epochs", "images"):
-        if getattr(settings, name) <= 0:
-            raise ConfigurationError(f"{name} is {getattr(settings, name)}, must be positive")
+    for name in ("replicas", "nodes", "node_bandwidth", "batch_size", "epochs", "images"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"{name} is {value}, must be positive")
     if settings.check and settings.against:
         raise ConfigurationError("check=true compares with published numbers, against=FILE with a benchmark; give one")
     return settings

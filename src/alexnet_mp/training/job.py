@@ -42,8 +42,10 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """
     keep_large_blocks()
     settings = parse_train_settings(configuration)
-    network, recipe = settings.network, settings.recipe
+    network = settings.network
     placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
+    settings = settings.on_replicas(placement.replicas)
+    recipe = settings.recipe
     recipe.check(network.learned_layers, placement.replicas)
     data = _load_data(settings, placement)
     crop = network.image[1:]

@@ -1,7 +1,7 @@
 """The recipe: everything of training that is not the network."""
 
-from dataclasses import dataclass, field
-from math import inf
+from dataclasses import dataclass, field, replace
+from math import inf, sqrt
 from typing import Literal
 
 from alexnet_mp.data.augmentation import Augmentation
@@ -11,6 +11,7 @@ from alexnet_mp.errors import ConfigurationError
 
 Kind = Literal["weights", "biases"]
 KINDS: tuple[Kind, ...] = ("weights", "biases")
+BatchScaling = Literal["fixed", "linear", "square_root"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; `batch_size` is the global batch, over all replicas.
+    """How a network is trained; `batch_size` is the global batch, over all replicas (but see `scaled`).
 
     `input` is the scale of what the network reads. It stands here because scale, initial weights and learning rate
     belong together. `order` is of the training images: `shuffled` anew for each epoch, or `fixed` (the original code;
@@ -89,6 +90,39 @@ class Recipe:
         if kind == "weights":
             return of_layer.weights or self.weights
         return of_layer.biases or self.biases
+
+    def scaled(self, rule: BatchScaling, replicas: int) -> "Recipe":
+        """The recipe in force on so many replicas.
+
+        fixed: this one; the global batch is the recipe's, whatever the number of replicas R. Otherwise the recipe's
+        batch is one replica's and the global one R times that. linear: every learning rate, those of milestones too,
+        times R; "the heuristic that I found to work the best" (Krizhevsky 2014, arXiv 1404.5997, section 5), and the
+        rule of Goyal et al. 2017 (arXiv 1706.02677). square_root: times the root of R, with which the variance of an
+        update stays (Krizhevsky 2014, what "theory suggests"). Decay takes ε times weight decay of a weight each step
+        (paper §5), and an epoch has R times fewer steps: so that an epoch decays as much as before, weight decay stays
+        with linear, and takes the other root of R with square_root. A plateau's factor is a ratio and stays.
+        """
+        if rule == "fixed":
+            return self
+        rate = replicas if rule == "linear" else sqrt(replicas)
+        decay = replicas / rate
+
+        def times(rates: Rates) -> Rates:
+            return Rates(rates.learning_rate * rate, rates.weight_decay * decay)
+
+        layers = {
+            name: LayerRates(each.weights and times(each.weights), each.biases and times(each.biases))
+            for name, each in self.layers.items()
+        }
+        milestones = tuple(replace(each, learning_rate=each.learning_rate * rate) for each in self.schedule.milestones)
+        return replace(
+            self,
+            batch_size=self.batch_size * replicas,
+            weights=times(self.weights),
+            biases=times(self.biases),
+            layers=layers,
+            schedule=replace(self.schedule, milestones=milestones),
+        )
 
     def check(self, layers: list[str], replicas: int) -> None:
         """Raise ConfigurationError where the recipe does not fit the network's `layers` or the replicas."""

@@ -12,7 +12,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
-from alexnet_mp.training.recipe import Recipe
+from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class TrainSettings:
     placement: str
     device: str
     seed: int
+    batch_scaling: BatchScaling
     precision: Literal["float32", "float64", "bf16"]
     crossing_dtype: Literal["float16", "bfloat16"] | None
     compile: Literal["auto", "on", "off"]
@@ -53,6 +54,10 @@ class TrainSettings:
     def wire_dtype(self) -> torch.dtype | None:
         """What activations and gradients are rounded to when they cross; None: not at all."""
         return {"float16": torch.float16, "bfloat16": torch.bfloat16, None: None}[self.crossing_dtype]
+
+    def on_replicas(self, replicas: int) -> "TrainSettings":
+        """The same with the batch and the learning rates in force on so many replicas; see `Recipe.scaled`."""
+        return replace(self, recipe=self.recipe.scaled(self.batch_scaling, replicas))
 
 
 def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:

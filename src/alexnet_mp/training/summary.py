@@ -1,6 +1,7 @@
 """What a run says before it starts, and the summary that it leaves."""
 
 import subprocess
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet, n
         "data": data.description,
         "recipe": f"{recipe.name}: {_count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate "
         f"{recipe.weights.learning_rate:g} (biases {recipe.biases.learning_rate:g}), seed {settings.seed}",
+        "batch": _batch_in_words(settings, placement.replicas),
         "the paper": f"trained {paper.parameters:,} parameters on ILSVRC-2012 instead: 1.2 million photographs, "
         "about 90 epochs, five to six days on two GTX 580 with 3 GB each (paper §5)",
     }
@@ -68,10 +70,12 @@ def summarise(
         "validation_loss": validation.loss,
         "top1_error": validation.top1_error,
         "top5_error": validation.top5_error,
-        "crossing_bytes_per_step": progress.crossing_bytes_per_step,
+        # Of one tower for the whole batch, whatever its number of replicas: each sends its share's.
+        "crossing_bytes_per_step": progress.crossing_bytes_per_step * placement.replicas,
         "peak_memory_bytes_per_tower": _peak_memory_per_tower(mesh),
         "seed": settings.seed,
         "batch_size": settings.recipe.batch_size,
+        "batch_scaling": settings.batch_scaling,
         "precision": settings.precision,
         "device": device_name(next(iter(placement.devices.values()))),
         "threads": torch.get_num_threads(),
@@ -85,6 +89,19 @@ def summarise(
 
 def _count(number: int, thing: str, plural: str = "s") -> str:
     return f"{number} {thing}{plural if number > 1 else ''}"
+
+
+def _batch_in_words(settings: TrainSettings, replicas: int) -> str:
+    """How the batch is dealt and by which rule it and the learning rates, those in force, came to be."""
+    share = settings.recipe.batch_size // replicas
+    rule = {
+        "fixed": "the recipe's, and its learning rates, whatever the number of replicas",
+        "linear": f"the recipe's {share} and its learning rates times {replicas}",
+        "square_root": f"the recipe's {share} times {replicas}, its learning rates and weight decay times "
+        f"{sqrt(replicas):.3g}",
+    }[settings.batch_scaling]
+    dealt = f"{settings.recipe.batch_size} images on {_count(replicas, 'replica')}"
+    return f"{dealt}, {share} each; batch_scaling={settings.batch_scaling}: {rule}"
 
 
 def _network_in_words(network: Network) -> str:
@@ -102,10 +119,13 @@ def _network_in_words(network: Network) -> str:
 
 
 def _peak_memory_per_tower(mesh: Mesh) -> list[int]:
-    """Peak bytes of the GPU that holds each tower of replica 0; on CPUs, of its process, which may hold others too."""
+    """Peak bytes of the GPU that holds each tower; on CPUs, of its process, which may hold others too.
+
+    Of several replicas the fullest counts: the first one also writes what the run leaves.
+    """
     mine = [float(peak_device_bytes(device)) for device in mesh.placement.devices.values()]
-    everyone = [int(peak) for process in mesh.gather(mine) for peak in process]
-    return everyone[: mesh.placement.towers]
+    everyone = [int(peak) for process in mesh.gather(mine) for peak in process]  # replica by replica, in tower order
+    return [max(everyone[tower :: mesh.placement.towers]) for tower in range(mesh.placement.towers)]
 
 
 def current_commit() -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alexnet_mp.allocator import keep_large_blocks
-from alexnet_mp.benchmark.contenders.replicas import replicated
+from alexnet_mp.benchmark.contenders.replicas import GradientBytes, replicated
 from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_count
 from alexnet_mp.benchmark.grouped import grouped_network
 from alexnet_mp.benchmark.measurement import Task
@@ -22,7 +22,7 @@ from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.training.losses import LossOnEveryTower
+from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 
 # The layout of the whole network of ours: that in which a tower has its maps.
@@ -43,7 +43,10 @@ def choose_kernels(model: nn.Module, task: Task) -> None:
 
 @contextmanager
 def towers(task: Task) -> Iterator[Trainee]:
-    """The table's towers, placed by how many processes and devices there are; stepped as in training."""
+    """The table's towers, placed by how many processes and devices there are; stepped as in training.
+
+    With more processes than towers there are several replicas, each on its share of the batch.
+    """
     start_up()
     network = task.network
     kind = "auto" if network.towers > 1 else "simulated"
@@ -53,16 +56,27 @@ def towers(task: Task) -> Iterator[Trainee]:
         timed = TimedLink(link) if link is not None else None
         model = TowerModel(network, placement, timed, task.seed)
         choose_kernels(model, task)
-        losses, devices = LossOnEveryTower(model), list(placement.devices.values())
+        devices, several = list(placement.devices.values()), placement.replicas > 1
+        counter = GradientBytes(model) if several else None
+        losses = data_parallel(LossOnEveryTower(model), mesh)
+        size = task.batch_size // placement.replicas
+        share = slice(placement.replica * size, (placement.replica + 1) * size)
+
+        def sent() -> Sent:
+            crossed = timed.traffic.sent_by(placement.first_tower) if timed else 0
+            return Sent(crossing=crossed, all_reduced=counter.total if counter else 0)
+
         yield Trainee(
-            forward=lambda images, labels, step: losses(to_towers(images, devices), to_towers(labels, devices), step),
+            forward=lambda images, labels, step: losses(
+                to_towers(images[share], devices), to_towers(labels[share], devices), step
+            ),
             backward=torch.autograd.backward,
             optimiser=make_optimiser(dict(model.towers.items()), paper_recipe(task.batch_size)),
             devices=devices,
             parameters=parameter_count(model),
             wait_for_all=lambda: mesh.gather([0.0]),
-            sent=lambda: Sent(crossing=timed.traffic.sent_by(placement.first_tower) if timed else 0),
-            table_crossing_bytes=network_cost(network).crossing_bytes_per_step(task.batch_size),
+            sent=sent,
+            table_crossing_bytes=network_cost(network).crossing_bytes_per_step(size),
             link=timed,
         )
 

@@ -1,0 +1,87 @@
+"""benchmarks/scaling.py: what its JSON holds, its efficiency by hand, and what it refuses."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet_mp import ConfigurationError
+from alexnet_mp.benchmark import scaling
+from alexnet_mp.benchmark.measurement import MatrixWork, Measurement
+from alexnet_mp.commands.entry import compose
+from alexnet_mp.planning.device import load_device
+
+BATCH = 8
+TINY = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
+# The preset small at 32x32, one tower: see test_benchmark.py.
+FLOATS = 2 * (128 * 7 * 7 + 128 * 3 * 3 + 256) + 10
+CONVOLUTIONS = 48 * (3 * 9 + 1) + 128 * (48 * 25 + 1) + 192 * (256 * 9 + 1) + 192 * (192 * 9 + 1) + 128 * (192 * 9 + 1)
+PARAMETERS_OF_TOWER_0 = CONVOLUTIONS + 256 * (2 * 128 * 9 + 1) + 256 * (2 * 256 + 1) + 10 * 256 + 10
+
+
+@pytest.mark.slow
+def test_two_replicas_are_measured_beside_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scaling.json"
+    scaling.run(compose("scaling", [*TINY, "processes=[1,4]", "device=two_epyc_cores", f"json={path}"]))
+    one, four = json.loads(path.read_text())["processes"]
+    assert [(each["processes"], each["replicas"], each["batch_size"]) for each in (one, four)] == [(1, 1, 8), (4, 2, 8)]
+    assert one["efficiency"] == 1
+    assert four["times_one_process"] == pytest.approx(four["images_per_second"] / one["images_per_second"])
+    assert four["all_reduce_bytes_per_step"] == 4 * PARAMETERS_OF_TOWER_0
+    assert four["all_reduce_bytes_sent_in_a_ring"] == 4 * PARAMETERS_OF_TOWER_0  # 2 (n - 1) / n of two replicas
+    assert four["crossing_bytes_per_step"] == 4 * FLOATS * BATCH // 2  # each replica has half of the batch
+    assert one["all_reduce_bytes_per_step"] == 0
+    for each in (one, four):
+        assert sum(each["fractions_of_a_step"].values()) == pytest.approx(1)
+        error = each["predicted_images_per_second"] / each["images_per_second"] - 1
+        assert each["prediction_error"] == pytest.approx(error)
+    assert "4 x 1" in capsys.readouterr().out
+
+
+def measurement(seconds: float) -> Measurement:
+    return Measurement(1, seconds / 2, seconds / 4, seconds / 4, False, 1, 1, 0, 0, 0, 0, None, None, 1, ("CPU",))
+
+
+def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "usable_cores", lambda: 2)
+    settings = scaling.parse_scaling_settings(compose("scaling", [*TINY, "rounds=2"]))
+    step_seconds = {1: (8.0, 4.0), 2: (5.0, 2.5), 4: (5.0, 4.0)}  # of two rounds
+    turns = {
+        count: scaling.Turns([[measurement(seconds)] * count for seconds in rounds], [])
+        for count, rounds in step_seconds.items()
+    }
+    for count, seconds in ((1, 1.0), (2, 1.25)):  # products of one tower
+        turns[count].products += [[MatrixWork({"all": seconds}, {}, 1)] * count] * 2
+    one, two, four = scaling.summarise(settings, turns, None)
+    assert one["efficiency_of_rounds"] == [1, 1]
+    assert two["efficiency_of_rounds"] == pytest.approx([8 / 5 / 2] * 2)
+    assert four["efficiency_of_rounds"] == pytest.approx([8 / 5 / 2, 4 / 4 / 2])  # two cores, not four
+    assert four["efficiency"] == pytest.approx((0.8 + 0.5) / 2)
+    # One process does both towers' products; four share the cores of two.
+    bounds = [each["matrix_bound_images_per_second"] for each in (one, two, four)]
+    assert bounds == pytest.approx([BATCH / 2.0, BATCH / 1.25, BATCH / 1.25])
+
+
+def test_one_process_of_one_thread_is_predicted_with_one_core() -> None:
+    settings = scaling.parse_scaling_settings(compose("scaling", []))
+    cores: Any = load_device("two_epyc_cores")
+    speeds = [scaling._prediction(settings, cores, count).images_per_second for count in (1, 2, 4)]
+    assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.05)
+    assert speeds[2] < speeds[1]  # the same cores, and two updates
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("processes=[2,4]", "begin with 1"),
+        ("processes=[1,3]", "3 processes cannot hold replicas of 2 towers"),
+        ("batch_size=63", "batch_size=63 cannot be shared equally by 2 replicas"),
+        ("rounds=0", "rounds is 0"),
+        ("json=nowhere/scaling.json", "there is no folder"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        scaling.run(compose("scaling", [override]))
