@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -131,12 +132,22 @@ def test_no_damage_is_loaded_and_the_checkpoint_before_is_used(block, tmp_path):
         b"[" * 100_000,
         b'{"format_version": 1, "sha256": "0"}',
         b'{"format_version": 2, "network": {"towers": 2}, "sha256": "0"}',
+        b'{"format_version": 2, "network": {"towers": 2}, "seed": NaN, "sha256": "0"}',
     ],
 )
 def test_a_description_that_nobody_wrote_is_no_checkpoint(content, tmp_path):
     folder = save(tmp_path / "one")
     (folder / "checkpoint.json").write_bytes(content)
     with pytest.raises(ConfigurationError, match="one"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "tower-1.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name, tmp_path):
+    folder = save(tmp_path / "one")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         load_checkpoint(folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_mp.checkpoint import load_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training import summary as summaries

@@ -116,16 +116,17 @@ def _load(folder: Path, towers: Sequence[int] | None) -> tuple[dict[str, Tensor]
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
     try:
-        raw = path.read_bytes()
+        raw = _regular(path).read_bytes()
         content = json.loads(raw)
         version, digest = content["format_version"], content.pop("sha256")
         if version == FORMAT_VERSION and type(content["network"]["towers"]) is not int:
             raise TypeError("network.towers is no number")
+        as_written = _encoded(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION} ({error})") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{folder} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
-    if _encoded(content) != raw:  # byte for byte, so that a change of white space is found too
+    if as_written != raw:  # byte for byte, so that a change of white space is found too
         raise ConfigurationError(f"checkpoint file {path} is damaged: its content does not have the SHA-256 {digest}")
     return dict(content)
 
@@ -133,7 +134,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _check_file(path: Path, description: Mapping[str, Any]) -> None:
     try:
         expected = dict(description["sha256_of_files"])[path.name]
-        found = _sha256(path)
+        found = _sha256(_regular(path))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"checkpoint file {path} is missing or damaged: {error!r}") from error
     if found != expected:
@@ -168,6 +169,12 @@ def _tower_file(folder: Path, tower: int) -> Path:
 def _digest_file(partial: Path, tower: int) -> Path:
     """What says that a tower's file is finished; gone when the checkpoint is whole."""
     return partial / f"tower-{tower}.sha256"
+
+
+def _regular(path: Path) -> Path:
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")  # reading a pipe would wait for ever
+    return path
 
 
 def _sha256(path: Path) -> str:

@@ -27,7 +27,8 @@ from alexnet_mp.telemetry.towers import open_telemetry
 from alexnet_mp.training.claim import Claim, claim_folder
 from alexnet_mp.training.compilation import choose_kernels
 from alexnet_mp.training.loop import Trainer
-from alexnet_mp.training.resume import begin, check_same_run, log_changes, restore
+from alexnet_mp.training.progress import Progress
+from alexnet_mp.training.resume import begin, claimed_progress, log_changes, restore
 from alexnet_mp.training.run_folder import LOG, RunFolder
 from alexnet_mp.training.saving import Saver
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
@@ -66,12 +67,12 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
         text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
         check_agreement(text, data, mesh)
-        with _opened_folder(settings, text, data, mesh) as (claim, folder):
-            summary = _summary_of_complete(claim, folder, recipe.epochs, mesh)
+        with _claimed(settings, text, mesh) as (claim, folder):
+            progress = claimed_progress(claim, settings, data)
+            summary = _summary_of_complete(folder, progress.epoch >= recipe.epochs, mesh)
             if summary is None:
-                folder.begin(claim, text)
-                run = Run(settings, configuration, mesh, data, loader, preprocess, claim, folder)
-                summary = _train(run)
+                folder.begin(claim, progress.step, text)
+                summary = _train(Run(settings, configuration, mesh, data, loader, preprocess, claim, progress, folder))
     return summary
 
 
@@ -86,6 +87,7 @@ class Run:
     loader: Loader
     preprocess: Preprocessing
     claim: Claim
+    progress: Progress
     folder: RunFolder
 
 
@@ -103,7 +105,7 @@ def _train(run: Run) -> dict[str, Any]:
         steps = recipe.epochs * run.loader.steps_per_epoch
         LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))
         if claim.checkpoint:
-            state = restore(claim, model, settings, mesh)
+            state = restore(claim, run.progress, model, settings, mesh)
             LOG.info("%-10s from %s, in epoch %d", "going on", claim.checkpoint, state.progress.epoch + 1)
             log_changes(claim, run.configuration)
         else:
@@ -125,15 +127,11 @@ def _train(run: Run) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened_folder(
-    settings: TrainSettings, configuration: str, data: DataSet, mesh: Mesh
-) -> Iterator[tuple[Claim, RunFolder]]:
+def _claimed(settings: TrainSettings, configuration: str, mesh: Mesh) -> Iterator[tuple[Claim, RunFolder]]:
     """The folder of this run, new or to go on in; nothing in it is changed yet."""
     claim, lock = claim_folder(settings.run_dir, settings.experiment_name, configuration, mesh)
     folder = RunFolder(Path(claim.path), mesh.placement.is_main)
     try:
-        if claim.checkpoint:
-            check_same_run(claim, settings, data)
         yield claim, folder
     finally:
         folder.close()
@@ -141,16 +139,15 @@ def _opened_folder(
             lock.release()
 
 
-def _summary_of_complete(claim: Claim, folder: RunFolder, epochs: int, mesh: Mesh) -> dict[str, Any] | None:
-    """The summary of a run that has all its epochs already; None where there is something left to do."""
-    done = int(claim.description["progress"]["epoch"]) if claim.checkpoint else 0
+def _summary_of_complete(folder: RunFolder, has_all_epochs: bool, mesh: Mesh) -> dict[str, Any] | None:
+    """The summary of a run that is complete already; None where there is something left to do."""
     text = ""
-    if mesh.placement.is_main and done >= epochs and folder.summary.exists():
+    if mesh.placement.is_main and has_all_epochs and folder.summary.exists():
         text = folder.summary.read_text()
     text = mesh.text_from_main(text)
     if not text:
         return None
-    LOG.info("complete   %s has all %d epochs; recipe.epochs=N trains on, another run_dir anew", folder.path, epochs)
+    LOG.info("complete   %s has all its epochs; recipe.epochs=N trains on, another run_dir anew", folder.path)
     return dict(json.loads(text))
 
 

@@ -150,7 +150,8 @@ class Trainer:
             progress.train_loss = agreed.loss
         if link:
             sent = link.traffic.sent_by(self._mesh.placement.first_tower)
-            progress.crossing_bytes_per_step = sent - sent_before
+            # Of one tower for the whole batch: each replica sends its share's.
+            progress.crossing_bytes_per_step = (sent - sent_before) * self._mesh.placement.replicas
         return agreed
 
     def _backward(self, losses: Sequence[Tensor]) -> None:

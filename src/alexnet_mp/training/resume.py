@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
 from alexnet_mp.data.images import DataSet
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, first_line
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.strict import from_mapping
@@ -23,9 +23,14 @@ from alexnet_mp.training.state import TrainingState
 LOG = logging.getLogger("alexnet_mp")
 
 
-def check_same_run(claim: Claim, settings: TrainSettings, data: DataSet) -> None:
-    """Raise ConfigurationError where the claimed checkpoint is of another network, seed or data; any placement may
-    go on from it, and so may another recipe."""
+def claimed_progress(claim: Claim, settings: TrainSettings, data: DataSet) -> Progress:
+    """How far the run of the claimed checkpoint is; a run without one is at its beginning.
+
+    Raises ConfigurationError where it is of another network, seed or data, or of no training at all. Any placement may
+    go on from it, and so may another recipe.
+    """
+    if not claim.checkpoint:
+        return Progress()
     said = claim.description
     different = [
         *differences(said.get("network"), settings.network.to_mapping(), "network"),
@@ -37,6 +42,17 @@ def check_same_run(claim: Claim, settings: TrainSettings, data: DataSet) -> None
             f"run folder {claim.path} holds another run, at {claim.checkpoint}: {'; '.join(different)}; choose another "
             "run_dir"
         )
+    try:
+        progress = from_mapping(Progress, said.get("progress"), "progress")
+        if min(progress.epoch, progress.samples_of_epoch, progress.samples_seen, progress.step) < 0:
+            raise ConfigurationError(f"progress is negative: {progress}")
+        int(said["metrics_bytes"])
+        return progress
+    except (ConfigurationError, LookupError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"run folder {claim.path}: {claim.checkpoint} does not say how far its run was ({error}); choose another "
+            "run_dir"
+        ) from error
 
 
 def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
@@ -46,7 +62,7 @@ def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
     return TrainingState(model, optimiser, rates, Progress())
 
 
-def restore(claim: Claim, model: TowerModel, settings: TrainSettings, mesh: Mesh) -> TrainingState:
+def restore(claim: Claim, progress: Progress, model: TowerModel, settings: TrainSettings, mesh: Mesh) -> TrainingState:
     """The state of the claimed checkpoint, with the towers of this process; every process of the run calls it.
 
     Replica 0 reads the files, and the others have theirs from it, so that they need not share its disk. Raises
@@ -59,11 +75,11 @@ def restore(claim: Claim, model: TowerModel, settings: TrainSettings, mesh: Mesh
             model,
             state.optimiser,
             LearningRates(settings.recipe, model.network.learned_layers, plateau),
-            from_mapping(Progress, claim.description["progress"], "progress"),
+            progress,
         )
         _read_tensors(claim, state, mesh)
     except (ConfigurationError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        problem = f"cannot go on from {claim.checkpoint} of run folder {claim.path}: {error}"
+        problem = f"cannot go on from {claim.checkpoint} of run folder {claim.path}: {first_line(error)}"
     if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
         raise ConfigurationError(problem or f"{claim.checkpoint} could not be read in another process")
     mesh.from_replica_0(list(model.state_dict().values()))

@@ -31,10 +31,10 @@ class RunFolder:
         self._metrics_bytes = 0
         self._unwritten = b""
 
-    def begin(self, claim: Claim, configuration: str) -> None:
+    def begin(self, claim: Claim, step: int, configuration: str) -> None:
         """From now on, write `train.log`, metrics and, where tensorboard is installed, its events.
 
-        A run that goes on keeps its metrics up to the claimed checkpoint: what it did after that, it does again. Newer
+        A run that goes on after `step` keeps its metrics up to there: what it did after that, it does again. Newer
         checkpoints that are damaged are set aside, and a `config.yaml` that has changed is kept under another name.
         """
         if not self._is_main:
@@ -52,8 +52,7 @@ class RunFolder:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        step = claim.description["progress"]["step"] + 1 if claim.checkpoint else None
-        self._events = SummaryWriter(str(self.path), purge_step=step)
+        self._events = SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `metrics.jsonl`, and its numbers to the TensorBoard events where there are any.

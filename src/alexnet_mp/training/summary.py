@@ -70,8 +70,7 @@ def summarise(
         "validation_loss": validation.loss,
         "top1_error": validation.top1_error,
         "top5_error": validation.top5_error,
-        # Of one tower for the whole batch, whatever its number of replicas: each sends its share's.
-        "crossing_bytes_per_step": progress.crossing_bytes_per_step * placement.replicas,
+        "crossing_bytes_per_step": progress.crossing_bytes_per_step,
         "peak_memory_bytes_per_tower": _peak_memory_per_tower(mesh),
         "seed": settings.seed,
         "batch_size": settings.recipe.batch_size,
