@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
-from tests.processes import CHECKOUT, Finished
+from tests.processes import CHECKOUT, Finished, free_port
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -57,7 +57,9 @@ class Running:
         self.wait_until(lambda: any(line["step"] >= step for line in self.metrics()), f"step {step}")
 
     def kill_all(self) -> None:
-        """What a power cut does to the command and its processes."""
+        """What a power cut does to the command and its processes, where they have not ended."""
+        if self.process.poll() is not None:
+            return
         for pid in (self.process.pid, *self.workers().values()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -74,24 +76,39 @@ def running(folder: Path, *overrides: str, processes: int = 1, torchrun: tuple[s
 
     One process is started plainly, several by torchrun; `torchrun` has more options for it.
     """
-    launcher = (
-        [*TORCHRUN, f"--nproc-per-node={processes}", *torchrun] if processes > 1 or torchrun else [sys.executable]
-    )
+    launcher = [sys.executable]
+    if processes > 1 or torchrun:
+        launcher = [*TORCHRUN, f"--nproc-per-node={processes}", *torchrun]
+    run = _start(launcher, folder, overrides, {})
+    try:
+        yield run
+    finally:
+        run.kill_all()
+
+
+@contextlib.contextmanager
+def pair(folder: Path, *overrides: str) -> Iterator[list[Running]]:
+    """A process for each of two towers, without torchrun around them; by rank."""
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    runs = [_start([sys.executable], folder, overrides, {"RANK": rank, **together}) for rank in ("0", "1")]
+    try:
+        yield runs
+    finally:
+        for run in runs:
+            run.kill_all()
+
+
+def _start(launcher: list[str], folder: Path, overrides: Sequence[str], variables: dict[str, str]) -> Running:
     process = subprocess.Popen(
         [*launcher, TRAIN, f"run_dir={folder}", *overrides],
         cwd=folder.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    run = Running(process, folder)
-    try:
-        yield run
-    finally:
-        if process.poll() is None:
-            run.kill_all()
+    return Running(process, folder)
 
 
 def assert_ended_alike(one: Path, other: Path) -> None:

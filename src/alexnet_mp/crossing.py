@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet_mp.errors import PeerLost, first_line
+from alexnet_mp.errors import PeerLost, in_short
 
 Direction = Literal["forward", "backward"]
 Parcels = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
@@ -165,7 +165,7 @@ class ProcessLink:
         except RuntimeError as error:
             who = " or ".join(f"tower {peer} (rank {dist.get_global_rank(self._group, peer)})" for peer in peers)
             waited = time.monotonic() - began
-            raise PeerLost(f"{where}: {who} hung or is gone, after {waited:.1f} s ({first_line(error)})") from error
+            raise PeerLost(f"{where}: {who} hung or is gone, after {waited:.1f} s ({in_short(error)})") from error
 
 
 class Crossing:

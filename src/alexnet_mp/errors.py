@@ -1,5 +1,7 @@
 """The exceptions that a command ends with in one line, each with an exit code of its own meaning."""
 
+import re
+
 
 class ConfigurationError(ValueError):
     """A mistake in what the user asked for; commands print its message as one line and exit with code 2."""
@@ -21,6 +23,7 @@ class Stopped(Exception):
     """A signal asked the run to stop, and all of it is saved; the same command goes on. Exit code 75."""
 
 
-def first_line(error: BaseException) -> str:
-    """The message of an error that is not ours, short enough to stand in one of ours."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def in_short(error: BaseException) -> str:
+    """What an error that is not ours says, to stand in one of ours: the first sentence, without a place in C++ code."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[\S+:\d+\] ", "", line).split(". ")[0]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet_mp.crossing import Link, LocalLink, ProcessLink
-from alexnet_mp.errors import ConfigurationError, PeerLost, first_line
+from alexnet_mp.errors import ConfigurationError, PeerLost, in_short
 from alexnet_mp.placement import Launch, Placement
 
 
@@ -115,7 +115,7 @@ def needing_all(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(f"{what}: another process hung or is gone ({first_line(error)})") from error
+        raise PeerLost(f"{what}: another process hung or is gone ({in_short(error)})") from error
 
 
 @contextmanager

@@ -117,8 +117,8 @@ def _train(run: Run) -> dict[str, Any]:
                 Trainer(
                     settings, mesh, state, run.loader, run.preprocess, folder, saver, signals, telemetry.metrics
                 ).run()
-        except Exception as error:
-            LOG.error("ended: %s", error)
+        except BaseException as error:
+            folder.note_end(error)
             raise
         summary = summarise(settings, mesh, state.progress, saver.newest, commit)
         if placement.is_main:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
 from alexnet_mp.data.images import DataSet
-from alexnet_mp.errors import ConfigurationError, first_line
+from alexnet_mp.errors import ConfigurationError, in_short
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.strict import from_mapping
@@ -79,7 +79,7 @@ def restore(claim: Claim, progress: Progress, model: TowerModel, settings: Train
         )
         _read_tensors(claim, state, mesh)
     except (ConfigurationError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        problem = f"cannot go on from {claim.checkpoint} of run folder {claim.path}: {first_line(error)}"
+        problem = f"cannot go on from {claim.checkpoint} of run folder {claim.path}: {in_short(error)}"
     if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
         raise ConfigurationError(problem or f"{claim.checkpoint} could not be read in another process")
     mesh.from_replica_0(list(model.state_dict().values()))

@@ -82,6 +82,12 @@ class RunFolder:
         if self._is_main:
             write_whole(self.summary, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
+    def note_end(self, error: BaseException) -> None:
+        """Have `train.log` say why the run ended before its time; whoever catches the error tells the console."""
+        if self._log:
+            words = f"ended: {type(error).__name__}: {error}"
+            self._log.handle(LOG.makeRecord(LOG.name, logging.ERROR, "", 0, words, (), None))
+
     def close(self) -> None:
         """End `train.log` and the events."""
         if self._events:
