@@ -161,7 +161,7 @@ def test_a_file_of_another_checkpoint_does_not_pass(tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step in (1, 2, 3, 4, 5):
         save(tmp_path / f"step-{step:09d}")
-    prune(tmp_path, keep=2, best="step-000000002")
+    prune(tmp_path, keep=2, best={"step-000000002", "of a run before"})
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{step:09d}" for step in (2, 4, 5)]
 
 

@@ -1,6 +1,7 @@
 """The checkpoints of a run: the newest that is whole, and which are kept."""
 
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,10 @@ def newest_checkpoint(checkpoints: Path) -> Newest:
     return Newest(None, {}, damaged)
 
 
-def prune(checkpoints: Path, keep: int, best: str) -> None:
-    """Remove all but the `keep` newest and the one named `best`."""
+def prune(checkpoints: Path, keep: int, best: Collection[str]) -> None:
+    """Remove all but the `keep` newest and those named in `best`."""
     for folder in _names(checkpoints)[:-keep]:
-        if folder.name != best:
+        if folder.name not in best:
             _remove(folder)
 
 

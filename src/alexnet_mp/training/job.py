@@ -120,7 +120,7 @@ def _train(run: Run) -> dict[str, Any]:
         except BaseException as error:
             folder.note_end(error)
             raise
-        summary = summarise(settings, mesh, state.progress, saver.newest, commit)
+        summary = summarise(settings, mesh, state.progress, saver.newest, saver.seconds(), commit)
         if placement.is_main:
             _finish(folder, summary, f"{network.name} on {run.data.name}")
     return summary

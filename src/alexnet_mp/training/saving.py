@@ -39,8 +39,10 @@ class Saver:
         self._seconds = 60 * settings.checkpoint_minutes
         self._keep = settings.keep_checkpoints
         self._saved_at = time.monotonic()
-        self._best = self._best_now()
+        self._best = self._best_to_be = self._best_now()
         self._problem = ""
+        self._held_seconds = 0.0
+        self._writing_seconds = 0.0
         self.newest = newest
         self._writer = CheckpointWriter(
             folder.checkpoints,
@@ -65,25 +67,16 @@ class Saver:
 
     def save(self) -> None:
         """Start the next checkpoint, when the last is done; every process calls it at the same step."""
+        began = time.monotonic()
         self.wait()
         self._saved_at = time.monotonic()
-        if self._mesh.placement.replica != 0:
-            return
-        name = checkpoint_name(self._state.progress.step)
-        metrics_bytes = 0
-        if self._mesh.placement.is_main:
-            remove_unfinished(self._folder.checkpoints, but=name)
-            try:
-                metrics_bytes = self._folder.flush_metrics()
-            except OSError as error:
-                self._failed(name, str(error))
-                return
-        self._writer.start(
-            name,
-            self._state.model.state_dict(),
-            self._state.momentum(),
-            {**self._about, **self._state.described(), "metrics_bytes": metrics_bytes},
-        )
+        if self._mesh.placement.replica == 0:
+            self._start()
+        self._held_seconds += time.monotonic() - began
+
+    def seconds(self) -> dict[str, float]:
+        """What checkpoints have cost this process: how long they held the training, and were written beside it."""
+        return {"held_by_checkpoints": self._held_seconds, "writing_checkpoints": self._writing_seconds}
 
     def wait(self) -> None:
         """Until every process is done with the last checkpoint; every process calls it."""
@@ -109,19 +102,38 @@ class Saver:
         self._writer.close(SECONDS_TO_CLOSE)
         self._settle(wait=True)
 
+    def _start(self) -> None:
+        self._best_to_be = self._best_now()
+        name = checkpoint_name(self._state.progress.step)
+        metrics_bytes = 0
+        if self._mesh.placement.is_main:
+            remove_unfinished(self._folder.checkpoints, but=name)
+            try:
+                metrics_bytes = self._folder.flush_metrics()
+            except OSError as error:
+                self._failed(name, str(error))
+                return
+        self._writer.start(
+            name,
+            self._state.model.state_dict(),
+            self._state.momentum(),
+            {**self._about, **self._state.described(), "metrics_bytes": metrics_bytes},
+        )
+
     def _prune(self, name: str) -> None:
-        prune(self._folder.checkpoints, self._keep, self._state.progress.best_checkpoint)
+        prune(self._folder.checkpoints, self._keep, best={self._best[1], self._best_to_be[1]})
 
     def _settle(self, wait: bool) -> bool:
         """Take note of what became of the last checkpoint, if that is known; True where it failed."""
         outcome = self._writer.outcome(wait)
         if outcome is None:
             return False
+        self._writing_seconds += outcome.seconds
         if outcome.problem:
             self._failed(outcome.name, outcome.problem)
             return True
         self._problem = ""
-        self._best = self._best_now()
+        self._best = self._best_to_be
         self.newest = outcome.name
         return False
 

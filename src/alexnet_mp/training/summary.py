@@ -44,7 +44,12 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet, n
 
 
 def summarise(
-    settings: TrainSettings, mesh: Mesh, progress: Progress, checkpoint: str, commit: str | None
+    settings: TrainSettings,
+    mesh: Mesh,
+    progress: Progress,
+    checkpoint: str,
+    checkpoint_seconds: dict[str, float],
+    commit: str | None,
 ) -> dict[str, Any]:
     """The contents of `summary.json`. Every process calls it, because peak memory is asked of all.
 
@@ -65,6 +70,7 @@ def summarise(
         "steps": progress.step,
         "epochs": progress.epoch,
         "seconds": progress.training_seconds,
+        "checkpoint_seconds": checkpoint_seconds,
         "images_per_second": progress.samples_seen / progress.training_seconds,
         "train_loss": progress.train_loss,
         "validation_loss": validation.loss,
