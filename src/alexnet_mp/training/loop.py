@@ -194,7 +194,10 @@ class Trainer:
         progress.epoch += 1
         progress.samples_of_epoch = 0
         if progress.best_error is None or errors.top1_error < progress.best_error:
-            progress.best_error, progress.best_checkpoint = errors.top1_error, checkpoint_name(progress.step)
+            progress.best_error, progress.best_checkpoint = (
+                errors.top1_error,
+                checkpoint_name(progress.step, validated=True),
+            )
         record = {key: value for key, value in asdict(errors).items() if key != "images"}
         self._folder.append({"kind": "validation", "step": progress.step, "epoch": progress.epoch, **record})
         bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
