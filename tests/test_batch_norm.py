@@ -23,6 +23,7 @@ from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import BatchNorm
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.training.diagnosis import not_finite_state
 from alexnet_mp.training.optimiser import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests import independent
@@ -185,3 +186,13 @@ def test_impossible_numbers_are_refused(key, value, must):
     mapping["layers"]["norm1"][key] = value
     with pytest.raises(ConfigurationError, match=must):
         parse_network(mapping)
+
+
+def test_running_statistics_that_are_not_finite_are_found_where_weights_and_logits_still_are():
+    model = randomise(build_model(without_dropout(), "simulated", "cpu", seed=2)).train()
+    assert not_finite_state(model) == []
+    images = images_and_labels()[0].float() * 1e22  # the square of which float32 does not hold
+    assert torch.isfinite(model(images)).all()
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    first = next(name for name, row in model.network.rows.items() if isinstance(row, BatchNorm))
+    assert not_finite_state(model)[0] == (0, first)

@@ -77,7 +77,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step_with_every
     assert finished.code == 1, "torchrun's own code"
     assert set(re.findall(r"exitcode *: (\d+)", finished.stderr)) == {"75"}, finished.stderr
     (step,) = re.findall(r"^stopped after step (\d+), and saved", finished.stderr, re.MULTILINE)
-    assert (tmp_path / "run" / "checkpoints" / f"step-{int(step):09d}").exists()
+    assert (tmp_path / "run" / "checkpoints" / f"step-{int(step):09d}-unvalidated").exists()
     go_on(tmp_path / "run", *RUN)
     assert_ended_alike(undisturbed, tmp_path / "run")
 

@@ -108,6 +108,36 @@ def test_a_run_that_is_stopped_while_it_validates_validates_when_it_goes_on(tmp_
     assert_ended_alike(whole, tmp_path / "parts")
 
 
+def test_a_checkpoint_due_at_the_end_of_an_epoch_does_not_hinder_the_one_after_its_validation(tmp_path):
+    whole = trained(tmp_path / "whole", *SHORT)
+    finished = train(tmp_path / "run", *SHORT, "checkpoint_steps=11")  # an epoch has 22
+    assert finished.code == 0, finished.stderr
+    assert "could not save" not in finished.stderr
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "step-000000022",  # the best
+        "step-000000044",
+        "step-000000044-unvalidated",
+    ]
+    assert_ended_alike(whole, tmp_path / "run")
+
+
+def test_a_run_can_be_stopped_again_and_again_in_its_last_validation(tmp_path, monkeypatch):
+    whole = trained(tmp_path / "whole", *NARROW, "recipe.epochs=1")
+    validation = Loader.validation
+
+    def asked(self):
+        ask_to_stop()
+        return validation(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "validation", asked)
+        for _ in range(3):
+            finished = train(tmp_path / "parts", *NARROW, "recipe.epochs=1")
+            assert finished.code == STOPPED, finished.stderr
+    trained(tmp_path / "parts", *NARROW, "recipe.epochs=1")
+    assert_ended_alike(whole, tmp_path / "parts")
+
+
 def test_a_complete_run_is_left_as_it_is_and_more_epochs_go_on(tmp_path):
     whole = trained(tmp_path / "whole", *SHORT)
     parts = trained(tmp_path / "parts", *NARROW, "recipe.epochs=1")
@@ -252,7 +282,7 @@ def test_the_best_is_kept_where_a_better_one_cannot_be_saved(tmp_path):
             saver.save()
             saver.wait()
 
-    names = [checkpoint_name(step) for step in range(4)]
+    names = [checkpoint_name(step, validated=True) for step in range(4)]
     save(1, (0.5, names[1]), FullDisk(0))
     save(2, (0.4, names[2]), FullDisk(1))
     progress = state.progress
@@ -324,5 +354,5 @@ def test_activations_that_are_not_finite_are_traced_to_their_layer(tower, tmp_pa
     line = only_error(finished)
     assert "the loss at step 13 is nan" in line
     assert f"activations of lrn2 in tower {tower} (rank 0) are the first that are not finite" in line
-    assert "the newest checkpoint is step-000000010" in line
-    verify_checkpoint(tmp_path / "run" / "checkpoints" / "step-000000010")
+    assert "the newest checkpoint is step-000000010-unvalidated" in line
+    verify_checkpoint(tmp_path / "run" / "checkpoints" / "step-000000010-unvalidated")

@@ -47,12 +47,21 @@ def test_processes_that_torchrun_starts_again_go_on_in_their_folder(tmp_path, mo
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
     other = claim(None).path
     assert other != mine
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert claim(None).path == other
+    assert claim(None, "run: 1").path != other
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
     assert claim(None).path == mine
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a third")
     assert claim(None).path not in (mine, other)
+
+
+def test_a_later_torchrun_with_the_same_id_does_not_go_on_in_the_folder_of_an_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "alexnet")  # as --rdzv-id gives it
+    first = claim(None).path
+    assert claim(None).path == first
+    monkeypatch.setattr("alexnet_mp.training.claim.os.getppid", lambda: 1)
+    assert claim(None).path != first
 
 
 def test_a_folder_with_a_checkpoint_is_one_to_go_on_in_whatever_the_configuration(tmp_path):

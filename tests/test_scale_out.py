@@ -171,3 +171,41 @@ def test_two_nodes_with_networks_of_their_own_train_bit_equal_to_one(one_agent, 
     for finished in by_two_agents(folder, f"{two_nodes.addresses[0]}:29500", two_nodes.addresses, prefixes):
         assert finished.code == 0, finished.stderr
     assert_bit_equal(folder, one_agent[0])
+
+
+KILLED_ONCE = """
+import os, signal
+from pathlib import Path
+from alexnet_mp.commands.train import main
+from alexnet_mp.training.loop import Trainer
+
+agree, victim, mark = Trainer._agree, {victim!r}, Path({mark!r})
+
+def killed_once(trainer, losses, step):
+    if step == 5 and os.environ["RANK"] == victim and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return agree(trainer, losses, step)
+
+Trainer._agree = killed_once
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["1", "2"])  # on the first node, and on the second
+def test_a_process_killed_on_one_of_two_nodes_costs_one_restart_and_the_run_goes_on(victim, alone, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(KILLED_ONCE.format(victim=victim, mark=str(tmp_path / "killed")))
+    homes = [tmp_path / f"node{node}" for node in range(2)]
+    for home in homes:
+        home.mkdir()
+    arguments = ["--max-restarts=1", str(script), *SHORT, "checkpoint_steps=2", "timeout_seconds=20"]
+    endpoint = f"127.0.0.1:{free_port()}"
+    commands = [agent(2, endpoint, "127.0.0.1", node == 0, arguments) for node in range(2)]
+    finished = run_together(commands, homes)
+    assert [each.code for each in finished] == [0, 0], finished[0].stderr + finished[1].stderr
+    assert (tmp_path / "killed").exists()
+    (folder,) = (homes[0] / "runs" / "digits").iterdir()
+    assert "going on   from step-000000004-unvalidated" in (folder / "train.log").read_text()
+    assert_same_metrics(folder, alone)

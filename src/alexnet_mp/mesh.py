@@ -1,6 +1,8 @@
 """The (replica, tower) mesh: the process groups of a placement, opened and closed in one place."""
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,6 +146,8 @@ def _store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[na
 
     torchrun keeps its store while it starts processes again, and with it the addresses of those that have ended, to
     which the new ones would try to connect (github.com/pytorch/pytorch/issues/167288). So each start has its own names.
+    TORCHELASTIC_RESTART_COUNT is none: a torchrun that starts its processes again because another one does, which is
+    what happens on every node but that of the fault, does not count it.
     """
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
     if not host or not port.isdecimal():
@@ -155,8 +159,36 @@ def _store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[na
     store = dist.TCPStore(  # type: ignore[attr-defined]
         host, int(port), is_master=is_host, timeout=timeout, wait_for_workers=False
     )
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"start {start}", store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(name_of_start(store, launch.rank, launch.world_size, timeout), store)  # type: ignore[attr-defined]
+
+
+def name_of_start(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> str:  # type: ignore[name-defined]
+    """A name that the processes that are started together have in common, and no earlier ones.
+
+    Rank 0 makes it up, the others answer to it, and it is good once rank 0 has published their answers: a process that
+    does not find its own there has read a name of before. Raises RuntimeError where some do not come.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    if rank == 0:
+        store.set("start", mine)
+        missing = set(range(1, world_size))
+        while missing := {other for other in missing if not store.check([f"{mine} {other}"])}:
+            _wait_until(deadline, f"for {len(missing)} of {world_size} processes, rank {min(missing)} among them")
+        store.set(f"{mine} answers", " ".join(store.get(f"{mine} {other}").decode() for other in range(1, world_size)))
+        return mine
+    while True:
+        start = store.get("start").decode() if store.check(["start"]) else ""
+        if start:
+            store.set(f"{start} {rank}", mine)
+            if store.check([f"{start} answers"]) and mine in store.get(f"{start} answers").decode().split():
+                return start
+        _wait_until(deadline, "for rank 0")
+
+
+def _wait_until(deadline: float, what: str) -> None:
+    if time.monotonic() > deadline:
+        raise RuntimeError(f"waited {what}")
+    time.sleep(0.01)
 
 
 def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:

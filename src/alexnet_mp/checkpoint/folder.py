@@ -1,7 +1,6 @@
 """The checkpoints of a run: the newest that is whole, and which are kept."""
 
 import shutil
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from alexnet_mp.checkpoint.files import unfinished, verify_checkpoint
 from alexnet_mp.errors import ConfigurationError
+
+_UNVALIDATED = "-unvalidated"
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Newest:
     damaged: dict[Path, str]
 
 
-def checkpoint_name(step: int) -> str:
-    """The folder's name, so that names sort like steps."""
-    return f"step-{step:09d}"
+def checkpoint_name(step: int, validated: bool) -> str:
+    """The folder's name. After the last step of an epoch there may be two: before its validation, and after it."""
+    return f"step-{step:09d}{'' if validated else _UNVALIDATED}"
 
 
 def newest_checkpoint(checkpoints: Path) -> Newest:
@@ -36,10 +37,10 @@ def newest_checkpoint(checkpoints: Path) -> Newest:
     return Newest(None, {}, damaged)
 
 
-def prune(checkpoints: Path, keep: int, best: Collection[str]) -> None:
-    """Remove all but the `keep` newest and those named in `best`."""
+def prune(checkpoints: Path, keep: int, best: str) -> None:
+    """Remove all but the `keep` newest and the one named `best`."""
     for folder in _names(checkpoints)[:-keep]:
-        if folder.name not in best:
+        if folder.name != best:
             _remove(folder)
 
 
@@ -51,15 +52,18 @@ def set_aside(folder: Path) -> Path:
     return folder.rename(aside)
 
 
-def remove_unfinished(checkpoints: Path, but: str = "") -> None:
-    """Remove what is left of checkpoints that were not finished, but of that named `but`."""
+def remove_unfinished(checkpoints: Path) -> None:
+    """Remove what is left of checkpoints that were not finished; not while one is being written."""
     for partial in checkpoints.glob(unfinished(Path("step-*")).name):
-        if partial != unfinished(checkpoints / but):
-            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _names(checkpoints: Path) -> list[Path]:
-    return sorted(checkpoints.glob("step-*"))
+    """The folders, oldest first."""
+    return sorted(
+        checkpoints.glob("step-*"),
+        key=lambda folder: (folder.name.removesuffix(_UNVALIDATED), not folder.name.endswith(_UNVALIDATED)),
+    )
 
 
 def _remove(folder: Path) -> None:

@@ -68,7 +68,7 @@ def claim_folder(
 
 
 def _claim(run_dir: str | None, experiment_name: str, configuration: str) -> tuple[Claim, FolderLock | None]:
-    path = Path(run_dir).absolute() if run_dir else _restarted(experiment_name)
+    path = Path(run_dir).absolute() if run_dir else _restarted(experiment_name, configuration)
     try:
         if path is None:
             path = _new_folder(experiment_name)
@@ -105,8 +105,7 @@ def _look(path: Path, configuration: str) -> Claim:
             problem=f"none of its {len(damaged)} checkpoints is whole; the newest, {name}: {problem}; choose another "
             "run_dir to train from the beginning",
         )
-    started = path / "config.yaml"
-    unchanged = started.exists() and started.read_text() == configuration
+    unchanged = _is_of(path, configuration)
     held = [name for name in ("config.yaml", "metrics.jsonl", "summary.json") if (path / name).exists()]
     if held and (not unchanged or "summary.json" in held):
         return Claim(str(path), problem="holds a run already, and no checkpoint of it; choose another run_dir")
@@ -117,7 +116,7 @@ def _begin(path: Path, configuration: str) -> None:
     for name in ("checkpoints", "plots"):
         (path / name).mkdir(exist_ok=True)
     (path / "config.yaml").write_text(configuration)
-    (path / _LAUNCH).write_text(_launch() or "")
+    (path / _LAUNCH).write_text(_launch())
 
 
 def _new_folder(experiment_name: str) -> Path:
@@ -135,16 +134,33 @@ def _new_folder(experiment_name: str) -> Path:
             path = runs / f"{stamp}-{number}"
 
 
-def _restarted(experiment_name: str) -> Path | None:
-    """The folder of this run where torchrun has started its processes again; None where they are its first."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        return None
+def _restarted(experiment_name: str, configuration: str) -> Path | None:
+    """The folder of this run where torchrun has started its processes again; None where they are its first.
+
+    It is found by what was noted in it. TORCHELASTIC_RESTART_COUNT does not tell: it stays where the fault was on
+    another node.
+    """
     launch = _launch()
-    notes = sorted((Path("runs") / experiment_name).absolute().glob(f"*/{_LAUNCH}"), reverse=True)
-    return next((note.parent for note in notes if note.read_text() == launch), None)
+    notes = sorted((Path("runs") / experiment_name).absolute().glob(f"*/{_LAUNCH}"), reverse=True) if launch else []
+    folders = (note.parent for note in notes if note.read_text() == launch)
+    return next((folder for folder in folders if _is_of(folder, configuration)), None)
 
 
-def _launch() -> str | None:
-    """What names a torchrun while it lives, whatever becomes of its processes."""
-    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"{socket.gethostname()} {os.getppid()}" if run_id in (None, "none") else run_id
+def _is_of(folder: Path, configuration: str) -> bool:
+    started = folder / "config.yaml"
+    return started.exists() and started.read_text() == configuration
+
+
+def _launch() -> str:
+    """What names the torchrun that started this process, while it lives; empty where none did.
+
+    Its run id is not enough: users give several runs the same.
+    """
+    run_id, parent = os.environ.get("TORCHELASTIC_RUN_ID"), os.getppid()
+    return f"{run_id} {socket.gethostname()} {parent} {_started(parent)}" if run_id else ""
+
+
+def _started(process: int) -> str:
+    """When a process started, in clock ticks since the system did (proc_pid_stat(5)); empty on other systems."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""

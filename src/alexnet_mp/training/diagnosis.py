@@ -1,6 +1,6 @@
 """Where numbers stopped being finite: the first layer whose weights or activations are not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -27,9 +27,11 @@ def first_not_finite(model: TowerModel, mesh: Mesh, images: Sequence[Tensor], st
     model.tower_logits(images, step)
     for hook in hooks:
         hook.remove()
+    # Of weights alone: running statistics that are not finite come of activations.
+    spoilt = _not_finite(model, nn.Module.parameters)
     of_weights, of_activations = (
         min(((float(layers.index(layer)), tower) for tower, layer in places), default=_NOWHERE)
-        for places in (not_finite_weights(model), found)
+        for places in (spoilt, found)
     )
     everyone = mesh.gather([*of_weights, *of_activations])
     for kind, place in (("weights", 0), ("activations", 2)):
@@ -41,13 +43,20 @@ def first_not_finite(model: TowerModel, mesh: Mesh, images: Sequence[Tensor], st
     return "all weights and activations are finite, the loss itself is not"
 
 
-def not_finite_weights(model: TowerModel) -> list[tuple[int, str]]:
-    """The (tower, layer) of this process's towers whose weights are not all finite."""
+def not_finite_state(model: TowerModel) -> list[tuple[int, str]]:
+    """The (tower, layer) of this process's towers whose weights, or running statistics, are not all finite.
+
+    Of activations that are too large, a batch normalisation leaves finite ones, and running statistics that are not.
+    """
+    return _not_finite(model, lambda layer: layer.state_dict().values())
+
+
+def _not_finite(model: TowerModel, tensors_of: Callable[[nn.Module], Iterable[Tensor]]) -> list[tuple[int, str]]:
     return [
         (tower.index, layer)
         for tower in model.local_towers()
         for layer, module in tower.named_children()
-        if any(not _is_finite(parameter) for parameter in module.parameters())
+        if any(not _is_finite(tensor) for tensor in tensors_of(module))
     ]
 
 

@@ -19,7 +19,7 @@ from alexnet_mp.errors import ConfigurationError, PeerLost, Stopped
 from alexnet_mp.evaluation import evaluate
 from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
-from alexnet_mp.training.diagnosis import first_not_finite, not_finite_weights
+from alexnet_mp.training.diagnosis import first_not_finite, not_finite_state
 from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import set_learning_rates
 from alexnet_mp.training.run_folder import LOG, RunFolder
@@ -194,7 +194,10 @@ class Trainer:
         progress.epoch += 1
         progress.samples_of_epoch = 0
         if progress.best_error is None or errors.top1_error < progress.best_error:
-            progress.best_error, progress.best_checkpoint = errors.top1_error, checkpoint_name(progress.step)
+            progress.best_error, progress.best_checkpoint = (
+                errors.top1_error,
+                checkpoint_name(progress.step, validated=True),
+            )
         record = {key: value for key, value in asdict(errors).items() if key != "images"}
         self._folder.append({"kind": "validation", "step": progress.step, "epoch": progress.epoch, **record})
         bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
@@ -234,12 +237,12 @@ class Trainer:
         raise Stopped(f"stopped after step {step}, and saved; to go on: the same command, run_dir={self._folder.path}")
 
     def _save(self) -> None:
-        places = not_finite_weights(self._model)
+        places = not_finite_state(self._model)
         if any(found for (found,) in self._mesh.gather([float(bool(places))])):
             layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
             raise FloatingPointError(
-                f"after step {self._state.progress.step} the weights of {layers} are not finite, so they are not "
-                f"saved{self._advice()}"
+                f"after step {self._state.progress.step} the weights or running statistics of {layers} are not "
+                f"finite, so they are not saved{self._advice()}"
             )
         self._saver.save()
 

@@ -13,6 +13,7 @@ from alexnet_mp.training.settings import TrainSettings
 from alexnet_mp.training.state import TrainingState
 
 SECONDS_TO_CLOSE = 2.0  # for the files of other processes, where the run ends early
+_NOT_NOW = -1  # nothing is to be written
 
 
 class Saver:
@@ -39,7 +40,7 @@ class Saver:
         self._seconds = 60 * settings.checkpoint_minutes
         self._keep = settings.keep_checkpoints
         self._saved_at = time.monotonic()
-        self._best = self._best_to_be = self._best_now()
+        self._best = self._best_of_next = self._best_now()
         self._problem = ""
         self._held_seconds = 0.0
         self._writing_seconds = 0.0
@@ -70,8 +71,17 @@ class Saver:
         began = time.monotonic()
         self.wait()
         self._saved_at = time.monotonic()
-        if self._mesh.placement.replica == 0:
-            self._start()
+        progress = self._state.progress
+        name = checkpoint_name(progress.step, validated=progress.samples_of_epoch == 0)
+        metrics_bytes = self._mesh.from_main(self._prepare(name) if self._mesh.placement.is_main else _NOT_NOW)
+        if metrics_bytes != _NOT_NOW and self._mesh.placement.replica == 0:
+            self._best_of_next = self._best_now()
+            self._writer.start(
+                name,
+                self._state.model.state_dict(),
+                self._state.momentum(),
+                {**self._about, **self._state.described(), "metrics_bytes": metrics_bytes},
+            )
         self._held_seconds += time.monotonic() - began
 
     def seconds(self) -> dict[str, float]:
@@ -102,26 +112,22 @@ class Saver:
         self._writer.close(SECONDS_TO_CLOSE)
         self._settle(wait=True)
 
-    def _start(self) -> None:
-        self._best_to_be = self._best_now()
-        name = checkpoint_name(self._state.progress.step)
-        metrics_bytes = 0
-        if self._mesh.placement.is_main:
-            remove_unfinished(self._folder.checkpoints, but=name)
-            try:
-                metrics_bytes = self._folder.flush_metrics()
-            except OSError as error:
-                self._failed(name, str(error))
-                return
-        self._writer.start(
-            name,
-            self._state.model.state_dict(),
-            self._state.momentum(),
-            {**self._about, **self._state.described(), "metrics_bytes": metrics_bytes},
-        )
+    def _prepare(self, name: str) -> int:
+        """What the main process does before any writes: the bytes of metrics that belong to `name`, or _NOT_NOW."""
+        if name == self.newest:  # asked to stop twice in one validation: this very state is saved already
+            self._problem = ""
+            return _NOT_NOW
+        remove_unfinished(self._folder.checkpoints)
+        try:
+            return self._folder.flush_metrics()
+        except OSError as error:
+            self._failed(name, str(error))
+            return _NOT_NOW
 
     def _prune(self, name: str) -> None:
-        prune(self._folder.checkpoints, self._keep, best={self._best[1], self._best_to_be[1]})
+        # The best that this checkpoint knows: training, which goes on meanwhile, may have validated a better one, which
+        # is not saved yet.
+        prune(self._folder.checkpoints, self._keep, best=self._best_of_next[1])
 
     def _settle(self, wait: bool) -> bool:
         """Take note of what became of the last checkpoint, if that is known; True where it failed."""
@@ -133,7 +139,7 @@ class Saver:
             self._failed(outcome.name, outcome.problem)
             return True
         self._problem = ""
-        self._best = self._best_to_be
+        self._best = self._best_of_next
         self.newest = outcome.name
         return False
 

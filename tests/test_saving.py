@@ -1,0 +1,116 @@
+"""When a run is saved: which checkpoint is the best, whatever the disk takes and however long it needs."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from alexnet_mp.checkpoint import tensors as files_of_tensors
+from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.commands.entry import compose
+from alexnet_mp.mesh import Mesh
+from alexnet_mp.model import TowerModel
+from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.training.claim import claim_folder
+from alexnet_mp.training.resume import begin
+from alexnet_mp.training.run_folder import RunFolder
+from alexnet_mp.training.saving import Saver
+from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.state import TrainingState
+from tests.test_training_run import NARROW
+
+ALONE = Mesh(choose_placement("simulated", "cpu", 2, Launch()), None)
+
+
+class Disk:
+    """One that is waited for while `free` is not set, and that is full where `full` is."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.full = False
+        self._written = files_of_tensors.save_file
+        self.free.set()
+
+    def save_file(self, *arguments) -> None:
+        assert self.free.wait(20)
+        if self.full:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        self._written(*arguments)
+
+
+@pytest.fixture
+def disk(monkeypatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(files_of_tensors, "save_file", disk.save_file)
+    return disk
+
+
+def saver_of(run_dir: Path, *overrides: str) -> tuple[Saver, TrainingState]:
+    settings = parse_train_settings(compose("train", [*NARROW, *overrides]))
+    claim, lock = claim_folder(str(run_dir), "digits", "", ALONE)
+    lock.release()
+    folder = RunFolder(Path(claim.path), is_main=True)
+    folder.begin(claim, 0, "")
+    folder.close()
+    state = begin(TowerModel(settings.network, ALONE.placement, ALONE.link(), seed=0), settings)
+    return Saver(settings, ALONE, state, folder, {}), state
+
+
+def trained(state: TrainingState, step: int) -> None:
+    """Some steps of an epoch."""
+    state.progress.step, state.progress.samples_of_epoch = step, 64
+
+
+def validated(state: TrainingState, error: float) -> None:
+    """The validation at the end of an epoch, the best so far."""
+    state.progress.samples_of_epoch = 0
+    state.progress.best_error, state.progress.best_checkpoint = error, f"step-{state.progress.step:09d}"
+
+
+def names(saver_run: Path) -> list[str]:
+    return sorted(path.name for path in (saver_run / "checkpoints").iterdir())
+
+
+def test_a_validated_state_that_is_not_saved_is_not_the_best_even_if_one_before_was_still_being_written(disk, tmp_path):
+    saver, state = saver_of(tmp_path / "run")
+    trained(state, 1)
+    validated(state, 0.5)
+    saver.save()
+    saver.wait()
+    trained(state, 2)
+    disk.free.clear()
+    saver.save()
+    trained(state, 3)
+    validated(state, 0.25)  # while step 2 is being written
+    disk.free.set()
+    saver.wait()
+    disk.full = True
+    saver.save()
+    saver.wait()
+    assert (state.progress.best_error, state.progress.best_checkpoint) == (0.5, "step-000000001")
+    disk.full = False
+    trained(state, 4)
+    saver.save()
+    saver.finish()
+    description = newest_checkpoint(tmp_path / "run" / "checkpoints").description
+    assert description["progress"]["best_checkpoint"] == "step-000000001"
+
+
+def test_the_best_is_kept_until_a_better_one_is_saved(disk, tmp_path):
+    saver, state = saver_of(tmp_path / "run", "keep_checkpoints=1")
+    trained(state, 1)
+    validated(state, 0.5)
+    saver.save()
+    saver.wait()
+    trained(state, 2)
+    disk.free.clear()
+    saver.save()
+    trained(state, 3)
+    validated(state, 0.25)  # while step 2 is being written
+    disk.free.set()
+    saver.wait()
+    assert names(tmp_path / "run") == ["step-000000001", "step-000000002-unvalidated"]
+    saver.save()
+    saver.finish()
+    assert names(tmp_path / "run") == ["step-000000003"]
