@@ -1,12 +1,13 @@
 """Processes that are started together find each other, and not those that torchrun had started before them."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
 
-from alexnet_mp.mesh import name_of_start
+from alexnet_mp.meeting import name_of_start, silent_ranks
 
 SECONDS = timedelta(seconds=20)
 AT_ONCE = timedelta(seconds=0.02)
@@ -37,3 +38,26 @@ def test_a_process_that_does_not_come_is_waited_for_so_long():
         name_of_start(dist.HashStore(), 0, 3, AT_ONCE)
     with pytest.raises(RuntimeError, match="waited for rank 0"):
         name_of_start(dist.HashStore(), 1, 3, AT_ONCE)
+
+
+def test_those_who_are_left_know_who_is_not():
+    store = dist.HashStore()
+    with ThreadPoolExecutor(3) as pool:
+        found = pool.map(lambda rank: silent_ranks(store, rank, 4, seconds=0.3), (0, 2, 3))
+        assert list(found) == [[1]] * 3
+
+
+def test_nobody_waits_for_a_store_that_does_not_answer():
+    class HangingStore:
+        def set(self, *_):
+            threading.Event().wait(3)
+
+    assert silent_ranks(HangingStore(), 0, 2, seconds=0.05) == []
+
+
+def test_a_store_that_is_gone_knows_nobody():
+    class GoneStore:
+        def set(self, *_):
+            raise RuntimeError("Connection reset by peer")
+
+    assert silent_ranks(GoneStore(), 0, 2, seconds=0.05) == []

@@ -165,7 +165,7 @@ class ProcessLink:
         except RuntimeError as error:
             who = " or ".join(f"tower {peer} (rank {dist.get_global_rank(self._group, peer)})" for peer in peers)
             waited = time.monotonic() - began
-            raise PeerLost(f"{where}: {who} hung or is gone, after {waited:.1f} s ({in_short(error)})") from error
+            raise PeerLost(f"{where}: {who} hung or is gone, after {waited:.1f} s ({in_short(error)})", True) from error
 
 
 class Crossing:

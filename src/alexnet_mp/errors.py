@@ -8,7 +8,14 @@ class ConfigurationError(ValueError):
 
 
 class PeerLost(RuntimeError):
-    """Another process of the run hung or vanished; the message says where it was missed. Exit code 1."""
+    """Another process of the run hung or vanished; the message says where it was missed. Exit code 1.
+
+    `named` where the message says which process that was.
+    """
+
+    def __init__(self, message: str, named: bool = False) -> None:
+        super().__init__(message)
+        self.named = named
 
 
 class LinkError(RuntimeError):

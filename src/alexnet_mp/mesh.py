@@ -1,11 +1,8 @@
 """The (replica, tower) mesh: the process groups of a placement, opened and closed in one place."""
 
-import os
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -14,8 +11,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet_mp.crossing import Link, LocalLink, ProcessLink
-from alexnet_mp.errors import ConfigurationError, PeerLost, in_short
-from alexnet_mp.placement import Launch, Placement
+from alexnet_mp.errors import PeerLost, in_short
+from alexnet_mp.meeting import meeting_store, silent_ranks
+from alexnet_mp.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,12 @@ class Mesh:
     """The axes `replica` and `tower` of the processes of a run; None for a run of one process.
 
     Crossings have the tower axis to themselves, gradients the replica axis; everything else (agreements, metrics) goes
-    over the world, on CPU tensors.
+    over the world, on CPU tensors. `store` is where the processes have met.
     """
 
     placement: Placement
     axes: DeviceMesh | None
+    store: dist.Store | None = None  # type: ignore[name-defined]
 
     def link(self) -> Link | None:
         """What carries the crossings under this placement; None for a network of one tower."""
@@ -107,6 +106,16 @@ class Mesh:
             dist.all_reduce(total)
         return total.tolist()
 
+    def silent_ranks(self, seconds: float) -> list[int]:
+        """The ranks that do not answer within `seconds`, when an exchange has failed; every one that is left calls it.
+
+        Empty where that cannot be told, because the process that they meet at is gone.
+        """
+        rank, world_size = self.placement.launch.rank, self.placement.launch.world_size
+        if world_size == 2:
+            return [1 - rank]
+        return silent_ranks(self.store, rank, world_size, seconds) if self.store is not None else []
+
 
 @contextmanager
 def needing_all(what: str) -> Iterator[None]:
@@ -130,65 +139,15 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     launch, timeout = placement.launch, timedelta(seconds=timeout_seconds)
     with needing_all("joining the processes of the run"):
-        store = _store(launch, timeout)
+        store = meeting_store(launch, timeout)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
     try:
-        yield make_mesh(placement, timeout_seconds)
+        yield replace(make_mesh(placement, timeout_seconds), store=store)
     except BaseException:
         if device.type == "cpu":  # NCCL's end would wait, unheard, for exchanges that the peer never joins
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
-
-
-def _store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
-    """Where the processes of a run find each other: at MASTER_ADDR and MASTER_PORT, as torchrun sets them.
-
-    torchrun keeps its store while it starts processes again, and with it the addresses of those that have ended, to
-    which the new ones would try to connect (github.com/pytorch/pytorch/issues/167288). So each start has its own names.
-    TORCHELASTIC_RESTART_COUNT is none: a torchrun that starts its processes again because another one does, which is
-    what happens on every node but that of the fault, does not count it.
-    """
-    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
-    if not host or not port.isdecimal():
-        raise ConfigurationError(
-            f"{launch.world_size} processes, and MASTER_ADDR and MASTER_PORT do not say where they meet; start them "
-            "with torchrun"
-        )
-    is_host = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        host, int(port), is_master=is_host, timeout=timeout, wait_for_workers=False
-    )
-    return dist.PrefixStore(name_of_start(store, launch.rank, launch.world_size, timeout), store)  # type: ignore[attr-defined]
-
-
-def name_of_start(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> str:  # type: ignore[name-defined]
-    """A name that the processes that are started together have in common, and no earlier ones.
-
-    Rank 0 makes it up, the others answer to it, and it is good once rank 0 has published their answers: a process that
-    does not find its own there has read a name of before. Raises RuntimeError where some do not come.
-    """
-    mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
-    if rank == 0:
-        store.set("start", mine)
-        missing = set(range(1, world_size))
-        while missing := {other for other in missing if not store.check([f"{mine} {other}"])}:
-            _wait_until(deadline, f"for {len(missing)} of {world_size} processes, rank {min(missing)} among them")
-        store.set(f"{mine} answers", " ".join(store.get(f"{mine} {other}").decode() for other in range(1, world_size)))
-        return mine
-    while True:
-        start = store.get("start").decode() if store.check(["start"]) else ""
-        if start:
-            store.set(f"{start} {rank}", mine)
-            if store.check([f"{start} answers"]) and mine in store.get(f"{start} answers").decode().split():
-                return start
-        _wait_until(deadline, "for rank 0")
-
-
-def _wait_until(deadline: float, what: str) -> None:
-    if time.monotonic() > deadline:
-        raise RuntimeError(f"waited {what}")
-    time.sleep(0.01)
 
 
 def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:

@@ -5,7 +5,6 @@ small JSON file, written by rename once the disk holds the shard. The folder goe
 """
 
 import dataclasses
-import fcntl
 import json
 import shutil
 from collections.abc import Mapping
@@ -19,11 +18,12 @@ from alexnet_mp.data.manifest import MANIFEST, Manifest
 from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, UINT32, npy_bytes, npy_header
 from alexnet_mp.durable import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.preparation.shards import ShardResult, ShardTask
 from alexnet_mp.strict import from_mapping
 
 FOLDER = ".preparation"
-_PLAN, _LOCK = "plan.json", "lock"
+_PLAN = "plan.json"
 
 
 class Workspace:
@@ -40,14 +40,11 @@ class Workspace:
         self._made = not out.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / _LOCK).open("w")
+            self._lock = FolderLock(self.folder)
+        except BlockingIOError as error:
+            raise ConfigurationError(f"another process is preparing out={out} at this moment") from error
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise ConfigurationError(f"another process is preparing out={out} at this moment") from error
 
     def __enter__(self) -> "Workspace":
         return self
@@ -58,7 +55,7 @@ class Workspace:
             shutil.rmtree(self.folder)
             if self._made:
                 self.out.rmdir()
-        self._lock.close()
+        self._lock.release()
 
     def adopt(self, plan: Mapping[str, Any]) -> None:
         """Take up `plan` (plain values), or go on with it where it is begun. Raises ConfigurationError on another."""

@@ -1,27 +1,26 @@
 """The folder of a sweep: whose it is, what it compares, and the files with its results."""
 
 import csv
-import fcntl
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.printable import csv_cell
 from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, as_rows, as_values
 from alexnet_mp.sweep.settings import SweepSettings
 
 FORMAT_VERSION = 1
 VALUES, TABLE = "sweep.json", "sweep.csv"
-_LOCK = ".sweep.lock"
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[BinaryIO]:
+def claimed(out: Path) -> Iterator[FolderLock]:
     """Make the folder `out` and have it for this sweep alone; yields the lock, which its jobs hold too.
 
     Raises ConfigurationError where it cannot be made, and where another sweep, or a job that one left running when it
@@ -29,17 +28,17 @@ def claimed(out: Path) -> Iterator[BinaryIO]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK).open("wb")
+        lock = FolderLock(out)
+    except BlockingIOError as error:
+        raise ConfigurationError(
+            f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
+        ) from error
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigurationError(
-                f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
-            ) from error
+    try:
         yield lock
+    finally:
+        lock.release()
 
 
 def check_definition(out: Path, settings: SweepSettings) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import BinaryIO
 
 from alexnet_mp.cores import usable_cores
+from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.sweep.jobs import Job
 
 # A terminal that is closed means the same as being told to end.
@@ -58,7 +58,7 @@ def run_jobs(jobs: Sequence[Job], parallel: int, start: Start, ended: Ended, sto
             ended(*found, stopped[0] if stopped else None)
 
 
-def start_process(job: Job, command: Sequence[str], environment: Mapping[str, str], lock: BinaryIO) -> Process:
+def start_process(job: Job, command: Sequence[str], environment: Mapping[str, str], lock: FolderLock) -> Process:
     """Start a job's command, which prints into the job's log, after what an earlier attempt left there.
 
     The process holds the sweep's `lock` too: while it lives, no other sweep works in the folder, even if this one has
@@ -72,7 +72,7 @@ def start_process(job: Job, command: Sequence[str], environment: Mapping[str, st
             stdout=log,
             stderr=subprocess.STDOUT,
             env=dict(environment),
-            pass_fds=(lock.fileno(),),
+            pass_fds=(lock.descriptor,),
             process_group=0,
         )
 

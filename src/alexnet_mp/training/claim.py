@@ -1,6 +1,5 @@
 """Which folder a run writes into: a new one, or one that it goes on in."""
 
-import fcntl
 import json
 import os
 import socket
@@ -11,6 +10,7 @@ from typing import Any
 
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.mesh import Mesh
 
 _LAUNCH = ".launch"
@@ -28,24 +28,6 @@ class Claim:
     description: dict[str, Any] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     problem: str = ""
-
-
-class FolderLock:
-    """Held by the main process of the run that writes into a folder; the system lets go of it where that is killed."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises BlockingIOError where another process holds it."""
-        self._descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise
-        except OSError:
-            pass  # a file system without locks of this kind
-
-    def release(self) -> None:
-        os.close(self._descriptor)
 
 
 def claim_folder(

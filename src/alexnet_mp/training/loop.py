@@ -28,6 +28,8 @@ from alexnet_mp.training.settings import TrainSettings
 from alexnet_mp.training.signals import StopSignals
 from alexnet_mp.training.state import TrainingState
 
+SECONDS_TO_ANSWER = 2.0  # after another process was lost, for the others to notice it too
+
 
 @dataclass(frozen=True)
 class Agreed:
@@ -92,7 +94,10 @@ class Trainer:
                     self._save()
                 self._saver.finish()
             except PeerLost as error:
-                raise PeerLost(f"after step {progress.step}: {error}") from error
+                # Also where it is known who is lost, so that the others do not take this process for lost.
+                silent = self._mesh.silent_ranks(0 if error.named else SECONDS_TO_ANSWER)
+                who = f"; no answer from rank {', '.join(map(str, silent))}" if silent and not error.named else ""
+                raise PeerLost(f"after step {progress.step}: {error}{who}") from error
             finally:
                 self._saver.close()
 
