@@ -171,6 +171,7 @@ def _round(training: SavedTraining, steps: int, mesh: Mesh, without_first: bool)
     training.save()
     training.written()
     synchronous = training.now() - began
+    training.step()  # checkpoints are named after their steps, and the next round may begin with one
     return Round(
         with_one=with_one,
         without=without,
