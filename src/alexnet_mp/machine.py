@@ -38,6 +38,20 @@ def peak_device_bytes(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_bytes("peak")
 
 
+def file_system(folder: Path) -> str:
+    """The type of the file system that a folder is on, and of what: `ext4 on /dev/sda1`; empty where Linux is not."""
+    table = Path("/proc/self/mounts")
+    mounts = [line.split(" ") for line in table.read_text().splitlines()] if table.exists() else []
+    place = folder.resolve()
+    # mounts(5): device, mount point, type; the last one on the longest path that leads to the folder is what is seen.
+    over = [
+        (len(where), number, f"{kind} on {what}")
+        for number, (what, where, kind, *_) in enumerate(mounts)
+        if place.is_relative_to(where)
+    ]
+    return max(over)[2] if over else ""
+
+
 def versions() -> dict[str, str]:
     """What a figure was measured with: this library, Python, torch and NumPy."""
     return {
