@@ -133,7 +133,9 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
         store = _store(launch, timeout)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
     try:
-        yield make_mesh(placement, timeout_seconds)
+        with needing_all("making the groups of the run"):
+            mesh = make_mesh(placement, timeout_seconds)
+        yield mesh
     except BaseException:
         if device.type == "cpu":  # NCCL's end would wait, unheard, for exchanges that the peer never joins
             dist.destroy_process_group()
