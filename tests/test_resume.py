@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 from safetensors import SafetensorError
 
+from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, verify_checkpoint
 from alexnet_mp.checkpoint.folder import checkpoint_name
@@ -337,6 +338,22 @@ def test_a_folder_that_becomes_read_only_keeps_what_was_saved(small_disk):
     assert "Read-only file system" in only_error(finished)
     assert "the newest checkpoint is step-000000022" in only_error(finished)
     assert {path: path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()} == held
+
+
+def test_images_that_cannot_be_read_any_more_end_the_run_in_one_line_which_is_no_mistake_of_the_user(tmp_path):
+    read, calls = Loader._read, [0]
+
+    def lost(self, request):
+        calls[0] += 1
+        if calls[0] > 12:
+            raise ConfigurationError("cannot read shard 3: Input/output error")
+        return read(self, request)
+
+    with patch.object(Loader, "_read", lost):
+        finished = train(tmp_path / "run", *SHORT, "checkpoint_steps=10", "loader.threads=1")
+    assert finished.code == 1
+    assert only_error(finished) == "error: after step 12: cannot read shard 3: Input/output error"
+    verify_checkpoint(tmp_path / "run" / "checkpoints" / "step-000000010-unvalidated")
 
 
 @pytest.mark.parametrize("tower", [0, 1])

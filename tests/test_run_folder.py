@@ -88,6 +88,22 @@ def test_a_folder_without_a_checkpoint_is_gone_on_in_by_the_same_configuration_a
     assert (run / "metrics.jsonl").read_text() == "{}\n"
 
 
+def test_a_run_that_is_killed_while_it_writes_its_configuration_can_be_started_again(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def cut(*_):
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr("os.fsync", cut)
+        context.setattr("alexnet_mp.training.claim.FolderLock", lambda _folder: None)  # a kill lets go of it
+        with pytest.raises(Killed):
+            claim(tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert claim(tmp_path / "run").problem == ""
+
+
 def test_a_folder_whose_checkpoints_are_all_damaged_is_not_begun_again(tmp_path):
     run = tmp_path / "run"
     claim(run)

@@ -18,6 +18,10 @@ class PeerLost(RuntimeError):
         self.named = named
 
 
+class DataLost(RuntimeError):
+    """Images that were there at the start of a run cannot be read any more, perhaps on one node alone. Exit code 1."""
+
+
 class LinkError(RuntimeError):
     """What crosses between towers does not arrive as it was sent. Exit code 1."""
 

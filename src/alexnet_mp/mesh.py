@@ -142,7 +142,9 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
         store = meeting_store(launch, timeout)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
     try:
-        yield replace(make_mesh(placement, timeout_seconds), store=store)
+        with needing_all("making the groups of the run"):
+            mesh = make_mesh(placement, timeout_seconds)
+        yield replace(mesh, store=store)
     except BaseException:
         if device.type == "cpu":  # NCCL's end would wait, unheard, for exchanges that the peer never joins
             dist.destroy_process_group()

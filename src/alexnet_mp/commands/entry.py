@@ -15,13 +15,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.errors import ConfigurationError, LinkError, NotSaved, PeerLost, Stopped
+from alexnet_mp.errors import ConfigurationError, DataLost, LinkError, NotSaved, PeerLost, Stopped
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.printable import printable_lines
 from alexnet_mp.strict import is_not_one_of, suggestion
 
 EXIT_CODES: dict[type[Exception], int] = {
     ConfigurationError: 2,
+    DataLost: 1,
     FloatingPointError: 1,
     LinkError: 1,
     NotSaved: 1,
@@ -36,7 +37,8 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
 
     Hydra's own flags (--help, --cfg job, --info ...) are Hydra's. Exits with code 2 after one line on standard error,
     from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError. The other
-    errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left.
+    errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left, and one of lost
+    data from every process that cannot read them.
     """
     arguments = sys.argv[1:]
     with _ending_in_one_line():
@@ -56,7 +58,7 @@ def _ending_in_one_line() -> Iterator[None]:
             if os.environ.get("RANK", "0") == "0":
                 print(error, file=sys.stderr)
         else:
-            _say(str(error), at_once=isinstance(error, PeerLost))
+            _say(str(error), at_once=isinstance(error, (DataLost, PeerLost)))
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.mesh import Mesh
@@ -97,8 +98,9 @@ def _look(path: Path, configuration: str) -> Claim:
 def _begin(path: Path, configuration: str) -> None:
     for name in ("checkpoints", "plots"):
         (path / name).mkdir(exist_ok=True)
-    (path / "config.yaml").write_text(configuration)
-    (path / _LAUNCH).write_text(_launch())
+    # Whole or not at all: half of a configuration would be taken for that of another run.
+    write_whole(path / _LAUNCH, _launch().encode())
+    write_whole(path / "config.yaml", configuration.encode())
 
 
 def _new_folder(experiment_name: str) -> Path:

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from alexnet_mp.checkpoint.folder import checkpoint_name
 from alexnet_mp.crossing import to_towers
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.errors import ConfigurationError, PeerLost, Stopped
+from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.evaluation import evaluate
 from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
@@ -75,7 +76,8 @@ class Trainer:
         """Train to the end of the recipe's epochs; validate after each, and save.
 
         Raises Stopped where a signal asked for it and everything is saved, NotSaved where the last state could not be,
-        PeerLost where another process hung or is gone, FloatingPointError where numbers are not finite any more.
+        PeerLost where another process hung or is gone, DataLost where images cannot be read, FloatingPointError where
+        numbers are not finite any more.
         """
         progress, epochs = self._state.progress, self._settings.recipe.epochs
         done = progress.epoch * self._loader.steps_per_epoch + progress.samples_of_epoch // self._batch_size
@@ -98,6 +100,8 @@ class Trainer:
                 silent = self._mesh.silent_ranks(0 if error.named else SECONDS_TO_ANSWER)
                 who = f"; no answer from rank {', '.join(map(str, silent))}" if silent and not error.named else ""
                 raise PeerLost(f"after step {progress.step}: {error}{who}") from error
+            except ConfigurationError as error:  # of a file that was whole when the run began
+                raise DataLost(f"after step {progress.step}: {error}") from error
             finally:
                 self._saver.close()
 
@@ -142,8 +146,9 @@ class Trainer:
         sent_before = link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
         self._state.optimiser.zero_grad()
         images = self._preprocess.on_each(batch, self._devices)
-        losses = self._losses(images, to_towers(batch.labels, self._devices), progress.step)
-        self._backward(losses)
+        with self._averaging_gradients():
+            losses = self._losses(images, to_towers(batch.labels, self._devices), progress.step)
+            torch.autograd.backward(losses)
         progress.samples_of_epoch += self._batch_size
         agreed = self._agree(losses, progress.step + 1)
         if not math.isfinite(agreed.loss):
@@ -159,12 +164,17 @@ class Trainer:
             progress.crossing_bytes_per_step = (sent - sent_before) * self._mesh.placement.replicas
         return agreed
 
-    def _backward(self, losses: Sequence[Tensor]) -> None:
+    @contextmanager
+    def _averaging_gradients(self) -> Iterator[None]:
+        """With several replicas, PeerLost for what fails in a step: DistributedDataParallel raises plain RuntimeErrors.
+
+        It communicates while gradients are computed and, to agree on its buckets, once in a forward pass.
+        """
         if self._mesh.placement.replicas == 1:
-            torch.autograd.backward(losses)
+            yield
             return
         try:
-            torch.autograd.backward(losses)
+            yield
         except (PeerLost, torch.OutOfMemoryError):
             raise
         except RuntimeError:

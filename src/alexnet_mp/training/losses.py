@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet_mp.mesh import Mesh
+from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
 
 
@@ -38,4 +38,8 @@ def data_parallel(
     group = mesh.replica_group()
     if group is None:
         return losses
-    return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
+    with needing_all("the start of averaging gradients over the replicas"):
+        # Running statistics are each replica's own until they are needed: a step has no use for sending them.
+        return DistributedDataParallel(
+            losses, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
