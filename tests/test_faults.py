@@ -98,6 +98,18 @@ def test_a_peer_that_hangs_ends_the_other_within_the_time_out_by_name(hanging, t
     assert re.match(MISSED.format(hanging), line), line
 
 
+@pytest.mark.slow
+def test_of_four_processes_all_that_are_left_name_the_one_that_hangs(tmp_path):
+    with running(tmp_path / "run", *LONG, f"timeout_seconds={TIME_OUT}", processes=4) as run:
+        run.wait_for_step(3)
+        os.kill(run.workers()[3], signal.SIGSTOP)
+        finished = run.finish()
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert lines, finished.stderr
+    for line in lines:
+        assert re.search(r"after step \d+: .*(tower 1 \(rank 3\) hung or is gone|no answer from rank 3$)", line), line
+
+
 @pytest.mark.slow  # torchrun waits 30 s for a process that hangs
 def test_torchrun_leaves_no_orphan_of_a_peer_that_hangs(tmp_path):
     with running(tmp_path / "run", *LONG, f"timeout_seconds={TIME_OUT}", processes=2) as run:

@@ -18,7 +18,7 @@ from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.randomness import keyed_generator
-from alexnet_mp.training.diagnosis import not_finite_weights
+from alexnet_mp.training.diagnosis import not_finite_state
 from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 from alexnet_mp.training.progress import Progress
@@ -104,16 +104,17 @@ class SavedTraining:
     def save(self) -> Held:
         """Start a checkpoint; the one before is on the disk. Raises FloatingPointError where numbers are not finite."""
         began = self.now()
-        places = not_finite_weights(self.state.model)
+        places = not_finite_state(self.state.model)
         if any(found for (found,) in self._mesh.gather([float(bool(places))])):
             raise FloatingPointError("the weights are not finite any more; nothing is left to measure")
         self._mesh.sum_over_processes([float(self._writer.is_busy), 0.0])
         finite = self.now()
         placement, metrics_bytes = self._mesh.placement, 0
-        name = checkpoint_name(self.state.progress.step)
+        name = checkpoint_name(self.state.progress.step, validated=False)
         if placement.is_main:
-            remove_unfinished(self._folder.checkpoints, but=name)
+            remove_unfinished(self._folder.checkpoints)
             metrics_bytes = self._folder.flush_metrics()
+        metrics_bytes = self._mesh.from_main(metrics_bytes)
         flushed = self.now()
         self._outcome = None
         if placement.replica == 0:
