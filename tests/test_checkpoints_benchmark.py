@@ -55,7 +55,7 @@ def rank_and_world() -> tuple[int, int]:
 def test_two_processes_leave_one_whole_checkpoint_of_the_moment_at_which_it_was_begun(tmp_path: Path) -> None:
     results = run_processes(2, train_and_save, tmp_path)
     newest = newest_checkpoint(tmp_path / "checkpoints")
-    assert newest.folder is not None and newest.folder.name == "step-000000002" and not newest.damaged
+    assert newest.folder is not None and newest.folder.name == "step-000000002-unvalidated" and not newest.damaged
     weights, description = load_checkpoint(newest.folder)
     momentum = load_momentum(newest.folder, [0, 1])
     for read, position in ((weights, 0), (momentum, 1)):
@@ -73,7 +73,7 @@ def test_only_as_many_checkpoints_are_kept_as_in_training(tmp_path: Path) -> Non
         training.step()
         training.save()
         training.written()
-    assert [path.name[-1] for path in sorted((tmp_path / "checkpoints").iterdir())] == ["3", "4"]
+    assert [path.name.split("-")[1][-1] for path in sorted((tmp_path / "checkpoints").iterdir())] == ["3", "4"]
     assert compose("train", [])["keep_checkpoints"] == 2
 
 

@@ -51,6 +51,7 @@ def test_nobody_waits_for_a_store_that_does_not_answer():
     class HangingStore:
         def set(self, *_):
             threading.Event().wait(3)
+            raise RuntimeError("too late")
 
     assert silent_ranks(HangingStore(), 0, 2, seconds=0.05) == []
 
