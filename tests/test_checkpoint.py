@@ -187,6 +187,55 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before_and_nothing_else(tmp_p
     assert newest_checkpoint(tmp_path).folder == before
 
 
+class PowerCut(BaseException):
+    """Nothing of the process happens after it."""
+
+
+def save_until_the_power_is_cut(folder: Path, calls: int) -> bool:
+    """Save, and stop before the n-th call that changes what a disk has; False where there are no more so many."""
+    left = [calls]
+
+    def counted(function):
+        def call(*arguments, **settings):
+            if left[0] == 0:
+                raise PowerCut
+            left[0] -= 1
+            return function(*arguments, **settings)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in (
+            (os, "fsync"),
+            (Path, "replace"),
+            (Path, "unlink"),
+            (Path, "mkdir"),
+            (files_of_tensors, "save_file"),
+        ):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        try:
+            save(folder, description={"seed": 1})
+        except PowerCut:
+            return True
+    return False
+
+
+def test_wherever_the_power_is_cut_there_is_a_whole_checkpoint_and_none_that_is_damaged(tmp_path):
+    before = save(tmp_path / "step-000000001")
+    after, calls, newest = tmp_path / "step-000000002", 0, []
+    while save_until_the_power_is_cut(after, calls):
+        found = newest_checkpoint(tmp_path)
+        assert not found.damaged
+        newest.append(found.folder)
+        remove_unfinished(tmp_path)
+        shutil.rmtree(after, ignore_errors=True)
+        calls += 1
+    assert calls > 10
+    assert set(newest[:-1]) == {before}, "only the call after the folder has its name may find it"
+    assert newest[-1] == after
+
+
 @pytest.fixture
 def writer(tmp_path):
     """One that holds both towers, and an event without which its disk does not go on."""

@@ -75,6 +75,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step_with_every
         os.kill(run.workers()[1], signal.SIGTERM)
         finished = run.finish()
     assert finished.code == 1, "torchrun's own code"
+    # As often as torchrun sees one: it may end the other, which has saved everything too, before that has exited.
     assert set(re.findall(r"exitcode *: (\d+)", finished.stderr)) == {"75"}, finished.stderr
     (step,) = re.findall(r"^stopped after step (\d+), and saved", finished.stderr, re.MULTILINE)
     assert (tmp_path / "run" / "checkpoints" / f"step-{int(step):09d}-unvalidated").exists()

@@ -15,18 +15,9 @@ from safetensors import SafetensorError
 from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, verify_checkpoint
-from alexnet_mp.checkpoint.folder import checkpoint_name
-from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.layers.normalisation import LocalResponseNorm
-from alexnet_mp.mesh import Mesh
-from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.training.claim import Claim
-from alexnet_mp.training.resume import begin
 from alexnet_mp.training.run_folder import RunFolder
-from alexnet_mp.training.saving import Saver
-from alexnet_mp.training.settings import parse_train_settings
 from tests.disturbed import assert_ended_alike
 from tests.processes import Finished, as_under_torchrun, run_processes, run_script
 from tests.test_training_run import NARROW, in_processes, metrics, summary
@@ -266,32 +257,6 @@ def test_a_last_state_that_cannot_be_saved_ends_the_run_with_an_error_and_it_goe
     assert not (tmp_path / "run" / "summary.json").exists()
     trained(tmp_path / "run", *SHORT, "checkpoint_steps=10")
     assert_ended_alike(whole, tmp_path / "run")
-
-
-def test_the_best_is_kept_where_a_better_one_cannot_be_saved(tmp_path):
-    settings = parse_train_settings(compose("train", [*NARROW, "keep_checkpoints=1"]))
-    alone = Mesh(choose_placement("simulated", "cpu", 2, Launch()), None)
-    state = begin(TowerModel(settings.network, alone.placement, alone.link(), seed=0), settings)
-    folder = RunFolder(tmp_path, is_main=True)
-    folder.begin(Claim(str(tmp_path)), 0, "")
-    saver = Saver(settings, alone, state, folder, {})
-
-    def save(step: int, best: tuple[float, str], disk: FullDisk) -> None:
-        state.progress.step = step
-        state.progress.best_error, state.progress.best_checkpoint = best
-        with patch.object(files_of_tensors, "save_file", disk.save_file):
-            saver.save()
-            saver.wait()
-
-    names = [checkpoint_name(step, validated=True) for step in range(4)]
-    save(1, (0.5, names[1]), FullDisk(0))
-    save(2, (0.4, names[2]), FullDisk(1))
-    progress = state.progress
-    assert (progress.best_error, progress.best_checkpoint) == (0.5, names[1])
-    save(3, (0.5, names[1]), FullDisk(0))
-    saver.finish()
-    folder.close()
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [names[1], names[3]]
 
 
 def only_error(finished: Finished) -> str:

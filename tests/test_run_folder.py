@@ -124,6 +124,7 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path):
 
 def begun(path: Path, found: Claim | None = None, configuration: str = "run: 0") -> RunFolder:
     folder = RunFolder(path, is_main=True)
+    folder.open_log()
     folder.begin(found or Claim(str(path)), 1 if found else 0, configuration)
     return folder
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,8 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
 def _ending_in_one_line() -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except tuple(EXIT_CODES) as error:
         if isinstance(error, Stopped):
             if os.environ.get("RANK", "0") == "0":

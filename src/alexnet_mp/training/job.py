@@ -65,13 +65,13 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
-        text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
+        text = _as_yaml(configuration)
         check_agreement(text, data, mesh)
         with _claimed(settings, text, mesh) as (claim, folder):
             progress = claimed_progress(claim, settings, data)
             summary = _summary_of_complete(folder, progress.epoch >= recipe.epochs, mesh)
             if summary is None:
-                folder.begin(claim, progress.step, text)
+                folder.open_log()
                 summary = _train(Run(settings, configuration, mesh, data, loader, preprocess, claim, progress, folder))
     return summary
 
@@ -110,6 +110,7 @@ def _train(run: Run) -> dict[str, Any]:
             log_changes(claim, run.configuration)
         else:
             state = begin(model, settings)
+        folder.begin(claim, run.progress.step, _as_yaml(run.configuration))
         about = _about(settings, run.data, run.configuration)
         saver = Saver(settings, mesh, state, folder, about, claim.checkpoint)
         try:
@@ -161,6 +162,10 @@ def _about(settings: TrainSettings, data: DataSet, configuration: Mapping[str, A
         "input": asdict(settings.recipe.input),
         "configuration": dict(configuration),
     }
+
+
+def _as_yaml(configuration: Mapping[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
 
 
 def _load_data(settings: TrainSettings, placement: Placement) -> DataSet:

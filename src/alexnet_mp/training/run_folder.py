@@ -31,28 +31,33 @@ class RunFolder:
         self._metrics_bytes = 0
         self._unwritten = b""
 
+    def open_log(self) -> None:
+        """From now on, write `train.log`."""
+        if self._is_main:
+            self._log = _LogFile(self.path / "train.log")
+            LOG.addHandler(self._log)
+
     def begin(self, claim: Claim, step: int, configuration: str) -> None:
-        """From now on, write `train.log`, metrics and, where tensorboard is installed, its events.
+        """From now on, write metrics and, where tensorboard is installed, its events.
 
         A run that goes on after `step` keeps its metrics up to there: what it did after that, it does again. Newer
         checkpoints that are damaged are set aside, and a `config.yaml` that has changed is kept under another name.
         """
         if not self._is_main:
             return
-        self._log = _LogFile(self.path / "train.log")
-        LOG.addHandler(self._log)
         remove_unfinished(self.checkpoints)
         for name, problem in claim.damaged.items():
             aside = set_aside(self.checkpoints / name)
             LOG.warning("%s; set aside as %s, going on from %s", problem, aside.name, claim.checkpoint)
         if claim.checkpoint:
             self._keep_configuration(claim.checkpoint, configuration)
+        goes_on = self.metrics.exists()
         self._keep_metrics(int(claim.description.get("metrics_bytes", 0)))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._events = SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
+        self._events = SummaryWriter(str(self.path), purge_step=step + 1 if goes_on else None)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `metrics.jsonl`, and its numbers to the TensorBoard events where there are any.
