@@ -155,6 +155,18 @@ def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
     return Finished(code, printed.getvalue(), said.getvalue())
 
 
+def run_script_in(processes: int, script: str, arguments: Sequence[str], cwd: Path, deadline: float = 90) -> Finished:
+    """What `torchrun --nproc-per-node=<processes> <script> <arguments>` does, in worker processes; rank 0's output."""
+    return run_processes(processes, _run_as_one_of_several, script, list(arguments), cwd, deadline=deadline)[0]
+
+
+def _run_as_one_of_several(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
+    with as_under_torchrun():
+        finished = run_script(script, arguments, cwd)
+    assert finished.code == 0, finished.stderr
+    return finished
+
+
 def run_command(
     arguments: Sequence[str], cwd: Path, deadline: float = 90, threads: int = 1, **environment: str
 ) -> Finished:

@@ -19,8 +19,8 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.layers.normalisation import LocalResponseNorm
 from alexnet_mp.training.run_folder import RunFolder
 from tests.disturbed import assert_ended_alike
-from tests.processes import Finished, as_under_torchrun, run_processes, run_script
-from tests.test_training_run import NARROW, in_processes, metrics, summary
+from tests.processes import Finished, run_script
+from tests.test_training_run import NARROW, in_processes, in_workers, metrics, summary
 
 STOPPED = 75
 SHORT = (*NARROW, "recipe.epochs=2")
@@ -187,14 +187,9 @@ def test_two_replicas_in_four_processes_go_on_from_one_process(tmp_path):
     doubles = (*SHORT, "precision=float64")
     whole = trained(tmp_path / "whole", *doubles)
     parts = trained(tmp_path / "parts", *NARROW, "precision=float64", "recipe.epochs=1")
-    assert run_processes(4, train_as_one_of_several, parts, *doubles) == [0] * 4
+    in_workers(4, parts, *doubles)
     assert summary(parts)["replicas"] == 2
     assert_close(whole, parts, 1e-10)
-
-
-def train_as_one_of_several(folder: Path, *overrides: str) -> int:
-    with as_under_torchrun():
-        return train(folder, *overrides).code
 
 
 @pytest.mark.slow

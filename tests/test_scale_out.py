@@ -14,7 +14,7 @@ from alexnet_mp.mesh import Mesh
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training import summary as summaries
 from tests.processes import Finished, agent, free_port, run_together
-from tests.test_training_run import NARROW, TRAIN, in_processes, in_this_process, metrics, summary
+from tests.test_training_run import NARROW, TRAIN, in_this_process, in_workers, metrics, summary
 
 # An epoch of 1,437 images in 7 steps; neither 192 nor its half divides the 360 that are validated.
 STEPS, BATCH = 7, 192
@@ -34,9 +34,9 @@ def alone(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_agent(tmp_path_factory) -> tuple[Path, Finished]:
-    """Two replicas of two towers, by one torchrun with four processes."""
+    """Two replicas of two towers, in four processes of one node."""
     folder = tmp_path_factory.mktemp("one") / "run"
-    return folder, in_processes(4, folder, *SHORT)
+    return folder, in_workers(4, folder, *SHORT)
 
 
 def assert_same_metrics(folder: Path, expected: Path) -> None:
@@ -63,7 +63,7 @@ def test_two_replicas_scaled_linearly_report_what_one_does_with_twice_the_batch_
     # The preset has 0.02 in both kinds and, from epoch 12 on, 0.002.
     halves = ["recipe.batch_size=96", "recipe.weights.learning_rate=0.01", "recipe.biases.learning_rate=0.01"]
     two = tmp_path / "two"
-    finished = in_processes(2, two, *SHORT, *halves, "placement=simulated", "batch_scaling=linear")
+    finished = in_workers(2, two, *SHORT, *halves, "placement=simulated", "batch_scaling=linear")
     assert finished.code == 0, finished.stderr
     assert "192 images on 2 replicas, 96 each; batch_scaling=linear: the recipe's 96 and its" in finished.stderr
     assert "batch 192, learning rate 0.02 (biases 0.02)" in finished.stderr
@@ -110,6 +110,7 @@ def assert_bit_equal(folder: Path, expected: Path) -> None:
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights.items())
 
 
+@pytest.mark.slow
 def test_two_agents_on_loopback_train_bit_equal_to_one(one_agent, tmp_path):
     folder = tmp_path / "two"
     for finished in by_two_agents(folder, f"127.0.0.1:{free_port()}", ["127.0.0.1"] * 2):

@@ -248,6 +248,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_the_line_comes_even_where_the_first_process_is_the_last_to_find_out(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(START_THE_FIRST_LAST)
