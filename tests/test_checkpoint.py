@@ -142,6 +142,13 @@ def test_a_description_that_nobody_wrote_is_no_checkpoint(content, tmp_path):
         load_checkpoint(folder)
 
 
+def test_a_description_that_says_the_same_in_other_bytes_is_damaged(tmp_path):
+    path = save(tmp_path / "one") / "checkpoint.json"
+    path.write_text(path.read_text().replace("\n", "\n ", 1))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        load_checkpoint(path.parent)
+
+
 @pytest.mark.parametrize("name", ["checkpoint.json", "tower-1.safetensors"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name, tmp_path):
     folder = save(tmp_path / "one")
