@@ -39,7 +39,4 @@ def data_parallel(
     if group is None:
         return losses
     with needing_all("the start of averaging gradients over the replicas"):
-        # Running statistics are each replica's own until they are needed: a step has no use for sending them.
-        return DistributedDataParallel(
-            losses, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
