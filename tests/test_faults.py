@@ -14,8 +14,8 @@ from tests.disturbed import assert_ended_alike, pair, running
 from tests.processes import run_script
 from tests.test_training_run import NARROW
 
-# Two epochs of 22 steps, with a checkpoint after every five.
-RUN = (*NARROW, "recipe.epochs=2", "checkpoint_steps=5")
+# Four epochs of 22 steps, so that there is time to disturb them, with a checkpoint after every five.
+RUN = (*NARROW, "recipe.epochs=4", "checkpoint_steps=5")
 LONG = (*NARROW, "recipe.epochs=8", "checkpoint_steps=7")  # about 176 steps: there is time to disturb it
 STOPPED = 75
 TIME_OUT = 4  # seconds
