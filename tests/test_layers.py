@@ -10,6 +10,7 @@ from alexnet_mp import load_network
 from alexnet_mp.layers import compiled_response, local_response, spatial
 from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
+from alexnet_mp.layers.pooling import AveragePool, MaxPool
 from alexnet_mp.layers.weighted import Convolution
 from alexnet_mp.tower import Tower
 from tests import independent
@@ -176,3 +177,22 @@ def test_initial_weights_are_keyed_by_seed_layer_and_tower():
     assert not torch.equal(tower["conv2.weight"], Tower(network, 1, seed=0).state_dict()["conv2.weight"])
     assert not torch.equal(tower["conv2.weight"], Tower(network, 0, seed=1).state_dict()["conv2.weight"])
     assert not torch.equal(tower["fc7.own_weight"], tower["fc7.peer_weight"])
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "pad"), [(3, 2, (0, 1)), (2, 2, (0, 0)), (3, 1, (1, 1)), (3, 3, (1, 2)), (3, 2, (0, 2))]
+)
+@pytest.mark.parametrize("side", [6, 7, 24])
+def test_pooling_takes_the_part_of_each_window_that_lies_inside(
+    size: int, stride: int, pad: tuple[int, int], side: int
+) -> None:
+    maps = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side), dtype=torch.float64)
+    starts = range(-pad[0], side + pad[1] - size + 1, stride)
+    windows = [
+        [maps[:, :, max(top, 0) : top + size, max(left, 0) : left + size].flatten(2) for left in starts]
+        for top in starts
+    ]
+    largest = torch.stack([torch.stack([w.amax(2) for w in line], -1) for line in windows], -2)
+    means = torch.stack([torch.stack([w.mean(2) for w in line], -1) for line in windows], -2)
+    assert torch.equal(MaxPool(size, stride, pad)(maps), largest)
+    torch.testing.assert_close(AveragePool(size, stride, pad)(maps), means, rtol=1e-12, atol=1e-12)

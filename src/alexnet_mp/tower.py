@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
+from alexnet_mp.layers.pooling import AveragePool, MaxPool
 from alexnet_mp.layers.weighted import (
     Convolution,
     OwnLayer,
@@ -120,7 +121,7 @@ class Tower(nn.Module):
         )
         for name, row in network.rows.items():
             layer = _layer(row, costs.row(name), network.towers, index, relu_in_place=owns_its_output)
-            owns_its_output = not isinstance(row, rows.Relu | rows.Dropout)
+            owns_its_output = not isinstance(row, rows.Relu | rows.Tanh | rows.Dropout)
             if isinstance(row, rows.WeightedRow):
                 assert isinstance(layer, Weighted)
                 initialise(
@@ -167,11 +168,15 @@ def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int, relu_in_place:
         case rows.BatchNorm():
             return BatchNorm(cost.input_shape[0], row.momentum, row.epsilon)
         case rows.MaxPool():
-            return nn.MaxPool2d(row.size, row.stride)
+            return MaxPool(row.size, row.stride, row.pad)
+        case rows.AveragePool():
+            return AveragePool(row.size, row.stride, row.pad)
         case rows.Dropout():
             return Dropout(row.p, row.inverted)
         case rows.Relu():
             return nn.ReLU(inplace=relu_in_place)
+        case rows.Tanh():
+            return nn.Tanh()
 
 
 def _reading(reads: rows.Reads, product: Product, shape: tuple[int, ...], towers: int) -> nn.Module:

@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import nn
 
+from alexnet_mp.layers.pooling import AveragePool, MaxPool
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
@@ -66,6 +67,8 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             return [(f"{name}_flatten", nn.Flatten()), (name, _initialised(linear, row))]
         case rows.Relu():
             return [(name, nn.ReLU(inplace=True))]
+        case rows.Tanh():
+            return [(name, nn.Tanh())]
         case rows.LocalResponseNorm():
             return [(name, parts.lrn(row, towers))]
         case rows.SpatialNorm():
@@ -73,7 +76,9 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
         case rows.BatchNorm():
             return [(name, parts.batch_norm(row, towers * inputs[0], len(inputs) == 3))]
         case rows.MaxPool():
-            return [(name, nn.MaxPool2d(row.size, row.stride))]
+            return [(name, MaxPool(row.size, row.stride, row.pad))]
+        case rows.AveragePool():
+            return [(name, AveragePool(row.size, row.stride, row.pad))]
         case rows.Dropout():
             return [(name, parts.dropout(row))]
 

@@ -9,7 +9,7 @@ from alexnet_mp.network.rows import (
     Conv,
     FullyConnected,
     LocalResponseNorm,
-    MaxPool,
+    PoolingRow,
     Row,
     SpatialNorm,
     SummedFullyConnected,
@@ -124,8 +124,8 @@ def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
         weights = biases = inputs[0]
     elif isinstance(row, LocalResponseNorm | SpatialNorm):
         _sides(name, inputs)
-    elif isinstance(row, MaxPool):
-        outputs = (inputs[0], *(_windows(name, row, side) for side in _sides(name, inputs)))
+    elif isinstance(row, PoolingRow):
+        outputs = (inputs[0], *(_windows(name, row, side + sum(row.pad)) for side in _sides(name, inputs)))
     if towers_read > 1:
         crossing_forward = crossing_backward = prod(inputs)
     return RowCost(
@@ -152,7 +152,7 @@ def _sides(name: str, shape: Shape) -> tuple[int, int]:
     return shape[1], shape[2]
 
 
-def _windows(name: str, row: Conv | MaxPool, side: int) -> int:
+def _windows(name: str, row: Conv | PoolingRow, side: int) -> int:
     if side < row.size:
         raise ConfigurationError(
             f"{name}: a {row.size}x{row.size} window does not fit an input {side} px wide; "

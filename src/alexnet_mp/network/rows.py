@@ -50,6 +50,11 @@ class Relu:
 
 
 @dataclass(frozen=True)
+class Tanh:
+    """tanh(x), "the standard way" before ReLU (paper §3.1)."""
+
+
+@dataclass(frozen=True)
 class LocalResponseNorm:
     """Normalisation across `n` adjacent maps of the same tower (paper §3.3).
 
@@ -88,10 +93,24 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Max pooling; windows overlap where `stride` is less than `size` (paper §3.4)."""
+    """Max pooling; windows overlap where `stride` is less than `size` (paper §3.4).
+
+    `pad` is how far windows may hang over (the top and left edge, the bottom and right edge), in pixels that do not
+    count.
+    """
 
     size: int
     stride: int
+    pad: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Average pooling, over that part of a window which lies inside the maps; see `MaxPool`."""
+
+    size: int
+    stride: int
+    pad: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -110,17 +129,21 @@ WeightedRow = Conv | FullyConnected | SummedFullyConnected
 
 LearnedRow = WeightedRow | BatchNorm
 
-Row = LearnedRow | Relu | LocalResponseNorm | SpatialNorm | MaxPool | Dropout
+PoolingRow = MaxPool | AveragePool
+
+Row = LearnedRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | PoolingRow | Dropout
 
 KINDS: dict[str, type[Row]] = {
     "conv": Conv,
     "fc": FullyConnected,
     "summed_fc": SummedFullyConnected,
     "relu": Relu,
+    "tanh": Tanh,
     "lrn": LocalResponseNorm,
     "spatial_norm": SpatialNorm,
     "batch_norm": BatchNorm,
     "maxpool": MaxPool,
+    "avgpool": AveragePool,
     "dropout": Dropout,
 }
 

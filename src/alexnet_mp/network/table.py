@@ -16,6 +16,7 @@ from alexnet_mp.network.rows import (
     FullyConnected,
     LearnedRow,
     LocalResponseNorm,
+    PoolingRow,
     Row,
     SpatialNorm,
     SummedFullyConnected,
@@ -153,6 +154,8 @@ def _problem(row: Row, field: str, value: Any) -> str:
         return "be at least 0 and less than 1"
     if (field == "std" and value != "he" and value < 0) or (field == "pad" and min(value) < 0):
         return "not be negative"
+    if field == "pad" and isinstance(row, PoolingRow) and max(value) >= row.size:
+        return f"be less than size, {row.size}, so that every window has something inside"
     return ""
 
 

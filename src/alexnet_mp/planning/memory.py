@@ -7,7 +7,7 @@ from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.planning.compute import PARAMETER_BYTES, VALUE_BYTES
 
 # Rows that keep their input for the backward pass, by kind; a ReLU keeps its output instead.
-KEEPS_INPUT = ("conv", "fc", "summed_fc", "lrn", "spatial_norm", "batch_norm", "maxpool")
+KEEPS_INPUT = ("conv", "fc", "summed_fc", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
 INDEX_BYTES = 8  # of every maximum that a pooling row kept
 MASK_BYTES = 1  # of every unit of a dropout row
 
@@ -77,7 +77,7 @@ def kept_bytes(costs: NetworkCost, value: int) -> int:
         if index == 0:
             total += value * prod(row.input_shape)
         elements = prod(row.output_shape)
-        if row.kind == "relu" or (after is not None and after.kind in KEEPS_INPUT):
+        if row.kind in ("relu", "tanh") or (after is not None and after.kind in KEEPS_INPUT):
             total += value * elements
         if row.kind == "maxpool":
             total += INDEX_BYTES * elements

@@ -23,6 +23,7 @@ class Passes:
 PASSES = {
     # Read, write; backward reads the gradient and the output, and writes.
     "relu": Passes(2, 3),
+    "tanh": Passes(2, 3),
     # Read, write, and keep the sum of squares; backward reads gradient, input, output and sum, and writes. The
     # neighbouring maps come out of the cache.
     "lrn": Passes(3, 5),
@@ -32,6 +33,8 @@ PASSES = {
     # A 3x3/2 window reads all, writes a quarter and eight bytes of index for each; backward clears all, reads gradient
     # and index, and adds into them.
     "maxpool": Passes(1.75, 2.75),
+    # The same without an index.
+    "avgpool": Passes(1.25, 1.25),
     # Read, a byte of mask, write; and the same again.
     "dropout": Passes(2.25, 2.25),
     # A layer that reads both towers adds its two halves: two reads and a write of its output; they share the gradient.
