@@ -66,8 +66,8 @@ def write_run(job: Job, error: float) -> None:
 
 
 def configuration(out: Path, **changes: Any) -> dict[str, Any]:
-    whole = {"out": str(out), "variants": TWO, "seeds": [0, 1], "overrides": [], "processes": 1, "parallel": 1}
-    return whole | changes
+    whole = {"out": str(out), "variants": TWO, "baseline": None, "seeds": [0, 1], "overrides": [], "processes": 1}
+    return whole | {"parallel": 1} | changes
 
 
 def sweep(out: Path, fake: Callable[[Job, int], list[str]], **changes: Any) -> tuple[Sweep, list[str]]:
@@ -160,9 +160,31 @@ def test_published_numbers_stand_beside_ours_and_columns_can_be_added(tmp_path: 
     assert "published top-1, %" in head
     assert ours.endswith("40.70            paper, Table 2")
     assert "paper" not in without
-    assert values(tmp_path)["variants"]["lrn"]["published"] == {**published, "top5_error": None}
+    unknown = {"top5_error": None, "top1_points": None, "top5_points": None}
+    assert values(tmp_path)["variants"]["lrn"]["published"] == {**published, **unknown}
     more = [*columns_of(done.results()), Column("x", lambda result: result.name.upper())]
     assert as_text(done.results(), more).splitlines()[3].endswith("NO_LRN")
+
+
+def test_variants_are_compared_with_the_baseline_seed_by_seed(tmp_path: Path) -> None:
+    errors = {"lrn/seed-0": 0.10, "lrn/seed-1": 0.30, "no_lrn/seed-0": 0.15, "no_lrn/seed-1": 0.31}
+    published = {"top1_points": 1.4, "source": "paper §3.3"}
+    variants = {"lrn": [], "no_lrn": {"overrides": TWO["no_lrn"], "published": published}}
+    _, said = sweep(tmp_path, Fake(errors), variants=variants, baseline="lrn")
+    head, _, baseline, without = said[-1].strip().splitlines()
+    assert "points above baseline" in head and "published points" in head
+    assert "+" not in baseline
+    assert "+3.00 (+1.00 to +5.00)" in without and "+1.40" in without
+    found = values(tmp_path)["variants"]
+    assert found["lrn"]["above_baseline"]["top1_error"] is None
+    assert found["no_lrn"]["above_baseline"]["top1_error"] == pytest.approx(
+        {"median": 0.03, "lowest": 0.01, "highest": 0.05}, abs=1e-12
+    )
+
+
+def test_a_baseline_must_be_one_of_the_variants(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="baseline is 'lnr', not one of lrn, no_lrn; did you mean 'lrn'"):
+        sweep(tmp_path, Fake(ALL), baseline="lnr")
 
 
 def test_a_failed_job_is_noted_with_its_code_and_last_words_and_the_others_run(tmp_path: Path) -> None:

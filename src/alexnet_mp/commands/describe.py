@@ -12,6 +12,8 @@ from alexnet_mp.network.description import as_text, describe
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
 
+OF_TRAINING = ("recipe", "crossing_dtype")  # what an ablation may change besides, which costs the same
+
 
 @dataclass(frozen=True)
 class DescribeSettings:
@@ -25,7 +27,8 @@ class DescribeSettings:
 def run(configuration: Mapping[str, Any]) -> None:
     """Print the table; write the same numbers as JSON where `json` says."""
     network = parse_network(configuration.get("network"))
-    settings = from_mapping(DescribeSettings, configuration, "", ready={"network": network})
+    of_network = {key: value for key, value in configuration.items() if key not in OF_TRAINING}
+    settings = from_mapping(DescribeSettings, of_network, "", ready={"network": network})
     description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
     show(as_text(description))
     if settings.json:

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alexnet_mp.errors import ConfigurationError
@@ -40,10 +40,12 @@ class Sweep:
 
     def results(self) -> list[VariantResult]:
         """The outcomes by variant, in the settings' order."""
-        return [
-            VariantResult(name, variant, tuple(o for o in self.outcomes.values() if o.job.variant == name))
+        found = {
+            name: VariantResult(name, variant, tuple(o for o in self.outcomes.values() if o.job.variant == name))
             for name, variant in self.settings.variants.items()
-        ]
+        }
+        baseline = found.get(self.settings.baseline or "")
+        return [result if result is baseline else replace(result, baseline=baseline) for result in found.values()]
 
     def ended(self, job: Job, code: int | OSError, stopped: signal.Signals | None) -> None:
         """A job's process has ended, or could not be started: note what it found, say so, and write it down."""

@@ -46,6 +46,8 @@ MEASURES = (
     Measure("seconds", lambda run: run.summary.seconds, "seconds", form=".1f"),
 )
 
+ERRORS = MEASURES[:2]
+
 
 @dataclass(frozen=True)
 class VariantResult:
@@ -54,10 +56,20 @@ class VariantResult:
     name: str
     variant: Variant
     outcomes: tuple[Outcome, ...]
+    baseline: "VariantResult | None" = None
 
     @property
     def runs(self) -> list[RunRecord]:
         return [outcome.run for outcome in self.outcomes if outcome.run is not None]
+
+    def above_baseline(self, measure: Measure) -> Spread | None:
+        """By how much a measure is above the baseline's with the same seed: median and range over common seeds."""
+        if self.baseline is None:
+            return None
+        theirs = {run.summary.seed: measure.value(run) for run in self.baseline.runs}
+        pairs = [(run.summary.seed, measure.value(run)) for run in self.runs]
+        found = [value - theirs[seed] for seed, value in pairs if seed in theirs]
+        return spread(found) if found else None
 
     def spread(self, measure: Measure) -> Spread | None:
         """Median and range over the finished runs, where there is one."""
@@ -79,10 +91,13 @@ def columns_of(results: Sequence[VariantResult]) -> list[Column]:
         Column("seeds", lambda result: _seeds(result)),
         *(_measured(measure) for measure in MEASURES),
     ]
+    if any(result.baseline for result in results):
+        columns.insert(3, Column("points above baseline", _above_baseline))
     if any(result.variant.published for result in results):
         columns += [
-            Column("published top-1, %", lambda result: _published_error(result, "top1_error")),
-            Column("top-5, %", lambda result: _published_error(result, "top5_error")),
+            Column("published top-1, %", lambda result: _published(result, "top1_error", 100)),
+            Column("top-5, %", lambda result: _published(result, "top5_error", 100)),
+            *_published_points(results),
             Column("by", lambda result: result.variant.published.source if result.variant.published else ""),
         ]
     return columns
@@ -103,6 +118,7 @@ def as_values(results: Sequence[VariantResult]) -> dict[str, Any]:
                 "published": asdict(result.variant.published) if result.variant.published else None,
                 "seeds": len(result.runs),
                 **{measure.key: _spread_values(result.spread(measure)) for measure in MEASURES},
+                "above_baseline": {measure.key: _spread_values(result.above_baseline(measure)) for measure in ERRORS},
             }
             for result in results
         },
@@ -122,7 +138,8 @@ def as_rows(results: Sequence[VariantResult]) -> Iterator[dict[str, Any]]:
             yield {"row": row, "variant": result.name, "seeds": len(result.runs), **numbers}
         published = result.variant.published
         if published:
-            yield {"row": "published", "variant": result.name, **asdict(published)}
+            errors = {"top1_error": published.top1_error, "top5_error": published.top5_error}
+            yield {"row": "published", "variant": result.name, **errors, "source": published.source}
 
 
 ROW_KEYS = (
@@ -156,17 +173,28 @@ def _seeds(result: VariantResult) -> str:
 
 
 def _measured(measure: Measure) -> Column:
-    def cell(result: VariantResult) -> str:
-        found = result.spread(measure)
-        if found is None:
-            return "-"
-        median = measure.text(found.median)
-        return median if found.count == 1 else f"{median} ({measure.text(found.low)} to {measure.text(found.high)})"
-
-    return Column(measure.shown, cell)
+    return Column(measure.shown, lambda result: _in_words(result.spread(measure), measure.text))
 
 
-def _published_error(result: VariantResult, key: Literal["top1_error", "top5_error"]) -> str:
+def _above_baseline(result: VariantResult) -> str:
+    """Of the top-1 error, in points of per cent."""
+    return "" if result.baseline is None else _in_words(result.above_baseline(ERRORS[0]), lambda x: f"{100 * x:+.2f}")
+
+
+def _in_words(found: Spread | None, words: Callable[[float], str]) -> str:
+    if found is None:
+        return "-"
+    median = words(found.median)
+    return median if found.count == 1 else f"{median} ({words(found.low)} to {words(found.high)})"
+
+
+def _published_points(results: Sequence[VariantResult]) -> list[Column]:
+    if not any(result.variant.published and result.variant.published.top1_points is not None for result in results):
+        return []
+    return [Column("published points", lambda result: _published(result, "top1_points", 1))]
+
+
+def _published(result: VariantResult, key: Literal["top1_error", "top5_error", "top1_points"], factor: float) -> str:
     published: Published | None = result.variant.published
-    error = None if published is None else getattr(published, key)
-    return "" if error is None else f"{100 * error:.2f}"
+    value = None if published is None else getattr(published, key)
+    return "" if value is None else f"{factor * value:{'+.2f' if key == 'top1_points' else '.2f'}}"

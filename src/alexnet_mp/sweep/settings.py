@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.strict import choice, from_mapping
 
 # A variant's name is the name of a folder, and stands in tables.
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
@@ -17,11 +17,16 @@ _OURS = {"seed": "seeds=[0,1,2]", "run_dir": "out=FOLDER"}
 
 @dataclass(frozen=True)
 class Published:
-    """What others found for a variant, to stand beside ours; errors are fractions between 0 and 1."""
+    """What others found for a variant, to stand beside ours; errors are fractions between 0 and 1.
+
+    `top1_points` and `top5_points` say by how many points of per cent it was above what they compared it with.
+    """
 
     source: str
     top1_error: float | None = None
     top5_error: float | None = None
+    top1_points: float | None = None
+    top5_points: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class SweepSettings:
 
     out: str
     variants: dict[str, Variant]
+    baseline: str | None
     seeds: tuple[int, ...]
     overrides: tuple[str, ...]
     processes: int
@@ -54,6 +60,8 @@ def parse_sweep_settings(configuration: Mapping[str, Any]) -> SweepSettings:
         )
     variants = {str(name): _variant(str(name), value) for name, value in said.items()}
     settings = from_mapping(SweepSettings, configuration, "", ready={"variants": variants})
+    if settings.baseline is not None:
+        choice(settings.baseline, variants, "baseline")
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise ConfigurationError(f"seeds are {list(settings.seeds)}; give one or more, each of them once")
     for name in ("processes", "parallel"):

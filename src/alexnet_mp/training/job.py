@@ -26,6 +26,7 @@ from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.telemetry.towers import open_telemetry
 from alexnet_mp.training.claim import Claim, claim_folder
 from alexnet_mp.training.compilation import choose_kernels
+from alexnet_mp.training.initial_weights import load_initial_weights
 from alexnet_mp.training.loop import Trainer
 from alexnet_mp.training.progress import Progress
 from alexnet_mp.training.resume import begin, claimed_progress, log_changes, restore
@@ -109,6 +110,7 @@ def _train(run: Run) -> dict[str, Any]:
             LOG.info("%-10s from %s, in epoch %d", "going on", claim.checkpoint, state.progress.epoch + 1)
             log_changes(claim, run.configuration)
         else:
+            load_initial_weights(model, settings.initial_weights, mesh)
             state = begin(model, settings)
         folder.begin(claim, run.progress.step, _as_yaml(run.configuration))
         about = _about(settings, run.data, run.configuration)

@@ -12,6 +12,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
+from alexnet_mp.training.initial_weights import InitialWeights
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 
@@ -28,6 +29,7 @@ class TrainSettings:
     placement: str
     device: str
     seed: int
+    initial_weights: InitialWeights
     batch_scaling: BatchScaling
     precision: Literal["float32", "float64", "bf16"]
     crossing_dtype: Literal["float16", "bfloat16"] | None

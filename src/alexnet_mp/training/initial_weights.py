@@ -1,0 +1,72 @@
+"""Beginning with the weights of another training: pretraining on many classes, then fine-tuning (paper §6, §7)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from alexnet_mp.checkpoint.files import load_checkpoint
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.mesh import Mesh
+from alexnet_mp.model import TowerModel
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where a run's first weights come from: a `checkpoint`'s folder, or, without one, the network table and the seed.
+
+    The layers named in `but` are drawn anew all the same, such as a classifier of other classes.
+    """
+
+    checkpoint: str | None = None
+    but: tuple[str, ...] = ()
+
+
+def load_initial_weights(model: TowerModel, initial: InitialWeights, mesh: Mesh) -> None:
+    """Put a checkpoint's weights and running statistics into a model that has its own; every process calls it.
+
+    Velocities and learning rates are not taken over. Replica 0 reads the files, and the others have theirs from it.
+    Raises ConfigurationError in every process where the checkpoint cannot be read or does not fit.
+    """
+    if initial.checkpoint is None:
+        return
+    problem = ""
+    try:
+        if mesh.placement.replica == 0:
+            weights, _ = load_checkpoint(Path(initial.checkpoint), list(mesh.placement.devices))
+            own = model.state_dict()
+            _check_fit(weights, own, initial)
+            model.load_state_dict({**own, **_without(weights, initial.but)})
+    except (ConfigurationError, IndexError, KeyError) as error:
+        problem = f"initial_weights.checkpoint={initial.checkpoint}: {error}"
+    if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
+        raise ConfigurationError(problem or "another process could not read initial_weights.checkpoint")
+    mesh.from_replica_0(list(model.state_dict().values()))
+
+
+def _check_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], initial: InitialWeights) -> None:
+    layers = {_layer(name) for name in own}
+    for name in initial.but:
+        if name not in layers:
+            raise ConfigurationError(f"initial_weights.but names {name!r}; layers: {', '.join(sorted(layers))}")
+    here, there = _without(own, initial.but), _without(found, initial.but)
+    wrong = {_layer(name): f"{name} is not in the network" for name in there if name not in here}
+    for name, tensor in here.items():
+        if name not in there:
+            wrong[_layer(name)] = f"{name} is not in the checkpoint"
+        elif there[name].shape != tensor.shape:
+            wrong[_layer(name)] = f"{name} is {list(there[name].shape)}, the network's {list(tensor.shape)}"
+    if wrong:
+        but = ",".join([*initial.but, *wrong])
+        raise ConfigurationError(
+            f"it does not fit: {'; '.join(wrong.values())}; to draw such layers anew: initial_weights.but=[{but}]"
+        )
+
+
+def _without(tensors: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if _layer(name) not in layers}
+
+
+def _layer(name: str) -> str:
+    return name.split(".")[2]
