@@ -51,12 +51,15 @@ def _check_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], initial: 
         if name not in layers:
             raise ConfigurationError(f"initial_weights.but names {name!r}; layers: {', '.join(sorted(layers))}")
     here, there = _without(own, initial.but), _without(found, initial.but)
-    wrong = {_layer(name): f"{name} is not in the network" for name in there if name not in here}
+    wrong: dict[str, str] = {}  # of each layer the first tensor
+    for name in there:
+        if name not in here:
+            wrong.setdefault(_layer(name), f"{name} is not in the network")
     for name, tensor in here.items():
         if name not in there:
-            wrong[_layer(name)] = f"{name} is not in the checkpoint"
+            wrong.setdefault(_layer(name), f"{name} is not in the checkpoint")
         elif there[name].shape != tensor.shape:
-            wrong[_layer(name)] = f"{name} is {list(there[name].shape)}, the network's {list(tensor.shape)}"
+            wrong.setdefault(_layer(name), f"{name} is {list(there[name].shape)}, the network's {list(tensor.shape)}")
     if wrong:
         but = ",".join([*initial.but, *wrong])
         raise ConfigurationError(
