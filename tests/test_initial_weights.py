@@ -74,7 +74,7 @@ def test_a_fine_tuned_run_goes_on_from_its_own_checkpoint(tmp_path: Path, pretra
             "towers.0.conv2.weight is [8, 8, 5, 5], the network's [6, 8, 5, 5]; towers.0.conv3.own_weight",
         ),
         (["network.layers.conv2.kernels=6"], "to draw such layers anew: initial_weights.but=[conv2,conv3]"),
-        (["network.layers.fc7=null"], "fc7.own_weight is not in the network; to draw such layers anew"),
+        (["network.layers.fc7=null"], "is not in the network; to draw such layers anew: initial_weights.but=[fc7]"),
         (["initial_weights.but=[fc9]"], "initial_weights.but names 'fc9'; layers: conv1, conv2,"),
         (["initial_weights.checkpoint=nowhere"], "nowhere is not a checkpoint"),
     ],

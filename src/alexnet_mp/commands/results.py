@@ -16,6 +16,7 @@ class ResultsSettings:
     """The keys of `conf/results.yaml`."""
 
     runs: tuple[str, ...]
+    sweeps: tuple[str, ...]
     out: str
     published: dict[str, Published]
 
@@ -23,7 +24,7 @@ class ResultsSettings:
 def run(configuration: Mapping[str, Any]) -> None:
     """Write the page and its pictures; print their paths."""
     settings = from_mapping(ResultsSettings, configuration, "")
-    for path in write_results(settings.runs, Path(settings.out), settings.published):
+    for path in write_results(settings.runs, Path(settings.out), settings.published, settings.sweeps):
         show(f"wrote {path}")
 
 

@@ -12,6 +12,7 @@ from alexnet_mp.printable import printable
 from alexnet_mp.results.groups import Group, Published, Reference, Spread, compare, published_of, read_groups, spread
 from alexnet_mp.results.markdown import block, code, table, text
 from alexnet_mp.results.record import Evaluated, RunRecord
+from alexnet_mp.results.studies import Study, as_section, read_study
 
 PAGE, CURVES = "results.md", "curves"
 
@@ -45,14 +46,18 @@ class Column:
         return f"{found.median:{self.form}}", f"{found.low:{self.form}} to {found.high:{self.form}}"
 
 
-def write_results(folders: Sequence[str], out: Path, published: Mapping[str, Published]) -> list[Path]:
+def write_results(
+    folders: Sequence[str], out: Path, published: Mapping[str, Published], sweeps: Sequence[str] = ()
+) -> list[Path]:
     """Write `results.md` and the curves of the runs in `folders` into the folder `out`; return the files written.
 
-    Raises ConfigurationError where a run cannot be read, before anything is written, and where `out` cannot be.
+    `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError where a run cannot be
+    read, before anything is written, and where `out` cannot be.
     """
     from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
 
     groups = read_groups(folders)
+    studies = [read_study(Path(sweep)) for sweep in sweeps]
     pictures = _picture_names(groups)
     page = out / PAGE
     try:
@@ -61,15 +66,20 @@ def write_results(folders: Sequence[str], out: Path, published: Mapping[str, Pub
             run = group.median_run
             title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
-        command = shlex.join(["python", "launch/results.py", f"runs=[{','.join(folders)}]", f"out={out}"])
-        page.write_text(as_markdown(groups, pictures, published, command), encoding="utf-8")
+        asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
+        command = shlex.join(["python", "launch/results.py", *asked])
+        page.write_text(as_markdown(groups, pictures, published, command, studies), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return [page, *(out / CURVES / picture for picture in pictures)]
 
 
 def as_markdown(
-    groups: Sequence[Group], pictures: Sequence[str], published: Mapping[str, Published], command: str
+    groups: Sequence[Group],
+    pictures: Sequence[str],
+    published: Mapping[str, Published],
+    command: str,
+    studies: Sequence[Study] = (),
 ) -> str:
     """The page, with the name of a picture for each group; `command` is what makes it again."""
     parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", HOW_TO_READ]
@@ -84,6 +94,8 @@ def as_markdown(
             experiment = group.first.summary.experiment
             parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
         parts += _section(group, known, picture)
+    for study in studies:
+        parts += as_section(study, published_of(study.name, published).note)
     return "\n\n".join(parts) + "\n"
 
 
