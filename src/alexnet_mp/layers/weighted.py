@@ -46,6 +46,30 @@ class OwnLayer(nn.Module):
         return self.product(inputs, self.weight, self.bias)
 
 
+class LocallyConnected(nn.Module):
+    """A convolution whose weights are not shared: each position of the output [N, kernels, H, W] has its own kernels.
+
+    `weight` [kernels, maps, size, size, H, W]; `bias` [kernels, H, W], unshared too as in cuda-convnet (layer.py,
+    LocalUnsharedLayerParser). `pad` is (top and left, bottom and right).
+    """
+
+    def __init__(self, weight_shape: tuple[int, ...], stride: int, pad: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride, self.pad = stride, pad
+        self.weight = nn.Parameter(torch.empty(weight_shape))
+        self.bias = nn.Parameter(torch.empty(weight_shape[0], *weight_shape[-2:]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        begin, end = self.pad
+        kernels, _, size, _, height, width = self.weight.shape
+        padded = F.pad(inputs, (begin, end, begin, end)) if begin or end else inputs
+        windows = F.unfold(padded, size, stride=self.stride)  # [N, maps * size * size, H * W]
+        weight = self.weight.view(kernels, -1, height * width)
+        # One matrix product a position: [H * W, N, inputs of a window] by [H * W, inputs of a window, kernels].
+        products = torch.bmm(windows.permute(2, 0, 1), weight.permute(2, 1, 0))
+        return products.permute(1, 2, 0).reshape(-1, kernels, height, width) + self.bias
+
+
 class TwoInputLayer(nn.Module):
     """A layer that reads both towers: one weight for its own tower's activations, one for the peers', one bias.
 
@@ -86,7 +110,7 @@ class PartialLogits(nn.Module):
         return matrix_product(own, self.own_weight, self.bias)
 
 
-Weighted = OwnLayer | TwoInputLayer | PartialLogits
+Weighted = OwnLayer | LocallyConnected | TwoInputLayer | PartialLogits
 
 
 @torch.no_grad()
