@@ -60,14 +60,17 @@ class LocallyConnected(nn.Module):
         self.bias = nn.Parameter(torch.empty(weight_shape[0], *weight_shape[-2:]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        begin, end = self.pad
         kernels, _, size, _, height, width = self.weight.shape
-        padded = F.pad(inputs, (begin, end, begin, end)) if begin or end else inputs
-        windows = F.unfold(padded, size, stride=self.stride)  # [N, maps * size * size, H * W]
-        weight = self.weight.view(kernels, -1, height * width)
-        # One matrix product a position: [H * W, N, inputs of a window] by [H * W, inputs of a window, kernels].
-        products = torch.bmm(windows.permute(2, 0, 1), weight.permute(2, 1, 0))
-        return products.permute(1, 2, 0).reshape(-1, kernels, height, width) + self.bias
+        begin, end = self.pad
+        padded = F.pad(inputs, (begin, end, begin, end))
+        windows = padded.unfold(2, size, self.stride).unfold(3, size, self.stride)  # [N, maps, H, W, size, size]
+        # One product a position: [H * W, N, inputs of a window] by [H * W, inputs of a window, kernels]. A window has
+        # its maps last, as channels_last has them in memory.
+        inside = windows.permute(2, 3, 0, 4, 5, 1).reshape(height * width, len(inputs), -1)
+        weight = self.weight.permute(4, 5, 2, 3, 1, 0).reshape(height * width, -1, kernels)
+        bias = self.bias.flatten(1).t().unsqueeze(1)  # [H * W, 1, kernels]
+        outputs = torch.baddbmm(bias, inside, weight).transpose(0, 1).contiguous()  # [N, H * W, kernels]
+        return outputs.view(-1, height, width, kernels).permute(0, 3, 1, 2)
 
 
 class TwoInputLayer(nn.Module):
