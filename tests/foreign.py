@@ -1,4 +1,4 @@
-"""What tests of networks against independent code share: weights, images and the comparison of gradients, in float64."""
+"""What tests of networks against independent code share, in float64: weights, images, comparison of gradients."""
 
 from collections.abc import Mapping
 
