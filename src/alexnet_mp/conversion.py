@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.tensors import write_tensors
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import BatchNorm, Dropout, WeightedRow
+from alexnet_mp.network.rows import BatchNorm, Dropout, WeightedRow, rows_within
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.single_device import from_single_device, to_single_device
 
@@ -68,13 +68,18 @@ def load_single_device(path: Path, network: Network | None, dropout: Convention)
 def dropout_scales(network: Network, convention: Convention) -> dict[str, float]:
     """Factors that turn the table's weights into weights for `convention`, by name: the layers after dropout.
 
-    Raises ConfigurationError where batch normalisation stands between dropout and the next layer with weights.
+    Raises ConfigurationError where batch normalisation stands between dropout and the next layer with weights, and
+    where branches or an auxiliary classifier do, so that several layers read what comes out of it.
     """
     scales: dict[str, float] = {}
-    factor = 1.0
-    for name, row in network.rows.items():
+    factor, dropped = 1.0, ""
+    inside = {full: name for name, row in network.rows.items() for full in rows_within(name, row) if full != name}
+    for name, row in network.layer_rows.items():
         if isinstance(row, Dropout) and row.inverted != (convention == "inverted"):
             factor *= 1 - row.p if convention == "inverted" else 1 / (1 - row.p)
+            dropped = name
+        elif factor != 1.0 and inside.get(name) != inside.get(dropped):
+            raise ConfigurationError(f"{inside[name]} is not the only one to read {dropped}, whose scale would change")
         elif isinstance(row, BatchNorm) and factor != 1.0:
             raise ConfigurationError(
                 f"{name} normalises what comes out of dropout; weights cannot make up for its scale"

@@ -10,6 +10,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.half_precision import HalfPrecisionLink
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Placement
+from alexnet_mp.steps import Logits
 from alexnet_mp.tower import Tower, crossing_points
 
 
@@ -61,8 +62,13 @@ class TowerModel(nn.Module):
         logits = self.tower_logits(to_towers(images, list(self.placement.devices.values())), step)
         return one_of_equal_logits(logits)
 
-    def tower_logits(self, images: Sequence[Tensor], step: int | None = None) -> list[Tensor]:
-        """The full logits [N, classes] on every local tower, from the same images on each tower's device."""
+    def tower_logits(
+        self, images: Sequence[Tensor], step: int | None = None, auxiliary: Logits | None = None
+    ) -> list[Tensor]:
+        """The full logits [N, classes] on every local tower, from the same images on each tower's device.
+
+        Auxiliary classifiers are computed only where `auxiliary` is given; it gets their logits [N, classes] by name.
+        """
         towers = self.local_towers()
         masks = self._draw_masks(len(images[0]), step)
         activations = list(images)
@@ -72,7 +78,7 @@ class TowerModel(nn.Module):
             partials = [stage.own_half(own) for stage, own in zip(stages, activations, strict=True)]
             peers = crossing.finish(ticket) if crossing else [None] * len(towers)
             activations = [
-                stage.rest(partial, peer, mask)
+                stage.rest(partial, peer, mask, auxiliary)
                 for stage, partial, peer, mask in zip(stages, partials, peers, masks, strict=True)
             ]
         return activations

@@ -10,7 +10,7 @@ from torch import Tensor
 from alexnet_mp.crossing import peers_of
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import BatchNorm, Conv, FullyConnected, SummedFullyConnected, WeightedRow, reads_of
+from alexnet_mp.network.rows import BatchNorm, Conv, FullyConnected, Local, SummedFullyConnected, WeightedRow, reads_of
 from alexnet_mp.network.table import Network
 
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -47,7 +47,7 @@ def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> di
     _check_shapes(state_dict, single_device_shapes(network))
     count = network.towers
     towers: dict[str, Tensor] = {}
-    for layer, row in network.rows.items():
+    for layer, row in network.layer_rows.items():
         if isinstance(row, BatchNorm):
             for name in BATCH_NORM_TENSORS:
                 for t, block in enumerate(state_dict[f"{layer}.{name}"].chunk(count)):
@@ -77,11 +77,14 @@ def single_device_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The names and shapes that `to_single_device` gives for a network table."""
     shapes: dict[str, tuple[int, ...]] = {}
     costs = network_cost(network)
-    for layer, row in network.rows.items():
+    for layer, row in network.layer_rows.items():
         inputs = costs.row(layer).input_shape
         columns = network.towers if reads_of(row) == "both" else 1
         if isinstance(row, Conv):
             shapes[f"{layer}.weight"] = (network.towers * row.kernels, columns * inputs[0], row.size, row.size)
+        elif isinstance(row, Local):
+            positions = costs.row(layer).output_shape[1:]
+            shapes[f"{layer}.weight"] = (row.kernels, inputs[0], row.size, row.size, *positions)
         elif isinstance(row, FullyConnected):
             shapes[f"{layer}.weight"] = (network.towers * row.units, columns * prod(inputs))
         elif isinstance(row, SummedFullyConnected):
@@ -89,7 +92,8 @@ def single_device_shapes(network: Network) -> dict[str, tuple[int, ...]]:
         elif isinstance(row, BatchNorm):
             shapes |= {f"{layer}.{name}": (network.towers * inputs[0],) for name in BATCH_NORM_TENSORS}
         if isinstance(row, WeightedRow):
-            shapes[f"{layer}.bias"] = shapes[f"{layer}.weight"][:1]
+            unshared = costs.row(layer).output_shape[1:] if isinstance(row, Local) else ()
+            shapes[f"{layer}.bias"] = (*shapes[f"{layer}.weight"][:1], *unshared)
     return shapes
 
 

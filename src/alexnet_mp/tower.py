@@ -1,6 +1,6 @@
 """A tower: the rows of a network table as layers, cut into stages at the crossings; it knows no device or rank."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
-from alexnet_mp.layers.pooling import AveragePool, MaxPool
+from alexnet_mp.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from alexnet_mp.layers.weighted import (
     Convolution,
+    LocallyConnected,
     OwnLayer,
     PartialLogits,
     Product,
@@ -21,11 +22,10 @@ from alexnet_mp.layers.weighted import (
     matrix_product,
 )
 from alexnet_mp.network import rows
-from alexnet_mp.network.costs import RowCost, network_cost
+from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.randomness import keyed_generator
-
-Masks = Mapping[str, Tensor]  # a dropout row's name -> True where a unit is kept, [N, units]
+from alexnet_mp.steps import Aside, Join, Logits, Masks, Steps, run
 
 
 class Head(Protocol):
@@ -91,22 +91,19 @@ class Stage:
     """The run of layers from one crossing to the next, in two pure parts."""
 
     head: Head
-    tail: Sequence[tuple[str, nn.Module]]
+    tail: Steps
 
     def own_half(self, own: Tensor) -> Tensor:
         """What needs only this tower; runs while the peers' half is on its way."""
         return self.head.own_half(own)
 
-    def rest(self, partial: Tensor, peer: Tensor | None, masks: Masks) -> Tensor:
-        """From the peers' half on, up to the next crossing. Without a mask, dropout rows act as in evaluation."""
-        activations = self.head.add_peer(partial, peer)
-        for name, layer in self.tail:
-            activations = layer(activations, masks.get(name)) if isinstance(layer, Dropout) else layer(activations)
-        return activations
+    def rest(self, partial: Tensor, peer: Tensor | None, masks: Masks, auxiliary: Logits | None = None) -> Tensor:
+        """From the peers' half on, up to the next crossing; `masks` and `auxiliary` as in `steps.run`."""
+        return run(self.tail, self.head.add_peer(partial, peer), masks, auxiliary)
 
 
 class Tower(nn.Module):
-    """One tower of a network; each of its layers is a submodule with the row's name.
+    """One tower of a network; each of its layers is a submodule with the row's full name.
 
     Weights are drawn by (seed, layer, tower), so a tower is the same whoever builds it and wherever it lives.
     """
@@ -115,30 +112,51 @@ class Tower(nn.Module):
         super().__init__()
         self.index = index
         costs = network_cost(network)
-        stages: list[tuple[Head, list[tuple[str, nn.Module]]]] = [(Entrance(), [])]
-        owns_its_output = (
-            False  # whether the layer before gives new memory that no gradient needs; the image is not ours
-        )
+        stages: list[tuple[Head, list[tuple[str, nn.Module | Join | Aside]]]] = [(Entrance(), [])]
+        before: rows.Row | None = None
         for name, row in network.rows.items():
-            layer = _layer(row, costs.row(name), network.towers, index, relu_in_place=owns_its_output)
-            owns_its_output = not isinstance(row, rows.Relu | rows.Tanh | rows.Dropout)
-            if isinstance(row, rows.WeightedRow):
-                assert isinstance(layer, Weighted)
-                initialise(
-                    layer, row.std, costs.row(name).fan_in, row.bias, keyed_generator(seed, "weights", name, index)
-                )
-            self.add_module(name, layer)
-            if isinstance(layer, TwoInputLayer):
-                stages.append((layer, []))
+            if isinstance(row, rows.Branches):
+                branches = {f"{name}_{branch}": layers for branch, layers in row.branches.items()}
+                join = Join(tuple(self._add_run(network, costs, each, branches[each], seed) for each in branches))
+                stages[-1][1].append((name, join))
+            elif isinstance(row, rows.Auxiliary):
+                stages[-1][1].append((name, Aside(self._add_run(network, costs, name, row.layers, seed))))
             else:
-                stages[-1][1].append((name, layer))
+                layer = self._add_layer(network, costs.row(name), row, before, seed)
+                if isinstance(layer, TwoInputLayer):
+                    stages.append((layer, []))
+                else:
+                    stages[-1][1].append((name, layer))
+            before = row
         stages.append((SumOfLogits(index), []))
         self.stages = [Stage(head, tuple(tail)) for head, tail in stages]
         self._dropout_shapes = {
-            cost.name: (cost.output_shape, row.p)
-            for cost, row in zip(costs.rows, network.rows.values(), strict=True)
+            name: (costs.row(name).output_shape, row.p)
+            for name, row in network.layer_rows.items()
             if isinstance(row, rows.Dropout)
         }
+
+    def _add_run(
+        self, network: Network, costs: NetworkCost, name: str, layers: Mapping[str, rows.LayerRow], seed: int
+    ) -> Steps:
+        """The layers of a branch or of an auxiliary classifier; their input is not theirs alone."""
+        steps: list[tuple[str, nn.Module]] = []
+        before: rows.Row | None = None
+        for each, row in layers.items():
+            full = f"{name}_{each}"
+            steps.append((full, self._add_layer(network, costs.row(full), row, before, seed)))
+            before = row
+        return tuple(steps)
+
+    def _add_layer(
+        self, network: Network, cost: RowCost, row: rows.LayerRow, before: rows.Row | None, seed: int
+    ) -> nn.Module:
+        layer = _layer(row, cost, network.towers, self.index, relu_in_place=_gives_new_memory(before))
+        if isinstance(row, rows.WeightedRow):
+            assert isinstance(layer, Weighted)
+            initialise(layer, row.std, cost.fan_in, row.bias, keyed_generator(seed, "weights", cost.name, self.index))
+        self.add_module(cost.name, layer)
+        return layer
 
     def draw_masks(self, seed: int, step: int, total: int, taken: slice) -> dict[str, Tensor]:
         """The dropout masks of one step: drawn for the whole global batch of `total` images, of which `taken` are ours.
@@ -152,11 +170,19 @@ class Tower(nn.Module):
         return masks
 
 
-def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int, relu_in_place: bool) -> nn.Module:
+def _gives_new_memory(row: rows.Row | None) -> bool:
+    """Whether nothing but the next layer needs a row's output, no gradient either. The image is not ours."""
+    return row is not None and not isinstance(row, rows.Relu | rows.Tanh | rows.Dropout | rows.Auxiliary)
+
+
+def _layer(row: rows.LayerRow, cost: RowCost, towers: int, tower: int, relu_in_place: bool) -> nn.Module:
     match row:
         case rows.Conv():
             shape = (row.kernels, cost.input_shape[0], row.size, row.size)
             return _reading(row.reads, Convolution(row.stride, row.pad), shape, towers)
+        case rows.Local():
+            window = (cost.input_shape[0], row.size, row.size)
+            return LocallyConnected((row.kernels, *window, *cost.output_shape[1:]), row.stride, row.pad)
         case rows.FullyConnected():
             return _reading(row.reads, matrix_product, (row.units, torch.Size(cost.input_shape).numel()), towers)
         case rows.SummedFullyConnected():
@@ -171,6 +197,8 @@ def _layer(row: rows.Row, cost: RowCost, towers: int, tower: int, relu_in_place:
             return MaxPool(row.size, row.stride, row.pad)
         case rows.AveragePool():
             return AveragePool(row.size, row.stride, row.pad)
+        case rows.GlobalAveragePool():
+            return GlobalAveragePool()
         case rows.Dropout():
             return Dropout(row.p, row.inverted)
         case rows.Relu():

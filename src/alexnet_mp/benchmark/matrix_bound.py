@@ -71,8 +71,8 @@ def matrix_layers(network: Network) -> list[MatrixLayer]:
     """What there is to multiply in one step of one tower; the first layer needs no gradient of the image."""
     layers = []
     costs = network_cost(network)
-    for name, row in network.rows.items():
-        if not isinstance(row, rows.WeightedRow):
+    for name, row in network.layer_rows.items():
+        if not isinstance(row, rows.WeightedRow) or isinstance(row, rows.Local):  # no plain product
             continue
         inputs = costs.row(name).input_shape
         own = _product(row, inputs, network.classes)

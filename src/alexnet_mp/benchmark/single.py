@@ -12,7 +12,9 @@ from math import prod
 import torch
 from torch import nn
 
-from alexnet_mp.layers.pooling import AveragePool, MaxPool
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from alexnet_mp.layers.weighted import LocallyConnected, initialise
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
@@ -35,7 +37,8 @@ class Parts:
 def single_network(network: Network, parts: Parts) -> nn.Sequential:
     """Images [N, channels, H, W] to logits [N, classes]; a layer has its row's name, with a suffix if without weights.
 
-    Initial values are the table's, from torch's ambient generator.
+    Initial values are the table's, from torch's ambient generator. Raises ConfigurationError for a table whose rows do
+    not follow one another: with branches or auxiliary classifiers.
     """
     layers = nn.Sequential()
     for name in network.rows:
@@ -46,7 +49,13 @@ def single_network(network: Network, parts: Parts) -> nn.Sequential:
 
 def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.Module]]:
     """The layers of one row, each with its name."""
-    row, inputs, towers = network.rows[name], network_cost(network).row(name).input_shape, network.towers
+    row, towers = network.rows[name], network.towers
+    if isinstance(row, rows.Branches | rows.Auxiliary):
+        raise ConfigurationError(
+            f"network {network.name}: {name} ({rows.kind_of(row)}) has no place among layers that follow one another"
+        )
+    cost = network_cost(network).row(name)
+    inputs = cost.input_shape
     match row:
         case rows.Conv():
             channels = inputs[0] if row.reads == "image" else towers * inputs[0]
@@ -56,6 +65,11 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             inside = begin if begin == end else 0
             conv = nn.Conv2d(channels, towers * row.kernels, row.size, row.stride, inside, groups=groups)
             return [*pad, (name, _initialised(conv, row))]
+        case rows.Local():
+            window = (inputs[0], row.size, row.size)
+            local = LocallyConnected((row.kernels, *window, *cost.output_shape[1:]), row.stride, row.pad)
+            initialise(local, row.std, cost.fan_in, row.bias, torch.default_generator)
+            return [(name, local)]
         case rows.FullyConnected(reads="own") if towers > 1:
             # torch has no grouped linear layer; a grouped convolution over one position is one.
             grouped = nn.Conv1d(towers * prod(inputs), towers * row.units, 1, groups=towers)
@@ -79,6 +93,8 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             return [(name, MaxPool(row.size, row.stride, row.pad))]
         case rows.AveragePool():
             return [(name, AveragePool(row.size, row.stride, row.pad))]
+        case rows.GlobalAveragePool():
+            return [(name, GlobalAveragePool())]
         case rows.Dropout():
             return [(name, parts.dropout(row))]
 

@@ -53,6 +53,13 @@ class AveragePool(nn.Module):
         return f"{self.size}, stride={self.stride}, pad={self.pad}"
 
 
+class GlobalAveragePool(nn.Module):
+    """The mean of every map: [N, C, H, W] to [N, C, 1, 1]."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean((2, 3), keepdim=True)
+
+
 def _cut_windows_are_enough(pool: MaxPool | AveragePool, maps: Tensor) -> bool:
     """Whether PyTorch's ceil mode, in which a window begins inside and may end outside, gives the same windows."""
     begin, end = pool.pad

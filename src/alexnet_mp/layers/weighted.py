@@ -46,6 +46,33 @@ class OwnLayer(nn.Module):
         return self.product(inputs, self.weight, self.bias)
 
 
+class LocallyConnected(nn.Module):
+    """A convolution whose weights are not shared: each position of the output [N, kernels, H, W] has its own kernels.
+
+    `weight` [kernels, maps, size, size, H, W]; `bias` [kernels, H, W], unshared too as in cuda-convnet (layer.py,
+    LocalUnsharedLayerParser). `pad` is (top and left, bottom and right).
+    """
+
+    def __init__(self, weight_shape: tuple[int, ...], stride: int, pad: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride, self.pad = stride, pad
+        self.weight = nn.Parameter(torch.empty(weight_shape))
+        self.bias = nn.Parameter(torch.empty(weight_shape[0], *weight_shape[-2:]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        kernels, _, size, _, height, width = self.weight.shape
+        begin, end = self.pad
+        padded = F.pad(inputs, (begin, end, begin, end))
+        windows = padded.unfold(2, size, self.stride).unfold(3, size, self.stride)  # [N, maps, H, W, size, size]
+        # One product a position: [H * W, N, inputs of a window] by [H * W, inputs of a window, kernels]. A window has
+        # its maps last, as channels_last has them in memory.
+        inside = windows.permute(2, 3, 0, 4, 5, 1).reshape(height * width, len(inputs), -1)
+        weight = self.weight.permute(4, 5, 2, 3, 1, 0).reshape(height * width, -1, kernels)
+        bias = self.bias.flatten(1).t().unsqueeze(1)  # [H * W, 1, kernels]
+        outputs = torch.baddbmm(bias, inside, weight).transpose(0, 1).contiguous()  # [N, H * W, kernels]
+        return outputs.view(-1, height, width, kernels).permute(0, 3, 1, 2)
+
+
 class TwoInputLayer(nn.Module):
     """A layer that reads both towers: one weight for its own tower's activations, one for the peers', one bias.
 
@@ -86,7 +113,7 @@ class PartialLogits(nn.Module):
         return matrix_product(own, self.own_weight, self.bias)
 
 
-Weighted = OwnLayer | TwoInputLayer | PartialLogits
+Weighted = OwnLayer | LocallyConnected | TwoInputLayer | PartialLogits
 
 
 @torch.no_grad()

@@ -1,16 +1,21 @@
 """From the table alone: shapes, parameters, multiply-adds, activation memory and crossing traffic of every row."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import (
+    Auxiliary,
     BatchNorm,
+    Branches,
     Conv,
+    ConvolutionRow,
     FullyConnected,
+    GlobalAveragePool,
+    LayerRow,
     LocalResponseNorm,
     PoolingRow,
-    Row,
     SpatialNorm,
     SummedFullyConnected,
     kind_of,
@@ -27,7 +32,9 @@ class RowCost:
 
     Shapes are without the batch: (maps, height, width) or (units,). `crossing_floats_*` are the floats that one tower
     sends to each of its peers for this row. `fan_in` counts what one unit sums over, from all towers. Multiply-adds
-    count matrix work alone.
+    count matrix work alone. `training_only`: it belongs to an auxiliary classifier.
+
+    Rows in branches have their full names, and the row that they are in is the concatenation of their outputs.
     """
 
     name: str
@@ -42,6 +49,7 @@ class RowCost:
     multiply_adds: int
     crossing_floats_forward: int
     crossing_floats_backward: int
+    training_only: bool = False
 
     @property
     def activation_bytes(self) -> int:
@@ -55,7 +63,10 @@ class RowCost:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """The rows' costs and their totals; `multiply_adds` is one image through all towers, forward."""
+    """The rows' costs and their totals; `multiply_adds` is one image through all towers, forward.
+
+    Auxiliary classifiers are counted: they are held and computed in training. `Network.without_auxiliaries` has none.
+    """
 
     towers: int
     rows: tuple[RowCost, ...]
@@ -91,31 +102,57 @@ class NetworkCost:
 
 def network_cost(network: Network) -> NetworkCost:
     """Walk the table from the image on. Raises ConfigurationError where a window does not fit its input."""
-    rows = []
+    rows: list[RowCost] = []
     shape: Shape = network.image
     for name, row in network.rows.items():
-        cost = _row_cost(network, name, row, shape)
-        rows.append(cost)
-        shape = cost.output_shape
+        match row:
+            case Branches():
+                inside = [_run(network, f"{name}_{each}", layers, shape) for each, layers in row.branches.items()]
+                rows += [cost for branch in inside for cost in branch]
+                rows.append(_joined(name, [branch[-1].output_shape for branch in inside]))
+            case Auxiliary():
+                rows += [replace(cost, training_only=True) for cost in _run(network, name, row.layers, shape)]
+                continue
+            case _:
+                rows.append(_row_cost(network, name, row, shape))
+        shape = rows[-1].output_shape
     return NetworkCost(network.towers, tuple(rows))
 
 
-def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
+def _run(network: Network, before: str, layers: Mapping[str, LayerRow], inputs: Shape) -> list[RowCost]:
+    rows: list[RowCost] = []
+    for name, row in layers.items():
+        rows.append(_row_cost(network, f"{before}_{name}", row, rows[-1].output_shape if rows else inputs))
+    return rows
+
+
+def _joined(name: str, shapes: Sequence[Shape]) -> RowCost:
+    """The concatenation of branches: a copy of what comes out of them."""
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ConfigurationError(
+            f"{name}: its branches end in maps of different sizes, {', '.join(map(str, shapes))}; change pad or stride"
+        )
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    return RowCost(name, "branches", "own", shape, shape, 0, 0, 0, False, 0, 0, 0)
+
+
+def _row_cost(network: Network, name: str, row: LayerRow, inputs: Shape) -> RowCost:
     reads = reads_of(row)
     towers_read = network.towers if reads == "both" else 1
-    outputs, weights, biases, multiply_adds = inputs, 0, 0, 0
+    outputs, weights, biases, multiply_adds, fan_in = inputs, 0, 0, 0, 0
     crossing_forward = crossing_backward = 0
-    if isinstance(row, Conv):
+    if isinstance(row, ConvolutionRow):
         height, width = (_windows(name, row, side + sum(row.pad)) for side in _sides(name, inputs))
-        outputs = (row.kernels, height, width)
-        weights, biases = row.kernels * towers_read * inputs[0] * row.size**2, row.kernels
-        multiply_adds = weights * height * width
+        outputs, fan_in = (row.kernels, height, width), towers_read * inputs[0] * row.size**2
+        copies = 1 if isinstance(row, Conv) else height * width  # of kernels and biases
+        weights, biases = copies * row.kernels * fan_in, copies * row.kernels
+        multiply_adds = row.kernels * fan_in * height * width
     elif isinstance(row, FullyConnected):
-        outputs = (row.units,)
-        weights, biases = row.units * towers_read * prod(inputs), row.units
+        outputs, fan_in = (row.units,), towers_read * prod(inputs)
+        weights, biases = row.units * fan_in, row.units
         multiply_adds = weights
     elif isinstance(row, SummedFullyConnected):
-        outputs = (network.classes,)
+        outputs, fan_in = (network.classes,), network.towers * prod(inputs)
         weights, biases = network.classes * prod(inputs), network.classes
         multiply_adds = weights
         # Every tower computes the loss from the full logits, so nothing returns in the backward pass.
@@ -126,6 +163,9 @@ def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
         _sides(name, inputs)
     elif isinstance(row, PoolingRow):
         outputs = (inputs[0], *(_windows(name, row, side + sum(row.pad)) for side in _sides(name, inputs)))
+    elif isinstance(row, GlobalAveragePool):
+        _sides(name, inputs)
+        outputs = (inputs[0], 1, 1)
     if towers_read > 1:
         crossing_forward = crossing_backward = prod(inputs)
     return RowCost(
@@ -135,9 +175,7 @@ def _row_cost(network: Network, name: str, row: Row, inputs: Shape) -> RowCost:
         input_shape=inputs,
         output_shape=outputs,
         weights=weights,
-        fan_in=network.towers * prod(inputs)
-        if isinstance(row, SummedFullyConnected)
-        else weights // max(outputs[0], 1),
+        fan_in=fan_in,
         biases=biases,
         bias_on_tower_0_only=isinstance(row, SummedFullyConnected),
         multiply_adds=multiply_adds,
@@ -152,7 +190,7 @@ def _sides(name: str, shape: Shape) -> tuple[int, int]:
     return shape[1], shape[2]
 
 
-def _windows(name: str, row: Conv | PoolingRow, side: int) -> int:
+def _windows(name: str, row: ConvolutionRow | PoolingRow, side: int) -> int:
     if side < row.size:
         raise ConfigurationError(
             f"{name}: a {row.size}x{row.size} window does not fit an input {side} px wide; "

@@ -10,7 +10,8 @@ def describe(network: Network) -> dict[str, Any]:
     """What the network costs, in all and layer by layer, as plain values.
 
     `output_shape` is one tower's. Parameters, multiply-adds and activation bytes are over all towers, for one image;
-    crossing floats are what each tower sends to each of its peers, for one image.
+    crossing floats are what each tower sends to each of its peers, for one image. Totals count the layers of auxiliary
+    classifiers too, which are `training_only`.
     """
     costs = network_cost(network)
     layers = [
@@ -18,6 +19,7 @@ def describe(network: Network) -> dict[str, Any]:
             "name": row.name,
             "kind": row.kind,
             "reads": row.reads,
+            "training_only": row.training_only,
             "output_shape": list(row.output_shape),
             "parameters": sum(row.parameters(tower) for tower in range(network.towers)),
             "parameters_per_tower": [row.parameters(tower) for tower in range(network.towers)],
@@ -49,7 +51,7 @@ def as_text(description: dict[str, Any]) -> str:
     header = ["layer", "kind", "reads", "output of a tower", "parameters", "multiply-adds", "activation bytes"]
     header += ["crossing bytes forward", "backward"]
     lines = [
-        [layer["name"], layer["kind"], layer["reads"], " x ".join(map(str, layer["output_shape"])), *_numbers(layer)]
+        [layer["name"], _kind(layer), layer["reads"], " x ".join(map(str, layer["output_shape"])), *_numbers(layer)]
         for layer in description["layers"]
     ]
     for tower, parameters in enumerate(description["parameters_per_tower"]):
@@ -65,6 +67,11 @@ def as_text(description: dict[str, Any]) -> str:
         f"{description['classes']} classes; for one image, in float32"
     )
     return "\n".join([title, "", *body])
+
+
+def _kind(layer: dict[str, Any]) -> str:
+    kind: str = layer["kind"]
+    return f"{kind}, training only" if layer["training_only"] else kind
 
 
 def _numbers(costs: dict[str, Any]) -> list[str]:

@@ -24,6 +24,23 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class Local:
+    """A locally-connected layer: a convolution whose weights are not shared, each position has its own.
+
+    So the authors had it in their networks for CIFAR-10 (cuda-convnet, layers-conv-local-13pct.cfg, `type=local`); the
+    biases are not shared either. The numbers are those of `Conv`. In networks of one tower only.
+    """
+
+    kernels: int
+    size: int
+    reads: Reads
+    std: float | Literal["he"]
+    bias: float
+    stride: int = 1
+    pad: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class FullyConnected:
     """A fully-connected layer; it flattens what it reads, channel by channel."""
 
@@ -114,6 +131,11 @@ class AveragePool:
 
 
 @dataclass(frozen=True)
+class GlobalAveragePool:
+    """The mean of every map, as large as it may be, as a map of one pixel (Lin et al. 2013; GoogLeNet)."""
+
+
+@dataclass(frozen=True)
 class Dropout:
     """Dropout with probability `p`.
 
@@ -125,16 +147,46 @@ class Dropout:
     inverted: bool = False
 
 
-WeightedRow = Conv | FullyConnected | SummedFullyConnected
+ConvolutionRow = Conv | Local
+
+WeightedRow = ConvolutionRow | FullyConnected | SummedFullyConnected
 
 LearnedRow = WeightedRow | BatchNorm
 
 PoolingRow = MaxPool | AveragePool
 
-Row = LearnedRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | PoolingRow | Dropout
+LayerRow = LearnedRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | PoolingRow | GlobalAveragePool | Dropout
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Runs of rows that all begin with this row's input, and whose outputs are concatenated over the maps (Inception).
+
+    `branches` maps a branch's name to its rows by name, all reading their own tower. A row's full name has that of
+    this row and of its branch in front, `inception3a_3x3_reduce`; so it is called in recipes and checkpoints.
+    """
+
+    branches: dict[str, dict[str, LayerRow]]
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A classifier of its own on the activations at this place, which pass on as they are (GoogLeNet, arXiv 1409.4842).
+
+    It takes part in training alone: `loss_weight` times its cross-entropy is added to the loss. `layers` are its rows;
+    the last one is a `summed_fc` of the network's classes. A row's full name has that of this row in front,
+    `aux4a_fc`. In networks of one tower only.
+    """
+
+    loss_weight: float
+    layers: dict[str, LayerRow]
+
+
+Row = LayerRow | Branches | Auxiliary
 
 KINDS: dict[str, type[Row]] = {
     "conv": Conv,
+    "local": Local,
     "fc": FullyConnected,
     "summed_fc": SummedFullyConnected,
     "relu": Relu,
@@ -144,15 +196,30 @@ KINDS: dict[str, type[Row]] = {
     "batch_norm": BatchNorm,
     "maxpool": MaxPool,
     "avgpool": AveragePool,
+    "global_avgpool": GlobalAveragePool,
     "dropout": Dropout,
+    "branches": Branches,
+    "auxiliary": Auxiliary,
 }
 
 
 def reads_of(row: Row) -> Reads:
     """What a row reads; a row without weights, and the summed classifier, read their own tower."""
-    return row.reads if isinstance(row, Conv | FullyConnected) else "own"
+    return row.reads if isinstance(row, ConvolutionRow | FullyConnected) else "own"
 
 
 def kind_of(row: Row) -> str:
     """Return the word that names this kind of row in a YAML table."""
     return next(kind for kind, cls in KINDS.items() if type(row) is cls)
+
+
+def rows_within(name: str, row: Row) -> dict[str, LayerRow]:
+    """The rows that compute something by their full names, in order: `row` itself, or those inside of it."""
+    match row:
+        case Branches():
+            inside = ((f"{name}_{branch}", layers) for branch, layers in row.branches.items())
+            return {f"{before}_{layer}": each for before, layers in inside for layer, each in layers.items()}
+        case Auxiliary():
+            return {f"{name}_{layer}": each for layer, each in row.layers.items()}
+        case _:
+            return {name: row}

@@ -1,7 +1,7 @@
 """The network table: a YAML file, or Hydra's composition of one, becomes a frozen `Network`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,21 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.order import check_one_tower, check_order
 from alexnet_mp.network.rows import (
     KINDS,
-    Conv,
+    Auxiliary,
+    Branches,
+    ConvolutionRow,
     FullyConnected,
+    LayerRow,
     LearnedRow,
     LocalResponseNorm,
     PoolingRow,
     Row,
     SpatialNorm,
-    SummedFullyConnected,
-    WeightedRow,
     kind_of,
-    reads_of,
+    rows_within,
 )
 from alexnet_mp.presets import preset_names, preset_path
 from alexnet_mp.strict import choice, from_mapping
@@ -42,25 +44,46 @@ class Network:
     rows: dict[str, Row]
 
     @property
+    def layer_rows(self) -> dict[str, LayerRow]:
+        """Every row that computes something, by its full name and in order, those in branches too."""
+        return {full: each for name, row in self.rows.items() for full, each in rows_within(name, row).items()}
+
+    @property
     def learned_layers(self) -> list[str]:
         """Names of the rows with parameters to learn, in order; the classifier is the last."""
-        return [name for name, row in self.rows.items() if isinstance(row, LearnedRow)]
+        return [name for name, row in self.layer_rows.items() if isinstance(row, LearnedRow)]
+
+    def without_auxiliaries(self) -> "Network":
+        """The network that is evaluated: without the classifiers that take part in training alone."""
+        rows: dict[str, Row] = {name: row for name, row in self.rows.items() if not isinstance(row, Auxiliary)}
+        return dataclasses.replace(self, rows=rows)
 
     def cut_into(self, towers: int) -> "Network":
         """The same kernels and units dealt to another number of towers.
 
         A layer that reads only its own tower then reads fewer maps, so the cut network is another network.
-        Raises ConfigurationError where `towers` does not divide a row's total.
+        Raises ConfigurationError where `towers` does not divide a row's total, and for rows of one tower only.
         """
         if towers < 1:
             raise ConfigurationError(f"towers={towers}: a network needs at least one tower")
-        rows = {name: self._cut_row(name, row, towers) for name, row in self.rows.items()}
+        check_one_tower(self.name, towers, self.rows)
+        rows: dict[str, Row] = {name: self._cut_row(name, row, towers) for name, row in self.rows.items()}
         return dataclasses.replace(self, towers=towers, rows=rows)
 
     def _cut_row(self, name: str, row: Row, towers: int) -> Row:
-        if not isinstance(row, Conv | FullyConnected):
+        if isinstance(row, Branches):
+            return Branches(
+                {
+                    branch: {each: self._cut_layer(f"{name}_{branch}_{each}", layers[each], towers) for each in layers}
+                    for branch, layers in row.branches.items()
+                }
+            )
+        return row if isinstance(row, Auxiliary) else self._cut_layer(name, row, towers)
+
+    def _cut_layer(self, name: str, row: LayerRow, towers: int) -> LayerRow:
+        if not isinstance(row, ConvolutionRow | FullyConnected):
             return row
-        field = "kernels" if isinstance(row, Conv) else "units"
+        field = "kernels" if isinstance(row, ConvolutionRow) else "units"
         total = getattr(row, field) * self.towers
         if total % towers:
             possible = [n for n in range(1, 17) if not any(t % n for t in self._totals())]
@@ -71,18 +94,17 @@ class Network:
         return dataclasses.replace(row, **{field: total // towers})
 
     def _totals(self) -> list[int]:
-        counts = [getattr(row, "kernels", 0) + getattr(row, "units", 0) for row in self.rows.values()]
+        counts = [getattr(row, "kernels", 0) + getattr(row, "units", 0) for row in self.layer_rows.values()]
         return [count * self.towers for count in counts if count]
 
     def to_mapping(self) -> dict[str, Any]:
         """The table as plain values that `parse_network` reads back, for checkpoints and `config.yaml`."""
-        layers = {name: {"kind": kind_of(row), **_plain(dataclasses.asdict(row))} for name, row in self.rows.items()}
         return {
             "name": self.name,
             "towers": self.towers,
             "image": list(self.image),
             "classes": self.classes,
-            "layers": layers,
+            "layers": _layers_as_mapping(self.rows),
         }
 
 
@@ -121,23 +143,46 @@ def parse_network(mapping: object) -> Network:
             f"network {header.name}: towers, classes and image must be positive, "
             f"not {header.towers}, {header.classes} and {list(header.image)}"
         )
-    # A row set to null is left out, so that an ablation is one line: network.layers.lrn1=null.
-    rows = {str(name): _parse_row(str(name), row) for name, row in mapping["layers"].items() if row is not None}
-    _check_order(header.name, rows)
+    rows = {name: _parse_row(where, row) for name, where, row in _named("network.layers", mapping["layers"])}
+    check_one_tower(header.name, header.towers, rows)
+    check_order(header.name, rows)
     return Network(header.name, header.towers, header.image, header.classes, rows)
 
 
-def _parse_row(name: str, mapping: object) -> Row:
-    where = f"network.layers.{name}"
+def _named(where: str, mapping: object) -> Iterator[tuple[str, str, object]]:
+    """Name, path and value of each entry. One set to null is left out, so that an ablation is one line:
+    network.layers.lrn1=null."""
+    if not isinstance(mapping, Mapping):
+        raise ConfigurationError(f"{where} must be a mapping by name, not {mapping!r}")
+    return ((str(name), f"{where}.{name}", value) for name, value in mapping.items() if value is not None)
+
+
+def _parse_row(where: str, mapping: object) -> Row:
     if not isinstance(mapping, Mapping) or "kind" not in mapping:
         raise ConfigurationError(f"{where} must be a mapping with the key 'kind', one of {', '.join(KINDS)}")
     kind = KINDS[choice(mapping["kind"], KINDS, f"{where}.kind")]
-    row = from_mapping(kind, {k: v for k, v in mapping.items() if k != "kind"}, where)
+    ready: dict[str, object] = {}
+    if kind is Branches and "branches" in mapping:
+        inside = _named(f"{where}.branches", mapping["branches"])
+        ready["branches"] = {name: _parse_layers(path, layers) for name, path, layers in inside}
+    elif kind is Auxiliary and "layers" in mapping:
+        ready["layers"] = _parse_layers(f"{where}.layers", mapping["layers"])
+    row = from_mapping(kind, {k: v for k, v in mapping.items() if k != "kind"}, where, ready)
     for field in dataclasses.fields(row):
         problem = _problem(row, field.name, getattr(row, field.name))
         if problem:
             raise ConfigurationError(f"{where}.{field.name} is {getattr(row, field.name)}, must {problem}")
     return row
+
+
+def _parse_layers(where: str, mapping: object) -> dict[str, LayerRow]:
+    layers: dict[str, LayerRow] = {}
+    for name, path, value in _named(where, mapping):
+        row = _parse_row(path, value)
+        if isinstance(row, Branches | Auxiliary):
+            raise ConfigurationError(f"{path} is {kind_of(row)}, which cannot be inside of another row")
+        layers[name] = row
+    return layers
 
 
 def _problem(row: Row, field: str, value: Any) -> str:
@@ -152,26 +197,26 @@ def _problem(row: Row, field: str, value: Any) -> str:
         return "be positive"
     if field == "p" and not 0 <= value < 1:
         return "be at least 0 and less than 1"
-    if (field == "std" and value != "he" and value < 0) or (field == "pad" and min(value) < 0):
+    if (field in ("std", "loss_weight") and value != "he" and value < 0) or (field == "pad" and min(value) < 0):
         return "not be negative"
     if field == "pad" and isinstance(row, PoolingRow) and max(value) >= row.size:
         return f"be less than size, {row.size}, so that every window has something inside"
     return ""
 
 
-def _check_order(network: str, rows: dict[str, Row]) -> None:
-    weighted = [(name, row) for name, row in rows.items() if isinstance(row, WeightedRow)]
-    if not weighted or list(rows)[-1] != weighted[-1][0] or not isinstance(weighted[-1][1], SummedFullyConnected):
-        raise ConfigurationError(f"network {network}: the last row must be the classifier, kind summed_fc")
-    for index, (name, row) in enumerate(weighted):
-        if isinstance(row, SummedFullyConnected):
-            if index < len(weighted) - 1:
-                raise ConfigurationError(f"network {network}: {name} is summed_fc, which must be the last row")
-        elif (reads_of(row) == "image") != (index == 0):
-            raise ConfigurationError(
-                f"network {network}: {name} reads {reads_of(row)}; the first layer with weights reads image, "
-                "every later one own or both"
-            )
+def _layers_as_mapping(rows: Mapping[str, Row]) -> dict[str, Any]:
+    return {name: _row_as_mapping(row) for name, row in rows.items()}
+
+
+def _row_as_mapping(row: Row) -> dict[str, Any]:
+    match row:
+        case Branches():
+            inside = {name: _layers_as_mapping(layers) for name, layers in row.branches.items()}
+            return {"kind": kind_of(row), "branches": inside}
+        case Auxiliary():
+            return {"kind": kind_of(row), "loss_weight": row.loss_weight, "layers": _layers_as_mapping(row.layers)}
+        case _:
+            return {"kind": kind_of(row), **_plain(dataclasses.asdict(row))}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

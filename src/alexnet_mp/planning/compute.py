@@ -37,7 +37,7 @@ def row_times(costs: NetworkCost, device: Device, batch: int, towers: int, preci
     """
     rows = []
     for row in costs.rows:
-        if row.kind in ("conv", "fc", "summed_fc"):
+        if row.kind in ("conv", "local", "fc", "summed_fc"):
             rows.append(_product(costs, row, device, batch, towers, precision))
             if row.reads == "both" and costs.towers > 1:
                 rows.append(_elementwise(row, "add_peer", row.output_shape, device, batch, towers, precision))

@@ -7,7 +7,7 @@ from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.planning.compute import PARAMETER_BYTES, VALUE_BYTES
 
 # Rows that keep their input for the backward pass, by kind; a ReLU keeps its output instead.
-KEEPS_INPUT = ("conv", "fc", "summed_fc", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
+KEEPS_INPUT = ("conv", "local", "fc", "summed_fc", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
 INDEX_BYTES = 8  # of every maximum that a pooling row kept
 MASK_BYTES = 1  # of every unit of a dropout row
 
@@ -81,6 +81,8 @@ def kept_bytes(costs: NetworkCost, value: int) -> int:
             total += value * elements
         if row.kind == "maxpool":
             total += INDEX_BYTES * elements
+        if row.kind == "local":
+            total += value * row.fan_in * prod(row.output_shape[1:])  # the windows
         if row.kind == "dropout":
             total += MASK_BYTES * elements
         if row.kind in ("lrn", "spatial_norm"):

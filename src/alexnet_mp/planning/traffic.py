@@ -35,6 +35,10 @@ PASSES = {
     "maxpool": Passes(1.75, 2.75),
     # The same without an index.
     "avgpool": Passes(1.25, 1.25),
+    # Read; backward writes.
+    "global_avgpool": Passes(1, 1),
+    # Branches are copied into one another's place: of the maps that come of it, read and write, and the same again.
+    "branches": Passes(2, 2, kernels=5),
     # Read, a byte of mask, write; and the same again.
     "dropout": Passes(2.25, 2.25),
     # A layer that reads both towers adds its two halves: two reads and a write of its output; they share the gradient.

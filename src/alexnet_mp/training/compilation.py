@@ -55,7 +55,7 @@ def _seconds_saved(model: TowerModel, steps: int, images: int, device: torch.dev
     costs = network_cost(model.network)
     values = sum(
         prod(costs.row(name).input_shape)
-        for name, row in model.network.rows.items()
+        for name, row in model.network.layer_rows.items()
         if isinstance(row, rows.LocalResponseNorm)
     )
     threads = torch.get_num_threads() if device.type == "cpu" else 1
@@ -78,7 +78,7 @@ def _try_out(model: TowerModel, layers: list[LocalResponseNorm], images: int) ->
     costs = network_cost(model.network)
     shapes = [
         costs.row(name).input_shape
-        for name, row in model.network.rows.items()
+        for name, row in model.network.layer_rows.items()
         if isinstance(row, rows.LocalResponseNorm)
     ]
     dtype = next(model.parameters()).dtype

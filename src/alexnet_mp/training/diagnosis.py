@@ -1,12 +1,14 @@
 """Where numbers stopped being finite: the first layer whose weights or activations are not."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alexnet_mp.layers.weighted import TwoInputLayer
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.tower import Tower
@@ -21,10 +23,10 @@ def first_not_finite(model: TowerModel, mesh: Mesh, images: Sequence[Tensor], st
     `images` are a training batch on each local tower's device. Every process calls it, and all learn the same: the
     layer nearest to the images, over all towers and replicas.
     """
-    layers = list(model.network.rows)
+    layers = list(model.network.layer_rows)
     found: set[tuple[int, str]] = set()
     hooks = [hook for tower in model.local_towers() for hook in _watch(tower, layers, found)]
-    model.tower_logits(images, step)
+    model.tower_logits(images, step, auxiliary={})
     for hook in hooks:
         hook.remove()
     # Of weights alone: running statistics that are not finite come of activations.
@@ -65,7 +67,8 @@ def _watch(tower: Tower, layers: Sequence[str], found: set[tuple[int, str]]) -> 
 
     A layer that reads both towers is called in two parts, which no hook sees; its output is what the next one reads.
     """
-    names = {module: name for name, module in tower.named_children()}
+    modules = dict(tower.named_children())
+    names = {module: name for name, module in modules.items()}
 
     def after(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not _is_finite(output):
@@ -76,12 +79,10 @@ def _watch(tower: Tower, layers: Sequence[str], found: set[tuple[int, str]]) -> 
         if inputs[0] is not None and not _is_finite(inputs[0]):
             found.add((tower.index, previous))
 
-    hooks: list[Any] = []
-    for stage in tower.stages:
-        for position, (_, module) in enumerate(stage.tail):
-            hooks.append(module.register_forward_hook(after))
-            if position == 0 and names[module] != layers[0]:
-                hooks.append(module.register_forward_pre_hook(before))
+    hooks: list[Any] = [module.register_forward_hook(after) for module in modules.values()]
+    for name, following in pairwise(layers):
+        if isinstance(modules[name], TwoInputLayer):
+            hooks.append(modules[following].register_forward_pre_hook(before))
     return hooks
 
 

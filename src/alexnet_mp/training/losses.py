@@ -9,13 +9,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
+from alexnet_mp.network.rows import Auxiliary
+from alexnet_mp.steps import Logits
 
 
 class LossOnEveryTower(nn.Module):
     """Cross-entropy, averaged over this replica's images, on each local tower from its full logits.
 
-    Every tower of a replica has the same loss; each runs its own backward pass from it, so no gradient of the logits
-    has to cross.
+    Every auxiliary classifier of the network adds `loss_weight` times its cross-entropy (arXiv 1409.4842, section 5);
+    validation has none of that. Every tower of a replica has the same loss; each runs its own backward pass from it, so
+    no gradient of the logits has to cross.
     """
 
     def __init__(self, model: TowerModel, autocast: torch.dtype | None = None) -> None:
@@ -23,12 +26,18 @@ class LossOnEveryTower(nn.Module):
         super().__init__()
         self.model = model
         self._autocast = autocast
+        rows = model.network.rows
+        self._loss_weights = {name: row.loss_weight for name, row in rows.items() if isinstance(row, Auxiliary)}
 
     def forward(self, images: Sequence[Tensor], labels: Sequence[Tensor], step: int) -> list[Tensor]:
         """`images` [n, channels, height, width] and `labels` [n] are the same for every tower, each on its device."""
         with torch.autocast(images[0].device.type, self._autocast, enabled=self._autocast is not None):
-            logits = self.model.tower_logits(images, step)
-            return [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
+            auxiliary: Logits = {}
+            logits = self.model.tower_logits(images, step, auxiliary)
+            losses = [F.cross_entropy(*pair) for pair in zip(logits, labels, strict=True)]
+            for name, each in auxiliary.items():  # of networks of one tower only
+                losses[0] = losses[0] + self._loss_weights[name] * F.cross_entropy(each, labels[0])
+            return losses
 
 
 def data_parallel(

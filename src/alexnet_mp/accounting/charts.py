@@ -1,0 +1,61 @@
+"""Bars of memory, parameters and operations: a chart for each network, and one of networks side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from alexnet_mp.accounting.lines import Account
+
+PANELS = (  # attribute, title, divisor, colour; the colours differ in grey too
+    ("memory", "output memory, MB", 1e6, "#3b75b3"),
+    ("parameters", "parameters, millions", 1e6, "#e3b778"),
+    ("operations", "operations, millions", 1e6, "#7a9e5f"),
+)
+
+
+def draw_account(account: Account, picture: Path) -> None:
+    """A PNG of one network's layers, the first at the top."""
+    names = [line.name for line in account.lines]
+    figure, panels = _three_panels(len(names), account.network)
+    for axes, (key, title, divisor, colour) in zip(panels, PANELS, strict=True):
+        _bars(axes, names, [getattr(line, key) / divisor for line in account.lines], title, colour)
+    figure.savefig(picture, dpi=80, format="png")
+
+
+def draw_comparison(accounts: Sequence[Account], picture: Path) -> None:
+    """A PNG of the totals of several networks, side by side."""
+    names = [account.network for account in accounts]
+    figure, panels = _three_panels(len(names), "one image, forward")
+    for axes, (key, title, divisor, colour) in zip(panels, PANELS, strict=True):
+        _bars(axes, names, [getattr(account, key) / divisor for account in accounts], title, colour)
+    figure.savefig(picture, dpi=80, format="png")
+
+
+def _three_panels(bars: int, title: str) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(12, 1.3 + 0.27 * bars), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, parse_math=False)
+    return figure, list(figure.subplots(1, 3, sharey=True))
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str, colour: str) -> None:
+    axes.barh(range(len(values)), values, 0.72, color=colour, edgecolor="#222222", lw=0.6)
+    highest = max(values) or 1.0
+    for place, value in enumerate(values):
+        if value > 0:
+            axes.text(value + 0.015 * highest, place, _short(value), va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1.18 * highest)
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", left=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.3g}"

@@ -1,0 +1,100 @@
+"""What rows may follow each other in a network table, and which of them only a network of one tower may have."""
+
+from collections.abc import Mapping
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.rows import (
+    Auxiliary,
+    BatchNorm,
+    Branches,
+    Conv,
+    Local,
+    LocalResponseNorm,
+    PoolingRow,
+    Relu,
+    Row,
+    SpatialNorm,
+    SummedFullyConnected,
+    Tanh,
+    WeightedRow,
+    kind_of,
+    reads_of,
+    rows_within,
+)
+
+OF_MAPS = Conv | PoolingRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm  # what may stand in a branch
+
+
+def check_one_tower(network: str, towers: int, rows: Mapping[str, Row]) -> None:
+    """Raise ConfigurationError for a row that only a network of one tower may have, where there are more."""
+    alone = [f"{name} ({kind_of(row)})" for name, row in rows.items() if isinstance(row, Local | Auxiliary)]
+    if towers > 1 and alone:
+        raise ConfigurationError(
+            f"network {network}: {', '.join(alone)} cannot be cut into {towers} towers; "
+            "take towers=1, or set auxiliary classifiers to null"
+        )
+
+
+def check_order(network: str, rows: Mapping[str, Row]) -> None:
+    """Raise ConfigurationError that names the row which cannot be where it is."""
+    for name, row in rows.items():
+        if isinstance(row, Branches):
+            _check_branches(network, name, row)
+        elif isinstance(row, Auxiliary):
+            _check_classifier(network, row.layers, f"{name}.")
+            _check_reading_own(network, name, row)
+    _check_classifier(network, rows, "")
+    _check_first(network, rows)
+    _check_names(network, rows)
+
+
+def _check_classifier(network: str, rows: Mapping[str, Row], before: str) -> None:
+    classifiers = [name for name, row in rows.items() if isinstance(row, SummedFullyConnected)]
+    if not classifiers or not isinstance(list(rows.values())[-1], SummedFullyConnected):
+        of = f" of {before[:-1]}" if before else ""
+        raise ConfigurationError(f"network {network}: the last row{of} must be the classifier, kind summed_fc")
+    if len(classifiers) > 1:
+        raise ConfigurationError(
+            f"network {network}: {before}{classifiers[0]} is summed_fc, which must be the last row"
+        )
+
+
+def _check_first(network: str, rows: Mapping[str, Row]) -> None:
+    weighted = [
+        (name, row)
+        for outer, outer_row in rows.items()
+        for name, row in rows_within(outer, outer_row).items()
+        if isinstance(row, WeightedRow) and not isinstance(row, SummedFullyConnected)
+    ]
+    for index, (name, row) in enumerate(weighted):
+        if (reads_of(row) == "image") != (index == 0):
+            raise ConfigurationError(
+                f"network {network}: {name} reads {reads_of(row)}; the first layer with weights reads image, "
+                "every later one own or both"
+            )
+
+
+def _check_branches(network: str, name: str, row: Branches) -> None:
+    if not row.branches or not all(row.branches.values()):
+        raise ConfigurationError(f"network {network}: {name} needs at least one branch, and each a row")
+    for full, each in rows_within(name, row).items():
+        if not isinstance(each, OF_MAPS):
+            raise ConfigurationError(f"network {network}: {full} is {kind_of(each)}, which cannot stand in a branch")
+    _check_reading_own(network, name, row)
+
+
+def _check_reading_own(network: str, name: str, row: Row) -> None:
+    for full, each in rows_within(name, row).items():
+        if reads_of(each) != "own":
+            raise ConfigurationError(
+                f"network {network}: {full} reads {reads_of(each)}; a row inside of {name} reads own"
+            )
+
+
+def _check_names(network: str, rows: Mapping[str, Row]) -> None:
+    names = set(rows)
+    for outer, row in rows.items():
+        for name in rows_within(outer, row):
+            if name != outer and name in names:
+                raise ConfigurationError(f"network {network}: two rows have the full name {name}; call one otherwise")
+            names.add(name)
