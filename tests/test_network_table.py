@@ -156,3 +156,15 @@ def test_a_file_that_is_no_table_is_refused_by_name(tmp_path):
     path.write_text("layers: [")
     with pytest.raises(ConfigurationError, match=r"cannot read the network table .*table\.yaml"):
         load_network(path)
+
+
+def test_a_row_that_says_after_stands_there() -> None:
+    table = load_network("paper").to_mapping()
+    table["layers"]["conv6"] = {**table["layers"]["conv5"], "after": "pool5", "reads": "both"}
+    table["layers"]["relu6c"] = {"kind": "relu", "after": "conv6"}
+    names = list(parse_network(table).rows)
+    assert names[names.index("pool5") :][:4] == ["pool5", "conv6", "relu6c", "fc6"]
+    assert names[-1] == "fc8"
+    table["layers"]["conv6"]["after"] = "pool6"
+    with pytest.raises(ConfigurationError, match=r"network\.layers\.conv6\.after is 'pool6', not one of.*'pool5'"):
+        parse_network(table)

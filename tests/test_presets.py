@@ -21,9 +21,8 @@ def presets(group: str) -> list[Path]:
     return sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
 
 
-PRESETS = [
-    (path.parent.name, path.stem) for group in ("network", "recipe", "data", "experiment") for path in presets(group)
-]
+GROUPS = ("network", "recipe", "data", "experiment", "ablation")
+PRESETS = [(path.parent.name, path.stem) for group in GROUPS for path in presets(group)]
 
 
 @cache
@@ -99,9 +98,7 @@ def commands(path: Path) -> list[str]:
     return [re.split(r"\s{2,}", line)[0] for line in found]
 
 
-COMMENTED = [
-    path for group in ("network", "recipe", "data", "experiment", "hardware", "sweep", ".") for path in presets(group)
-]
+COMMENTED = [path for group in (*GROUPS, "hardware", "sweep", ".") for path in presets(group)]
 
 
 @pytest.mark.parametrize("path", COMMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -17,7 +17,8 @@ from alexnet_mp.planning.settings import PlanSettings, parse_plan_settings
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Print the plan, or a comparison; write the same numbers as JSON where `json` says."""
-    settings = parse_plan_settings(configuration)
+    # An ablation may change the recipe too, which costs the same.
+    settings = parse_plan_settings({key: value for key, value in configuration.items() if key != "recipe"})
     values, text = _values_and_text(settings)
     show(text)
     if settings.json:

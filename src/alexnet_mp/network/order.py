@@ -1,6 +1,7 @@
-"""What rows may follow each other in a network table, and which of them only a network of one tower may have."""
+"""The order of the rows in a network table: where one stands, and what may follow what."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import (
@@ -21,6 +22,7 @@ from alexnet_mp.network.rows import (
     reads_of,
     rows_within,
 )
+from alexnet_mp.strict import choice
 
 OF_MAPS = Conv | PoolingRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm  # what may stand in a branch
 
@@ -98,3 +100,22 @@ def _check_names(network: str, rows: Mapping[str, Row]) -> None:
             if name != outer and name in names:
                 raise ConfigurationError(f"network {network}: two rows have the full name {name}; call one otherwise")
             names.add(name)
+
+
+def in_place(layers: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A table's rows in their order: one that says `after: NAME` stands behind that row, the others as they come.
+
+    So a preset of conf/ablation can put a row into another's table. Raises ConfigurationError for an unknown name.
+    """
+    placed = {name: row for name, row in layers.items() if not _says_where(row)}
+    for name, row in layers.items():
+        if _says_where(row):
+            names = list(placed)
+            at = names.index(choice(row["after"], names, f"network.layers.{name}.after")) + 1
+            own = {key: value for key, value in row.items() if key != "after"}
+            placed = {**{n: placed[n] for n in names[:at]}, name: own, **{n: placed[n] for n in names[at:]}}
+    return placed
+
+
+def _says_where(row: object) -> bool:
+    return isinstance(row, Mapping) and "after" in row

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.order import check_one_tower, check_order
+from alexnet_mp.network.order import check_one_tower, check_order, in_place
 from alexnet_mp.network.rows import (
     KINDS,
     Auxiliary,
@@ -143,7 +143,7 @@ def parse_network(mapping: object) -> Network:
             f"network {header.name}: towers, classes and image must be positive, "
             f"not {header.towers}, {header.classes} and {list(header.image)}"
         )
-    rows = {name: _parse_row(where, row) for name, where, row in _named("network.layers", mapping["layers"])}
+    rows = {name: _parse_row(where, row) for name, where, row in _named("network.layers", in_place(mapping["layers"]))}
     check_one_tower(header.name, header.towers, rows)
     check_order(header.name, rows)
     return Network(header.name, header.towers, header.image, header.classes, rows)
