@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from alexnet_mp.api import build_model
-from alexnet_mp.checkpoint.files import save_checkpoint
+from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import plot
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.images import Share
@@ -21,6 +21,7 @@ from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.data.sources import DataSettings, load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.features import last_hidden_features, nearest
+from alexnet_mp.figures.specialisation import read_kernels
 from alexnet_mp.network.table import Network, parse_network
 from tests.test_evaluate_command import CLASSES, make_pack
 from tests.test_evaluation import small
@@ -87,6 +88,21 @@ def test_a_study_counts_the_runs_in_which_towers_are_apart(
     assert f"python launch/plot.py figure=kernels 'runs=[{apart[0]},{apart[1]},{alike}]'" in page
     assert "in 0 of 1 runs" in capsys.readouterr().out
     assert Image.open(out / "kernels.png").size[0] > 500
+
+
+def test_what_training_added_is_what_is_left_without_the_initial_weights(pack: str, tmp_path: Path) -> None:
+    network = small(7)
+    run = save(tmp_path / "run", pack, 7, network)
+    folder = run / "checkpoints" / "step-000000009"
+    state, description = load_checkpoint(folder)
+    added = [torch.randn(state[f"towers.{t}.conv1.weight"].shape) for t in (0, 1)]
+    trained = state | {f"towers.{t}.conv1.weight": state[f"towers.{t}.conv1.weight"] + added[t] for t in (0, 1)}
+    save_checkpoint(run / "checkpoints" / "step-000000010", trained, network, description, 10)
+    found = read_kernels(str(run), since_start=True)
+    assert found.checkpoint == "step-000000010"
+    for kernels, expected in zip(found.kernels, added, strict=True):
+        assert torch.allclose(kernels, expected, atol=1e-6)
+    assert all(bool(values.isnan().all()) for values in read_kernels(str(run), folder, since_start=True).colourfulness)
 
 
 def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(

@@ -11,6 +11,7 @@ from alexnet_mp.commands import plot
 from alexnet_mp.commands.entry import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.training_error import compare_activations, epochs_to
+from alexnet_mp.network.table import load_network
 from tests.test_results import LAST_EPOCH, make_run
 
 
@@ -104,6 +105,15 @@ def test_runs_of_one_activation_differ_in_their_seed_alone(runs: list[Path], tmp
     again = trained(tmp_path / "again", "relu", 1, [0.3, 0.2])
     with pytest.raises(ConfigurationError, match="both ReLU, seed 1"):
         compare_activations([str(run) for run in (*runs, again)], 0.25)
+
+
+def test_the_two_nets_of_figure_1_differ_in_the_non_linearity_alone() -> None:
+    relu, tanh = (load_network(f"cifar10_four_layers{name}").to_mapping() for name in ("", "_tanh"))
+    renamed = {name.replace("relu", "tanh"): row for name, row in relu["layers"].items()}
+    for row in renamed.values():
+        row["kind"] = row["kind"].replace("relu", "tanh")
+    assert tanh == {**relu, "name": "cifar10_four_layers_tanh", "layers": renamed}
+    assert [row["kind"] for row in relu["layers"].values()].count("conv") == 3  # and the classifier is the fourth
 
 
 def test_a_run_without_training_errors_says_how_to_have_them(tmp_path: Path) -> None:
