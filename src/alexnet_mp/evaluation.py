@@ -51,7 +51,7 @@ def evaluate(
     for model in models:
         model.eval()
     for batch in batches:
-        scores = _log_probabilities(models, batch, preprocess)
+        scores = log_probabilities(models, batch, preprocess)
         loss += F.nll_loss(scores, batch.labels, reduction="sum")
         predicted = scores.argmax(dim=1)  # of equal ones the first, as in `in_top`
         confusions.index_put_(
@@ -76,7 +76,7 @@ def evaluate(
     return Evaluation(errors, confusions.long(), top5_wrong.long())
 
 
-def _log_probabilities(models: Sequence[TowerModel], batch: Batch, preprocess: Preprocessing) -> Tensor:
+def log_probabilities(models: Sequence[TowerModel], batch: Batch, preprocess: Preprocessing) -> Tensor:
     """log of the softmax's mean over models and views, float64 [n, classes] on the CPU."""
     found = []
     for model in models:
