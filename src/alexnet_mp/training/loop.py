@@ -17,7 +17,7 @@ from alexnet_mp.crossing import to_towers
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
-from alexnet_mp.evaluation import evaluate
+from alexnet_mp.evaluation import Errors, evaluate
 from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
 from alexnet_mp.training.diagnosis import first_not_finite, not_finite_state
@@ -202,9 +202,8 @@ class Trainer:
     def _validate(self, bar: "tqdm[Any]") -> None:
         progress = self._state.progress
         self._mesh.from_replica_0(list(self._model.buffers()))  # running statistics, each replica's own until here
-        errors = evaluate([self._model], self._validation_batches(), self._preprocess, self._mesh).errors
-        if not math.isfinite(errors.loss):
-            raise FloatingPointError(f"the validation loss at step {progress.step} is {errors.loss}{self._advice()}")
+        errors = self._errors_on(self._loader.data.held_out)
+        on_training = self._errors_on("train") if self._settings.training_error else None
         progress.validation = errors
         progress.epoch += 1
         progress.samples_of_epoch = 0
@@ -213,8 +212,10 @@ class Trainer:
                 errors.top1_error,
                 checkpoint_name(progress.step, validated=True),
             )
-        record = {key: value for key, value in asdict(errors).items() if key != "images"}
-        self._folder.append({"kind": "validation", "step": progress.step, "epoch": progress.epoch, **record})
+        for kind, found in (("training", on_training), ("validation", errors)):
+            if found:
+                record = {key: value for key, value in asdict(found).items() if key != "images"}
+                self._folder.append({"kind": kind, "step": progress.step, "epoch": progress.epoch, **record})
         bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
         LOG.info(
             "epoch %3d  loss %.4f  validation loss %.4f  top-1 error %.2f %%  top-5 error %.2f %%",
@@ -229,10 +230,20 @@ class Trainer:
                 "validation error has stopped falling: learning rates lowered, drop %d", self._state.rates.state.drops
             )
 
-    def _validation_batches(self) -> Iterator[Batch]:
-        """The batches of a validation, between which the run can stop; then it is validated when it goes on."""
-        rounds = self._loader.evaluation_batches(self._loader.data.held_out)
-        for batch in self._loader.validation():
+    def _errors_on(self, split: str) -> Errors:
+        errors = evaluate([self._model], self._batches_of(split), self._preprocess, self._mesh).errors
+        if not math.isfinite(errors.loss):
+            raise FloatingPointError(
+                f"the {'training' if split == 'train' else 'validation'} loss at step {self._state.progress.step} is "
+                f"{errors.loss}{self._advice()}"
+            )
+        return errors
+
+    def _batches_of(self, split: str) -> Iterator[Batch]:
+        """The batches of an evaluation, between which the run can stop; then it is made anew when it goes on."""
+        loader = self._loader
+        rounds = loader.evaluation_batches(split)
+        for batch in loader.validation() if split == loader.data.held_out else loader.evaluation(split):
             yield batch
             rounds -= 1
             self._stop_if_asked()

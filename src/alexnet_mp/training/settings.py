@@ -39,6 +39,7 @@ class TrainSettings:
     checkpoint_minutes: float
     checkpoint_steps: int | None
     timeout_seconds: float
+    training_error: bool = False
 
     @property
     def dtype(self) -> torch.dtype:

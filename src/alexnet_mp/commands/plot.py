@@ -1,0 +1,23 @@
+"""Draw a run, or several: python launch/plot.py run_dir=RUN; see `conf/plot.yaml` for the figures and keys."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_mp.commands.entry import run_command, show
+from alexnet_mp.figures.job import plot
+from alexnet_mp.figures.settings import parse_plot_settings
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Draw the figures; print their paths, and what they found."""
+    for line in plot(parse_plot_settings(configuration)):
+        show(line)
+
+
+def main() -> None:
+    """Entry point of `launch/plot.py`."""
+    run_command("plot", run)
+
+
+if __name__ == "__main__":
+    main()

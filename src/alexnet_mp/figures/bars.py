@@ -1,0 +1,33 @@
+"""The most probable classes of an image as bars, as in the paper's Figure 4."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from alexnet_mp.printable import printable
+
+RIGHT_COLOUR, OTHER_COLOUR = "#d64545", "#7fa8d1"  # the paper's red and blue, light enough for black words on them
+LONGEST_NAME = 28
+
+
+def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], right: int | None = None) -> None:
+    """Draw a bar for each class, the first at the top, its name upon it; the axis goes from 0 to 1.
+
+    `right` is the place of the right class among `names`, None where it is unknown or not among them: that bar is red
+    and its name bold. Names may come from files of others, and are shown as they are.
+    """
+    places = list(range(len(names)))
+    colours = [RIGHT_COLOUR if place == right else OTHER_COLOUR for place in places]
+    axes.barh(places, list(probabilities), height=0.8, color=colours)
+    for place, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
+        weight = "bold" if place == right else "normal"
+        axes.text(0.02, place, short_name(name), va="center", fontsize=8, weight=weight, parse_math=False)
+        axes.text(0.98, place, f"{100 * probability:.1f} %", va="center", ha="right", fontsize=7, color="#444444")
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xticks=[], yticks=[])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def short_name(name: str) -> str:
+    """A class's name in one printable line, cut where it is too long for a picture."""
+    shown = printable(name)
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}…"

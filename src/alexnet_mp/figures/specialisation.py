@@ -1,0 +1,206 @@
+"""Whether the towers' first layers specialise in every run, as the paper's Figure 3 has it: runs of several seeds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alexnet_mp.checkpoint.files import load_checkpoint
+from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.figures.kernels import Separation, colourfulness_of_towers, first_layer_kernels, separation
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.printable import printable
+from alexnet_mp.results.markdown import code, table, text
+
+SIGNIFICANT = 0.05
+
+HOW_TO_READ = """\
+A kernel's colourfulness is the share of its energy off the grey axis: 0 for equal colour planes, 1 for planes that add
+up to nothing, 2/3 on average for noise. AUC is the probability that a kernel of the more colourful tower is more
+colourful than one of the other (0.5: not apart, 1: wholly), p that of a permutation test of it. Kernels are living
+unless their norm is under 5 % of the largest."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunKernels:
+    """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colourful each of them is.
+
+    `colourfulness` has one tensor [kernels] a tower, NaN for dead ones, and is empty where the network reads no
+    colours. `separation` is None there, for one tower, and where all kernels of a tower are dead. `top1_error` is that
+    of the last validation, None before the first.
+    """
+
+    folder: str
+    checkpoint: str
+    experiment: str
+    network: Network
+    seed: int
+    epochs: int
+    top1_error: float | None
+    kernels: list[Tensor]
+    colourfulness: list[Tensor]
+    separation: Separation | None
+
+    @property
+    def group(self) -> str:
+        """What a run is told by beside its seed: its experiment, and its network where that is called otherwise."""
+        same = self.network.name == self.experiment
+        return self.experiment if same else f"{self.experiment}, {self.network.name}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone, by seed, and in how many the towers are apart at p < SIGNIFICANT."""
+
+    name: str
+    runs: tuple[RunKernels, ...]
+
+    @property
+    def separated(self) -> int:
+        return sum(run.separation is not None and run.separation.p_value < SIGNIFICANT for run in self.runs)
+
+
+def read_kernels(run: str, checkpoint: Path | None = None) -> RunKernels:
+    """The kernels of a run's newest whole checkpoint, or of the one named.
+
+    Raises ConfigurationError where there is none, or it is damaged.
+    """
+    folder = checkpoint or newest_checkpoint(Path(run) / "checkpoints").folder
+    if folder is None:
+        raise ConfigurationError(f"{run} has no whole checkpoint, so no kernels to draw")
+    state, description = load_checkpoint(folder)
+    try:
+        network = parse_network(description["network"])
+        progress = description.get("progress") or {}
+        validation = progress.get("validation") or {}
+        configuration = description.get("configuration") or {}
+        kernels = first_layer_kernels(state, next(iter(network.learned_layers)))
+        colours = colourfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
+        living = all(bool((~values.isnan()).any()) for values in colours)
+        return RunKernels(
+            folder=run,
+            checkpoint=folder.name,
+            experiment=str(configuration.get("experiment_name", network.name)),
+            network=network,
+            seed=int(description.get("seed", 0)),
+            epochs=int(progress.get("epoch", 0)),
+            top1_error=validation.get("top1_error"),
+            kernels=kernels,
+            colourfulness=colours,
+            separation=separation(colours) if len(colours) > 1 and living else None,
+        )
+    except (ConfigurationError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
+
+
+def group_runs(folders: Sequence[str]) -> list[Group]:
+    """Read runs and group them, in the order of each group's first run.
+
+    Raises ConfigurationError for a run without towers to compare, one that is named twice or whose seed its group has
+    already, and for two runs called alike whose network tables differ.
+    """
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ConfigurationError("a run is named twice in runs")
+    groups: dict[str, dict[int, RunKernels]] = {}
+    for folder in folders:
+        run = read_kernels(folder)
+        if run.separation is None:
+            raise ConfigurationError(
+                f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
+                "channel(s), and living kernels on every tower are needed"
+            )
+        others = groups.setdefault(run.group, {})
+        for other in others.values():
+            if other.network != run.network:
+                raise ConfigurationError(
+                    f"{other.folder} and {folder} are both called {run.group}, and their network tables differ; train "
+                    "with network.name=ANOTHER, or draw them apart"
+                )
+        if run.seed in others:
+            raise ConfigurationError(f"{others[run.seed].folder} and {folder} are both {run.group}, seed {run.seed}")
+        others[run.seed] = run
+    return [Group(name, tuple(run for _, run in sorted(runs.items()))) for name, runs in groups.items()]
+
+
+def as_values(run: RunKernels) -> dict[str, Any]:
+    """A run's numbers as plain values; a dead kernel's colourfulness is null."""
+    return {
+        "run": run.folder,
+        "checkpoint": run.checkpoint,
+        "experiment": run.experiment,
+        "network": run.network.name,
+        "seed": run.seed,
+        "epochs": run.epochs,
+        "top1_error": run.top1_error,
+        "separation": None if run.separation is None else asdict(run.separation),
+        "colourfulness": [[None if v != v else v for v in tower.tolist()] for tower in run.colourfulness],
+    }
+
+
+def study_as_values(groups: Sequence[Group]) -> dict[str, Any]:
+    """The numbers of all runs, group by group."""
+    return {
+        "significant_below": SIGNIFICANT,
+        "groups": [
+            {
+                "name": group.name,
+                "runs_separated": group.separated,
+                "runs": [as_values(run) for run in group.runs],
+            }
+            for group in groups
+        ],
+    }
+
+
+def in_words(group: Group) -> str:
+    """In how many runs the towers are apart."""
+    by_chance = SIGNIFICANT * len(group.runs)
+    return (
+        f"{printable(group.name)}: apart at p < {SIGNIFICANT:g} in {group.separated} of {len(group.runs)} runs "
+        f"(by chance {by_chance:.2g} are to be expected)."
+    )
+
+
+def study_as_markdown(groups: Sequence[Group], command: str) -> str:
+    """A table of every run, and in how many of each group the towers are apart; `command` makes it again."""
+    rows = [_row(group.name, run) for group in groups for run in group.runs]
+    header = ["runs", "seed", "epochs", "top-1 error, %", "median by tower", "difference", "AUC", "p", "living kernels"]
+    parts = [
+        "# Colourfulness of the first layer's kernels",
+        f"Made from checkpoints by {code(command)}; not written by hand.",
+        HOW_TO_READ,
+        "\n".join(f"- {text(in_words(group))}" for group in groups),
+        table(header, rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(name: str, run: RunKernels) -> list[str]:
+    found = run.separation
+    assert found is not None
+    return [
+        text(name),
+        str(run.seed),
+        str(run.epochs),
+        "-" if run.top1_error is None else f"{100 * run.top1_error:.2f}",
+        " / ".join(f"{median:.3f}" for median in found.medians),
+        f"{found.difference:+.3f}",
+        f"{found.auc:.3f}",
+        f"{found.p_value:.2g}",
+        " / ".join(map(str, found.counted)),
+    ]
+
+
+def separation_in_words(run: RunKernels) -> str:
+    """One line for a picture."""
+    found = run.separation
+    if found is None:
+        return "colourfulness: nothing to compare"
+    medians = " / ".join(f"{median:.2f}" for median in found.medians)
+    return (
+        f"colourfulness, medians {medians}: tower {found.more} above tower {found.less}, AUC {found.auc:.2f}, "
+        f"p = {found.p_value:.2g}"
+    )
