@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from alexnet_mp import (
     ConfigurationError,
@@ -9,9 +11,15 @@ from alexnet_mp import (
     from_single_device,
     load_checkpoint,
     load_network,
+    single_device_model,
     to_single_device,
 )
 from alexnet_mp.checkpoint.files import save_checkpoint
+from alexnet_mp.conversion.files import save_single_device
+from alexnet_mp.network.table import parse_network
+from alexnet_mp.presets import preset_names
+from alexnet_mp.single_device import single_device_shapes
+from tests.checkpoints import narrow_network, narrowed, random_weights
 
 
 def test_the_papers_network_has_caffes_shapes():
@@ -48,6 +56,68 @@ def test_a_round_trip_is_bit_equal(towers):
     back = from_single_device(to_single_device(state), network)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+TWO_TOWERS = [name for name in preset_names("network") if load_network(name).towers > 1]
+
+
+@pytest.mark.parametrize("preset", TWO_TOWERS)
+def test_every_table_of_several_towers_makes_the_round_trip_bit_equal(preset):
+    network = narrowed(preset)
+    state = random_weights(network)
+    single = to_single_device(state)
+    assert {name: tuple(tensor.shape) for name, tensor in single.items()} == single_device_shapes(network)
+    back = from_single_device(single, network)
+    assert back.keys() == state.keys()
+    assert [name for name, tensor in state.items() if not torch.equal(back[name], tensor)] == []
+
+
+@pytest.mark.parametrize("preset", TWO_TOWERS)
+def test_the_single_device_model_takes_the_regrouped_weights_and_has_the_same_logits(preset):
+    network = narrowed(preset)
+    network = narrowed(preset, 67) if network.image[1] > 67 else network
+    state = random_weights(network)
+    images = torch.randn(3, *network.image, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    towers, single = build_model(network, dtype=torch.float64).eval(), single_device_model(network).double().eval()
+    towers.load_state_dict(state)
+    single.load_state_dict(to_single_device(state))
+    with torch.no_grad():
+        expected, found = towers(images), single(images)
+    assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
+    assert expected.abs().max() > 0.1
+
+
+def test_the_single_device_model_is_of_stock_layers_and_grouped():
+    layers = dict(single_device_model("small").named_children())
+    assert [layers[f"conv{n}"].groups for n in range(1, 6)] == [1, 2, 1, 2, 2]
+    assert {type(layers[name]) for name in ("conv1", "fc6", "relu1")} == {nn.Conv2d, nn.Linear, nn.ReLU}
+
+
+def test_weights_for_inverted_dropout_fit_the_model_with_pytorchs(tmp_path):
+    network = narrow_network()
+    save_single_device(tmp_path / "single.safetensors", random_weights(network), network, "inverted")
+    single = single_device_model(network, dropout="inverted").eval()
+    single.load_state_dict(load_file(tmp_path / "single.safetensors"))
+    assert type(single.dropout6) is nn.Dropout
+    towers = build_model(network).eval()
+    towers.load_state_dict(random_weights(network))
+    images = torch.randn(3, *network.image, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(single(images), towers(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_reads_its_own_tower_is_grouped_where_it_is_fully_connected_too():
+    table = narrowed("small").to_mapping()
+    table["layers"]["fc7"]["reads"] = "own"
+    network = parse_network(table)
+    state = random_weights(network)
+    single = single_device_model(network).eval()
+    single.load_state_dict(to_single_device(state))
+    towers = build_model(network).eval()
+    towers.load_state_dict(state)
+    images = torch.randn(3, *network.image, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(single(images), towers(images), rtol=1e-5, atol=1e-6)
 
 
 def test_a_missing_tower_is_refused():

@@ -5,6 +5,7 @@ from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, load_network
 from alexnet_mp.single_device import from_single_device, to_single_device
+from alexnet_mp.single_device_model import single_device_model
 from alexnet_mp.version import __version__
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "from_single_device",
     "load_checkpoint",
     "load_network",
+    "single_device_model",
     "to_single_device",
 ]

@@ -44,7 +44,7 @@ def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> di
 
     Raises ConfigurationError where a tensor is missing, left over, or of another shape than the table's.
     """
-    _check_shapes(state_dict, single_device_shapes(network))
+    check_single_device(state_dict, network)
     count = network.towers
     towers: dict[str, Tensor] = {}
     for layer, row in network.layer_rows.items():
@@ -128,7 +128,9 @@ def _join_columns(towers: list[dict[str, Tensor]]) -> Tensor:
     return torch.cat(blocks)
 
 
-def _check_shapes(state_dict: Mapping[str, Tensor], expected: dict[str, tuple[int, ...]]) -> None:
+def check_single_device(state_dict: Mapping[str, Tensor], network: Network) -> None:
+    """Raise ConfigurationError where a tensor is missing, left over, or of another shape than the table's."""
+    expected = single_device_shapes(network)
     wrong = [f"{name} is missing" for name in expected if name not in state_dict]
     wrong += [f"{name} is not in the network table" for name in state_dict if name not in expected]
     wrong += [

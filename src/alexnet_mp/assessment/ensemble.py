@@ -1,9 +1,10 @@
 """The checkpoints to evaluate: what each says of itself, and that their outputs can be averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,20 +36,7 @@ class Member:
 
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
         """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
-        state, _ = load_checkpoint(self.folder, towers)
-        expected: dict[str, Tensor] = {}
-        with torch.device("meta"):
-            for tower in towers:
-                layers = Tower(self.network, tower, seed=0).state_dict()
-                expected |= {f"towers.{tower}.{name}": tensor for name, tensor in layers.items()}
-        for name in sorted(expected.keys() | state.keys()):
-            found, wanted = (_shape(tensors.get(name)) for tensors in (state, expected))
-            if found != wanted:
-                raise ConfigurationError(
-                    f"checkpoint {self.folder} does not hold the weights of its own network table: {name} is {found}, "
-                    f"and by the table {wanted}; save or convert it again"
-                )
-        return state
+        return checked_weights(self.folder, self.network, towers)
 
 
 def open_ensemble(settings: EvaluateSettings) -> list[Member]:
@@ -64,26 +52,56 @@ def open_ensemble(settings: EvaluateSettings) -> list[Member]:
 
 
 def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
+    description = describe_checkpoint(folder)
     try:
-        _, description = load_checkpoint(folder, towers=[])
+        network = parse_network(description["network"])
+        data = data_settings(description.get("data"), settings.data)
+        scale = input_scale(description.get("input"), settings.input)
+        names = class_names(description)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
+    says_path = settings.data.path is None and data.path is not None
+    return Member(folder, network, data, scale, says_path, names)
+
+
+def describe_checkpoint(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises ConfigurationError, for a run's folder with the checkpoints in it."""
+    try:
+        return load_checkpoint(folder, towers=[])[1]
     except ConfigurationError as error:
         inside = sorted(path.name for path in folder.glob("checkpoints/*"))
         hint = f"; the checkpoints of this run are checkpoints/{{{','.join(inside)}}}" if inside else ""
         raise ConfigurationError(f"{error}{hint}") from error
-    try:
-        network = parse_network(description["network"])
-        data = _data(description.get("data"), settings.data)
-        scale = _input(description.get("input"), settings.input)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
+
+
+def checked_weights(folder: Path, network: Network, towers: Sequence[int]) -> dict[str, Tensor]:
+    """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
+    state, _ = load_checkpoint(folder, towers)
+    expected: dict[str, Tensor] = {}
+    with torch.device("meta"):
+        for tower in towers:
+            layers = Tower(network, tower, seed=0).state_dict()
+            expected |= {f"towers.{tower}.{name}": tensor for name, tensor in layers.items()}
+    for name in sorted(expected.keys() | state.keys()):
+        found, wanted = (_shape(tensors.get(name)) for tensors in (state, expected))
+        if found != wanted:
+            raise ConfigurationError(
+                f"checkpoint {folder} does not hold the weights of its own network table: {name} is {found}, "
+                f"and by the table {wanted}; save or convert it again"
+            )
+    return state
+
+
+def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint was trained on; empty where it does not say."""
     names = description.get("class_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError(f"checkpoint {folder}: its class_names are not a list of names")
-    says_path = settings.data.path is None and data.path is not None
-    return Member(folder, network, data, scale, says_path, tuple(names))
+        raise ConfigurationError("its class_names are not a list of names")
+    return tuple(names)
 
 
-def _data(said: object, changes: DataChanges) -> DataSettings:
+def data_settings(said: object, changes: DataChanges) -> DataSettings:
+    """The data that a checkpoint says it was trained on, and what was changed of them."""
     if said is None and changes.source is None:
         raise ConfigurationError(
             "it does not say what it was trained on; add data=pack data.path=FOLDER, or data=digits"
@@ -98,7 +116,8 @@ def _data(said: object, changes: DataChanges) -> DataSettings:
     )
 
 
-def _input(said: object, changes: InputChanges) -> InputScale:
+def input_scale(said: object, changes: InputChanges) -> InputScale:
+    """The scale of the input that a checkpoint says it was trained with, and what was changed of it."""
     if said is None and (changes.pixel_divisor is None or changes.mean is None):
         raise ConfigurationError(
             "it does not say how its images were scaled; add input.pixel_divisor=1 input.mean=pixel, the paper's, or "

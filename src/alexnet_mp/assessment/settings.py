@@ -1,4 +1,4 @@
-"""The keys of `conf/evaluate.yaml`, checked."""
+"""The keys of `conf/evaluate.yaml` and `conf/classify.yaml`, checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.strict import from_mapping
 
@@ -69,4 +70,39 @@ def parse_evaluate_settings(configuration: Mapping[str, Any]) -> EvaluateSetting
         raise ConfigurationError(
             f"checkpoint=[{','.join(map(str, folders))}]: an ensemble has one checkpoint or more, each named once"
         )
+    return settings
+
+
+@dataclass(frozen=True)
+class ClassifySettings:
+    """Everything that `launch/classify.py` can be told; see `conf/classify.yaml` for the meaning of each key."""
+
+    checkpoint: str
+    pictures: str | tuple[str, ...]
+    out: str | None
+    views: Literal[1, 10]
+    data: DataChanges
+    input: InputChanges
+    mean_colour: tuple[float, float, float] | None
+    size: int
+    class_names: str | None
+    device: str
+    max_pixels: int
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the photographs."""
+        return [Path(name) for name in ((self.pictures,) if isinstance(self.pictures, str) else self.pictures)]
+
+
+def parse_classify_settings(configuration: Mapping[str, Any]) -> ClassifySettings:
+    """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
+    settings = from_mapping(ClassifySettings, configuration, "")
+    for name, most in (("size", LARGEST_SIZE), ("max_pixels", 1 << 40)):
+        if not 1 <= getattr(settings, name) <= most:
+            raise ConfigurationError(f"{name}={getattr(settings, name)} must be from 1 to {most}")
+    if not settings.paths:
+        raise ConfigurationError("pictures=[] names no file; add pictures=[FILE,FILE]")
+    if settings.mean_colour is not None and not all(0 <= each <= 255 for each in settings.mean_colour):
+        raise ConfigurationError(f"mean_colour={list(settings.mean_colour)} must be three numbers from 0 to 255")
     return settings

@@ -1,13 +1,12 @@
 """The same network on one device, made of this library's parts: what the split has to beat to be worth anything."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from alexnet_mp.benchmark.single import Parts, single_network
-from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import Network
+from alexnet_mp.single_device_model import DrawnDropout
+from alexnet_mp.single_network import Parts, single_network
 
 
 def grouped_network(network: Network) -> nn.Sequential:
@@ -17,19 +16,6 @@ def grouped_network(network: Network) -> nn.Sequential:
     those of `stock_network`, up to dropout: there kept values are doubled, here evaluation halves.
     """
     return single_network(network, OUR_PARTS)
-
-
-class DrawnDropout(nn.Module):
-    """This library's dropout with a mask from torch's ambient generator: one replica, so nothing to key it by."""
-
-    def __init__(self, row: rows.Dropout) -> None:
-        super().__init__()
-        self.p, self.layer = row.p, Dropout(row.p, row.inverted)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        kept = torch.rand_like(inputs) >= self.p if self.training else None
-        dropped: Tensor = self.layer(inputs, kept)
-        return dropped
 
 
 def _lrn(row: rows.LocalResponseNorm, towers: int) -> nn.Module:

@@ -4,16 +4,12 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, inf, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F
 
-from alexnet_mp.benchmark.grouped import OUR_PARTS
-from alexnet_mp.benchmark.single import single_network
-from alexnet_mp.benchmark.stock import STOCK_PARTS
 from alexnet_mp.checking.outcome import Outcome
 from alexnet_mp.checking.settings import CheckSettings
 from alexnet_mp.crossing import Link, LocalLink
@@ -23,6 +19,7 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Placement
 from alexnet_mp.randomness import keyed_generator
 from alexnet_mp.single_device import to_single_device
+from alexnet_mp.single_device_model import single_device_model
 
 IMAGES = 4  # batch normalisation of fewer has gradients that are rounding alone
 # Largest difference of a tensor, relative to its largest value. In float32 another order of summation turns a ReLU or
@@ -50,7 +47,7 @@ def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: Tow
     """All towers on one device, `model`, against one network of stock PyTorch's layers that knows of no towers."""
     network, device = settings.network, _first_device(mesh)
     images, labels = _batch(settings, network, torch.float64)
-    single = single_network(network, replace(STOCK_PARTS, dropout=OUR_PARTS.dropout)).to(device, torch.float64).eval()
+    single = single_device_model(network).to(device, torch.float64).eval()
     _load(single, to_single_device(model.state_dict()))
     ours, theirs = model(images.to(device)), single(images.to(device))
     for logits in (ours, theirs):

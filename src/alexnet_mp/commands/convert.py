@@ -1,16 +1,22 @@
-"""Convert weights: a checkpoint's towers to one device's file, or such a file to a checkpoint."""
+"""Convert weights: a checkpoint's towers to one device's file or to ONNX, and files of others to a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands.entry import run_command, show
-from alexnet_mp.conversion import Convention, load_single_device, save_single_device
+from alexnet_mp.conversion.dropout import Convention
+from alexnet_mp.conversion.files import load_single_device, save_single_device
+from alexnet_mp.conversion.foreign import ForeignInput
+from alexnet_mp.conversion.onnx_graph import save_onnx
+from alexnet_mp.conversion.weight_files import TORCH_SUFFIXES
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
+
+FILE_SUFFIXES = (".safetensors", ".onnx", *TORCH_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,13 @@ class ConvertSettings:
     source: str
     out: str
     dropout: Convention
+    channels: Literal["rgb", "bgr"] = "rgb"
+    input_std: tuple[float, ...] | None = None
     network: Network | None = None
 
 
 def run(configuration: Mapping[str, Any]) -> None:
-    """Convert `source` to `out`; which way follows from what `source` is."""
+    """Convert `source` to `out`; which way follows from what `source` is and from the name of `out`."""
     named = parse_network(configuration["network"]) if "network" in configuration else None
     settings = from_mapping(ConvertSettings, configuration, "", ready={"network": named})
     source, out = Path(settings.source), Path(settings.out)
@@ -33,21 +41,46 @@ def run(configuration: Mapping[str, Any]) -> None:
     if out.exists():
         raise ConfigurationError(f"out={out} exists already; nothing was written")
     try:
-        _convert(source, out, settings.dropout, named)
+        if source.is_dir():
+            _from_checkpoint(source, out, settings)
+        else:
+            _from_file(source, out, settings)
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
 
 
-def _convert(source: Path, out: Path, dropout: Convention, named: Network | None) -> None:
-    if source.is_dir():
-        state_dict, description = load_checkpoint(source)
-        network = parse_network(description["network"])
-        save_single_device(out, state_dict, network, dropout)
-        show(f"wrote {out}: {network.name} for one device, dropout {dropout}")
-        return
-    state_dict, network = load_single_device(source, named, dropout)
-    save_checkpoint(out, state_dict, network, {"converted_from": source.name}, timeout_seconds=60)
-    show(f"wrote {out}: {network.name} in {network.towers} towers")
+def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None:
+    if not _foreign_input(settings).is_ours:
+        raise ConfigurationError(f"{source} is a checkpoint; channels= and input_std= are for files from elsewhere")
+    if out.suffix in TORCH_SUFFIXES:
+        raise ConfigurationError(
+            f"out={out}: weights are written as .safetensors, which safetensors.torch.load_file reads as a state dict, "
+            "or as .onnx"
+        )
+    state_dict, description = load_checkpoint(source)
+    network = parse_network(description["network"])
+    save = save_onnx if out.suffix == ".onnx" else save_single_device
+    save(out, state_dict, network, settings.dropout, description)
+    show(f"wrote {out}: {network.name} for one device, dropout {settings.dropout}")
+
+
+def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
+    if out.suffix in FILE_SUFFIXES:
+        raise ConfigurationError(
+            f"{source} becomes a checkpoint, which is a folder; out={out} is named like a file, which a second command "
+            "makes of that"
+        )
+    found = load_single_device(source, settings.network, settings.dropout, _foreign_input(settings))
+    description = {**found.about, "converted_from": source.name}
+    save_checkpoint(out, found.state_dict, found.network, description, timeout_seconds=60)
+    others = {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for ours, theirs in found.names.items()}
+    if any(theirs != ours for theirs, ours in others.items()):
+        show("\n".join(f"{theirs} is {ours}" for theirs, ours in others.items()))
+    show(f"wrote {out}: {found.network.name} in {found.network.towers} towers")
+
+
+def _foreign_input(settings: ConvertSettings) -> ForeignInput:
+    return ForeignInput(settings.channels, settings.input_std)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The table's network as one `nn.Sequential` on one device, grouped convolutions and all, from whatever parts one has.
 
 What reads its own tower is a convolution with `groups=towers`, what reads both is an ordinary one; tower 0's channels
-come first, and parameters have the names and shapes of Caffe's two-group AlexNet. `stock.py` and `grouped.py` name the
-parts: who normalises, and who drops out.
+come first, and parameters have the names and shapes of Caffe's two-group AlexNet, those of `to_single_device`.
+`single_device_model.py` and `benchmark/grouped.py` name the parts: who normalises, and who drops out.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
@@ -71,10 +72,7 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             initialise(local, row.std, cost.fan_in, row.bias, torch.default_generator)
             return [(name, local)]
         case rows.FullyConnected(reads="own") if towers > 1:
-            # torch has no grouped linear layer; a grouped convolution over one position is one.
-            grouped = nn.Conv1d(towers * prod(inputs), towers * row.units, 1, groups=towers)
-            around = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (-1, 1)))
-            return [(f"{name}_column", around), (name, _initialised(grouped, row)), (f"{name}_flatten", nn.Flatten())]
+            return [(name, _initialised(GroupedLinear(towers * prod(inputs), towers * row.units, towers), row))]
         case rows.FullyConnected() | rows.SummedFullyConnected():
             units = towers * row.units if isinstance(row, rows.FullyConnected) else network.classes
             linear = nn.Linear(towers * prod(inputs), units)
@@ -99,8 +97,28 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             return [(name, parts.dropout(row))]
 
 
+class GroupedLinear(nn.Module):
+    """A linear layer in groups, which torch lacks: flattens its inputs, of which each group of units reads its share.
+
+    `weight` is [units, inputs / groups], as of a grouped convolution over one position, which it is.
+    """
+
+    def __init__(self, inputs: int, units: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight = nn.Parameter(torch.empty(units, inputs // groups))
+        self.bias = nn.Parameter(torch.empty(units))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        column = inputs.flatten(1).unsqueeze(2)  # [N, inputs, 1]
+        return F.conv1d(column, self.weight.unsqueeze(2), self.bias, groups=self.groups).squeeze(2)
+
+    def extra_repr(self) -> str:
+        return f"{self.groups} groups, weight {list(self.weight.shape)}"
+
+
 @torch.no_grad()
-def _initialised(layer: nn.Conv1d | nn.Conv2d | nn.Linear, row: rows.WeightedRow) -> nn.Module:
+def _initialised(layer: GroupedLinear | nn.Conv2d | nn.Linear, row: rows.WeightedRow) -> nn.Module:
     if row.std == "he":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:

@@ -1,0 +1,32 @@
+"""Classify: python launch/classify.py checkpoint=CHECKPOINT pictures=[FILE,FILE]; see `conf/classify.yaml`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.assessment.photograph_bars import as_text, check_out, draw
+from alexnet_mp.assessment.photographs import classify
+from alexnet_mp.assessment.settings import parse_classify_settings
+from alexnet_mp.commands.entry import run_command, show
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Classify, print bars of text, and draw them where a file is named."""
+    settings = parse_classify_settings(configuration)
+    out = None if settings.out is None else Path(settings.out)
+    if out is not None:
+        check_out(out, len(settings.paths))
+    found = classify(settings)
+    show(as_text(found))
+    if out is not None:
+        draw(found, out)
+        show(f"wrote {out}")
+
+
+def main() -> None:
+    """Entry point of `launch/classify.py`."""
+    run_command("classify", run)
+
+
+if __name__ == "__main__":
+    main()

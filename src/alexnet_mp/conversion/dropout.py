@@ -1,0 +1,38 @@
+"""The two conventions of dropout, and what turns weights for one into weights for the other."""
+
+from typing import Literal
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.rows import BatchNorm, Dropout, WeightedRow, rows_within
+from alexnet_mp.network.table import Network
+
+Convention = Literal["authors", "inverted"]
+
+
+def dropout_scales(network: Network, convention: Convention) -> dict[str, float]:
+    """Factors that turn the table's weights into weights for `convention`, by name: the layers after dropout.
+
+    With the authors' dropout, evaluation halves what comes out of a dropout row (p = 0.5). PyTorch's and Caffe's do
+    not, so for them the weights that read from there, fc7's and fc8's, are halved instead (times 1 - p).
+
+    Raises ConfigurationError where batch normalisation stands between dropout and the next layer with weights, and
+    where branches or an auxiliary classifier do, so that several layers read what comes out of it.
+    """
+    scales: dict[str, float] = {}
+    factor, dropped = 1.0, ""
+    inside = {full: name for name, row in network.rows.items() for full in rows_within(name, row) if full != name}
+    for name, row in network.layer_rows.items():
+        if isinstance(row, Dropout) and row.inverted != (convention == "inverted"):
+            factor *= 1 - row.p if convention == "inverted" else 1 / (1 - row.p)
+            dropped = name
+        elif factor != 1.0 and inside.get(name) != inside.get(dropped):
+            raise ConfigurationError(f"{inside[name]} is not the only one to read {dropped}, whose scale would change")
+        elif isinstance(row, BatchNorm) and factor != 1.0:
+            raise ConfigurationError(
+                f"{name} normalises what comes out of dropout; weights cannot make up for its scale"
+            )
+        elif isinstance(row, WeightedRow):
+            if factor != 1.0:
+                scales[f"{name}.weight"] = factor
+            factor = 1.0
+    return scales

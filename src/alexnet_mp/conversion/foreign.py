@@ -1,0 +1,134 @@
+"""Weights that others trained: which of their layers is which row, their order of colours, the scale of their input."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.rows import WeightedRow
+from alexnet_mp.network.table import Network
+from alexnet_mp.printable import printable
+from alexnet_mp.single_device import single_device_shapes
+
+Shapes = dict[str, tuple[int, ...]]
+
+_NUMBERS = re.compile(r"\d+")
+_SHOWN = 12  # layers of each side in a message
+
+
+@dataclass(frozen=True)
+class ForeignInput:
+    """What the network of a file from elsewhere was given, as far as its first layer's weights can make up for it.
+
+    `channels` is the order of its colours: Caffe's nets read `bgr`. `std` is what each channel was divided by, on the
+    0..255 scale and in the order red, green, blue; None where pixels were not divided.
+    """
+
+    channels: Literal["rgb", "bgr"] = "rgb"
+    std: tuple[float, ...] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether there is nothing to make up for."""
+        return self == ForeignInput()
+
+
+def renamed(weights: Mapping[str, Tensor], network: Network) -> dict[str, str]:
+    """For each tensor that `network` has on a single device, the name that it has in `weights`.
+
+    Where the names are the table's, they count. Otherwise a layer of the file is the row that has its shapes; of
+    several with equal shapes, the lower the number in a layer's name the earlier its row, as `features.8` before
+    `features.10`. Batch normalisation's `num_batches_tracked` is passed over.
+
+    Raises ConfigurationError that lists both sides where a layer fits no row or a row no layer, and where layers of
+    equal shapes have names that differ in more than numbers, so that nothing says which comes first.
+    """
+    given = {name: tuple(t.shape) for name, t in weights.items() if not name.endswith("num_batches_tracked")}
+    wanted = single_device_shapes(network)
+    if given.keys() == wanted.keys():
+        return {name: name for name in wanted}
+    layers, rows = _by_shapes(given), _by_shapes(wanted)
+    if {shapes: len(names) for shapes, names in layers.items()} != {
+        shapes: len(names) for shapes, names in rows.items()
+    }:
+        raise ConfigurationError(
+            f"these weights do not fit the network {network.name}. In the file and not in the table: "
+            f"{_in_words(layers, rows)}. In the table and not in the file: {_in_words(rows, layers)}"
+        )
+    found: dict[str, str] = {}
+    for shapes, names in rows.items():
+        for row, layer in zip(names, _in_order(layers[shapes], names), strict=True):
+            found |= {_tensor(row, kind): _tensor(layer, kind) for kind, _ in shapes}
+    return found
+
+
+def as_read_by_us(single: Mapping[str, Tensor], network: Network, given: ForeignInput) -> dict[str, Tensor]:
+    """The same network for images whose channels are red, green, blue, and not divided: the first layer is rewritten.
+
+    w ((x - mean) / std) = (w / std) (x - mean), so that its weights are divided by `given.std`. The mean is not in the
+    weights: it stays the data's. Raises ConfigurationError for an image that has not the channels for it.
+    """
+    if given.is_ours:
+        return dict(single)
+    channels = network.image[0]
+    if given.channels == "bgr" and channels != 3:
+        raise ConfigurationError(f"channels=bgr is for three channels; network {network.name} reads {channels}")
+    name = next(name for name, row in network.rows.items() if isinstance(row, WeightedRow)) + ".weight"
+    weight = single[name]  # [kernels, channels, height, width], or [units, inputs] channel by channel
+    by_channel = weight.unflatten(1, (channels, -1))
+    if given.channels == "bgr":
+        by_channel = by_channel.flip(1)
+    if given.std is not None:
+        if len(given.std) != channels or not all(0 < each < float("inf") for each in given.std):
+            raise ConfigurationError(
+                f"input_std={list(given.std)} must be {channels} positive numbers, one for each channel of network "
+                f"{network.name}"
+            )
+        divisors = torch.tensor(given.std, dtype=torch.float64).view(1, -1, *[1] * (by_channel.ndim - 2))
+        by_channel = (by_channel.double() / divisors).to(weight.dtype)
+    return {**single, name: by_channel.reshape(weight.shape)}
+
+
+def _by_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[frozenset[tuple[str, tuple[int, ...]]], list[str]]:
+    """What the tensors of a layer are called, and their shapes -> the layers that have these."""
+    layers: dict[str, Shapes] = {}
+    for name, shape in shapes.items():
+        layer, _, tensor = name.rpartition(".")
+        layers.setdefault(layer, {})[tensor] = shape
+    alike: dict[frozenset[tuple[str, tuple[int, ...]]], list[str]] = {}
+    for layer, tensors in layers.items():
+        alike.setdefault(frozenset(tensors.items()), []).append(layer)
+    return alike
+
+
+def _in_order(layers: list[str], rows: list[str]) -> list[str]:
+    """Layers of equal shapes by the numbers in their names."""
+    if len({_NUMBERS.sub("#", layer) for layer in layers}) > 1:
+        raise ConfigurationError(
+            f"the layers {', '.join(map(printable, layers))} of the file have equal shapes and could each be "
+            f"{', '.join(rows)}; name them as the table does, or so that numbers count them"
+        )
+    return sorted(layers, key=lambda layer: [int(number) for number in _NUMBERS.findall(layer)])
+
+
+def _in_words(
+    these: Mapping[frozenset[tuple[str, tuple[int, ...]]], list[str]],
+    others: Mapping[frozenset[tuple[str, tuple[int, ...]]], list[str]],
+) -> str:
+    """The layers with shapes that are not as often among the others."""
+    found = [
+        f"{printable(layer) or 'a layer'} ({', '.join(f'{printable(n)} {list(shape)}' for n, shape in sorted(shapes))})"
+        for shapes, layers in these.items()
+        if len(layers) != len(others.get(shapes, []))
+        for layer in layers
+    ]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more if found else "nothing"
+
+
+def _tensor(layer: str, kind: str) -> str:
+    return f"{layer}.{kind}" if layer else kind

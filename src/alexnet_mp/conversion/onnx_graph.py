@@ -1,0 +1,214 @@
+"""A network as an ONNX graph, written from its table: one or a few nodes for each row, in evaluation mode.
+
+The graph is the network for a single device: what reads its own tower is a convolution in groups, tower 0's channels
+first, and normalisations fold the towers into the batch. Written from the table and not traced, it has the rows' names,
+any number of images at a time, and nothing that an exporter left behind.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet_mp.conversion.dropout import Convention, dropout_scales
+from alexnet_mp.conversion.files import about, scaled
+from alexnet_mp.durable import write_whole
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network import rows
+from alexnet_mp.network.costs import RowCost, network_cost
+from alexnet_mp.network.rows import kind_of
+from alexnet_mp.network.table import Network
+from alexnet_mp.single_device import BATCH_NORM_TENSORS, to_single_device
+from alexnet_mp.version import __version__
+
+Array = NDArray[Any]
+
+INPUT, OUTPUT = "images", "logits"
+_OPSET, _IR_VERSION = 17, 8  # of 2022, so that runtimes of some years read it; the nodes here are older
+_LARGEST = 2**31 - 2**20  # bytes; a protobuf message may have 2 GiB
+
+
+def save_onnx(
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    network: Network,
+    dropout: Convention,
+    description: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the towers' weights as an ONNX model from `images`, mean already subtracted, to `logits`, both float32.
+
+    With `dropout="inverted"` the weights are as PyTorch's dropout wants them and nothing is multiplied behind dropout;
+    the logits are the same. The model's metadata have the table, and of a checkpoint's `description` the class names
+    and the scale of the input. Raises ConfigurationError where the package onnx is missing, a row's kind has no
+    translation here, or the weights are more than the format takes.
+    """
+    try:
+        import onnx  # an extra, and slow to import
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError as error:
+        raise ConfigurationError("out=*.onnx needs the package onnx: pip install 'alexnet-mp[onnx]'") from error
+    scales = dropout_scales(network, dropout)
+    weights = {
+        name: np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+        for name, tensor in scaled(to_single_device(state_dict), scales).items()
+    }
+    graph = write_graph(network, dropout, weights)
+    size = sum(array.nbytes for array in graph.constants.values())
+    if size > _LARGEST:
+        raise ConfigurationError(
+            f"network {network.name} has {size:,} bytes of weights; one ONNX file takes {_LARGEST:,}"
+        )
+    proto = helper.make_graph(
+        [
+            helper.make_node(each.operator, each.inputs, [each.output], name=each.name, **each.attributes)
+            for each in graph.nodes
+        ],
+        network.name,
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", *network.image])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", network.classes])],
+        [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+    )
+    model = helper.make_model(
+        proto,
+        producer_name="alexnet-mp",
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+    )
+    known = about(description or {})
+    metadata = {
+        "name": network.name,
+        "network": json.dumps(network.to_mapping()),
+        "dropout": dropout,
+        "images": "RGB, pixels on the 0..255 scale less their mean, divided by input's pixel_divisor",
+        **{key: json.dumps(value) for key, value in known.items()},
+    }
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, model.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operator of ONNX, what it reads and the one thing that it gives."""
+
+    operator: str
+    name: str
+    inputs: list[str]
+    output: str
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Graph:
+    """Nodes in order and the constants that they read; `last` is what the next node reads."""
+
+    constants: dict[str, Array]
+    nodes: list[Node] = field(default_factory=list)
+    last: str = INPUT
+
+    def add(
+        self, operator: str, name: str, *more: str, attributes: Mapping[str, object] | None = None, output: str = ""
+    ) -> None:
+        """Add an operator that reads what came last and then `more`."""
+        output = output or f"{name}.output"
+        self.nodes.append(Node(operator, name, [self.last, *more], output, dict(attributes or {})))
+        self.last = output
+
+    def constant(self, name: str, value: float | Sequence[int]) -> str:
+        """Add a number, float32, or whole numbers, int64, and return the name."""
+        self.constants[name] = np.array(value, np.float32 if isinstance(value, float) else np.int64)
+        return name
+
+
+def write_graph(network: Network, dropout: Convention, weights: Mapping[str, Array]) -> Graph:
+    """The rows of a table as operators of ONNX; `weights` are a single device's, named as by `to_single_device`.
+
+    Raises ConfigurationError for a row of a kind that has no translation here.
+    """
+    graph = Graph(dict(weights))
+    for cost, (name, row) in zip(network_cost(network).rows, network.rows.items(), strict=True):
+        _add_row(graph, network.towers, name, row, cost, dropout)
+    return graph
+
+
+def _add_row(graph: Graph, towers: int, name: str, row: rows.Row, cost: RowCost, dropout: Convention) -> None:
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    match row:
+        case rows.Conv():
+            group = towers if row.reads == "own" else 1
+            graph.add("Conv", name, weight, bias, attributes={**_windows(row), "group": group})
+        case rows.FullyConnected(reads="own") if towers > 1:
+            _add_grouped_product(graph, towers, name, cost)
+        case rows.FullyConnected() | rows.SummedFullyConnected():
+            graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
+            output = OUTPUT if isinstance(row, rows.SummedFullyConnected) else ""
+            graph.add("Gemm", name, weight, bias, attributes={"transB": 1}, output=output)
+        case rows.Relu():
+            graph.add("Relu", name)
+        case rows.Tanh():
+            graph.add("Tanh", name)
+        case rows.LocalResponseNorm():
+            _add_lrn(graph, towers, name, row, cost)
+        case rows.SpatialNorm():
+            _add_spatial_norm(graph, name, row)
+        case rows.BatchNorm():
+            tensors = [f"{name}.{tensor}" for tensor in BATCH_NORM_TENSORS]
+            graph.add("BatchNormalization", name, *tensors, attributes={"epsilon": row.epsilon})
+        case rows.MaxPool():
+            graph.add("MaxPool", name, attributes=_windows(row))
+        case rows.AveragePool():
+            graph.add("AveragePool", name, attributes={**_windows(row), "count_include_pad": 0})
+        case rows.Dropout():
+            if dropout == "authors":
+                graph.add("Mul", name, graph.constant(f"{name}.kept", 1 - row.p))
+        case _:
+            raise ConfigurationError(
+                f"{name} is of kind {kind_of(row)}, which is not translated to ONNX; convert to .safetensors instead"
+            )
+
+
+def _windows(row: rows.Conv | rows.PoolingRow) -> dict[str, list[int]]:
+    begin, end = row.pad
+    return {"kernel_shape": [row.size] * 2, "strides": [row.stride] * 2, "pads": [begin, begin, end, end]}
+
+
+def _add_lrn(graph: Graph, towers: int, name: str, row: rows.LocalResponseNorm, cost: RowCost) -> None:
+    """Every tower's maps by themselves: [N, towers * C, H, W] seen as [N * towers, C, H, W]."""
+    maps, height, width = cost.input_shape
+    if towers > 1:
+        graph.add("Reshape", f"{name}.towers", graph.constant(f"{name}.of_a_tower", [-1, maps, height, width]))
+    # ONNX divides alpha by n; the paper's alpha multiplies the sum itself.
+    alpha = row.alpha * row.n if row.alpha_scales == "sum" else row.alpha
+    graph.add("LRN", name, attributes={"size": row.n, "alpha": alpha, "beta": row.beta, "bias": float(row.k)})
+    if towers > 1:
+        graph.add("Reshape", f"{name}.together", graph.constant(f"{name}.of_all", [-1, towers * maps, height, width]))
+
+
+def _add_spatial_norm(graph: Graph, name: str, row: rows.SpatialNorm) -> None:
+    """a / (k + alpha * mean of a² over the window)^beta, zeros outside counted in every mean."""
+    maps, pad = graph.last, row.size // 2
+    window = {"kernel_shape": [row.size] * 2, "pads": [pad] * 4, "count_include_pad": 1}
+    graph.add("Mul", f"{name}.squares", maps)
+    graph.add("AveragePool", f"{name}.mean", attributes=window)
+    graph.add("Mul", f"{name}.scaled", graph.constant(f"{name}.alpha", row.alpha))
+    graph.add("Add", f"{name}.shifted", graph.constant(f"{name}.k", row.k))
+    graph.add("Pow", f"{name}.power", graph.constant(f"{name}.minus_beta", -row.beta))
+    graph.add("Mul", name, maps)
+
+
+def _add_grouped_product(graph: Graph, towers: int, name: str, cost: RowCost) -> None:
+    """A fully-connected layer in groups: a convolution over one position, [N, inputs, 1] to [N, units, 1]."""
+    weight = graph.constants[f"{name}.weight"]
+    graph.constants[f"{name}.weight"] = weight.reshape(*weight.shape, 1)
+    columns = graph.constant(f"{name}.columns", [-1, towers * prod(cost.input_shape), 1])
+    graph.add("Reshape", f"{name}.column", columns)
+    graph.add("Conv", name, f"{name}.weight", f"{name}.bias", attributes={"kernel_shape": [1], "group": towers})
+    graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
