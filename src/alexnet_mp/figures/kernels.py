@@ -1,0 +1,184 @@
+"""The first layer's kernels (the paper's Figure 3): as a picture, and how colourful they are, tower by tower."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.randomness import keyed_generator
+
+DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothing, weight decay has shrunk its noise
+MOST_COLUMNS = 16  # as in the paper's picture: 96 kernels, three rows of 16 a tower
+_PERMUTATIONS = 9_999
+_WEIGHT = re.compile(r"towers\.(\d+)\.([^.]+)\.weight")
+_GAP_COLOUR = 255
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How far two towers' kernels are apart in colourfulness.
+
+    `auc` is the probability that a kernel of the tower `more` is more colourful than one of `less`, equal ones counted
+    half: 0.5 for none, 1 for complete. It is never below 0.5, as which tower is which was chosen by it; `p_value`
+    allows for that. `medians` and `counted` (kernels that are not dead) have one entry a tower; `difference` is that of
+    the medians, `more` minus `less`.
+    """
+
+    auc: float
+    p_value: float
+    more: int
+    less: int
+    difference: float
+    medians: tuple[float, ...]
+    counted: tuple[int, ...]
+
+
+def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str | None = None) -> list[Tensor]:
+    """The kernels of the layer that reads the image, [kernels, channels, height, width] of every tower, in their order.
+
+    `state_dict` has all towers' parameters, as a checkpoint or `TowerModel.state_dict` names them. Without the name of
+    the `layer`, it is the convolution that reads the fewest channels, since files keep no order of layers.
+
+    Raises ConfigurationError where there is no such layer, or two that may be it.
+    """
+    found: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in state_dict.items():
+        match = _WEIGHT.fullmatch(name)
+        if match and tensor.ndim == 4:
+            found.setdefault(match[2], {})[int(match[1])] = tensor.detach()
+    if not found:
+        raise ConfigurationError("these weights have no kernels: no convolution reads the image")
+    if layer is None:
+        fewest = min(towers[0].shape[1] for towers in found.values() if 0 in towers)
+        nearest = [name for name, towers in found.items() if 0 in towers and towers[0].shape[1] == fewest]
+        if len(nearest) > 1:
+            raise ConfigurationError(f"{' and '.join(nearest)} both read {fewest} channels: name the layer")
+        layer = nearest[0]
+    if layer not in found:
+        raise ConfigurationError(f"{layer} is no convolution of these weights; there are {', '.join(found)}")
+    return [tensor for _, tensor in sorted(found[layer].items())]
+
+
+def smallest_living_norm(towers: Sequence[Tensor]) -> float:
+    """The norm under which a kernel counts as dead: DEAD_SHARE of the largest norm among the kernels of all towers."""
+    return DEAD_SHARE * max(float(kernels.double().flatten(1).norm(dim=1).max()) for kernels in towers)
+
+
+def colourfulness(kernels: Tensor, smallest_norm: float | None = None) -> Tensor:
+    """The share of each kernel's energy that lies off the grey axis, float64 [kernels].
+
+    Of `kernels` [kernels, channels, height, width] it is ||w - m||^2 / ||w||^2, m the mean of w over its channels: 0
+    where the colour planes are equal, 1 where they add up to nothing at every place (red minus green). It has no unit
+    and does not depend on a kernel's size or sign. Noise that is the same in all channels of three has 2/3 on average,
+    so an untrained kernel is not grey. A kernel of one colour alone has 2/3 too.
+
+    NaN for a dead kernel, of which only noise would be measured: one with a norm below `smallest_norm`, or without it
+    below `smallest_living_norm` of these kernels. One that died early without weight decay keeps its norm, and counts.
+    """
+    weights = kernels.double()
+    if smallest_norm is None:
+        smallest_norm = smallest_living_norm([weights])
+    energy = weights.square().flatten(1).sum(dim=1)
+    off_grey = (weights - weights.mean(dim=1, keepdim=True)).square().flatten(1).sum(dim=1)
+    dead = (energy.sqrt() < smallest_norm) | (energy == 0)
+    return torch.where(dead, torch.nan, off_grey / energy)
+
+
+def colourfulness_of_towers(towers: Sequence[Tensor]) -> list[Tensor]:
+    """`colourfulness` of every tower's kernels, with one measure of what is dead for all of them."""
+    smallest = smallest_living_norm(towers)
+    return [colourfulness(kernels, smallest) for kernels in towers]
+
+
+def separation(towers: Sequence[Tensor], seed: int = 0, draws: int = _PERMUTATIONS) -> Separation:
+    """How far apart the towers are in colourfulness, from one tensor [kernels] of it a tower; NaN is left out.
+
+    Of more than two towers, the pair that is furthest apart. The p-value is that of a permutation test, which takes the
+    kernels as they are and gives them to the towers at random, `draws` times, by a generator keyed by `seed`: the share
+    of draws at least as far apart, the observed one counted among them (Phipson and Smyth 2010), so never 0.
+
+    Raises ConfigurationError for one tower, or a tower whose kernels are all dead.
+    """
+    living = [values[~values.isnan()].double() for values in towers]
+    if len(living) < 2 or not all(len(values) for values in living):
+        raise ConfigurationError(
+            f"a separation is between towers with living kernels; these have {[len(values) for values in living]}"
+        )
+    pooled = torch.cat(living)
+    ahead = (pooled[:, None] > pooled).double() + (pooled[:, None] == pooled).double() / 2  # [all, all]
+    sizes = torch.tensor([len(values) for values in living])
+    tower_of = torch.arange(len(living)).repeat_interleave(sizes)
+    pairs = list(permutations(range(len(living)), 2))
+    observed = _aucs(ahead, tower_of[None], pairs)[:, 0]
+    generator = keyed_generator(seed, "permutations of kernels")
+    orders = torch.rand(draws, len(pooled), generator=generator).argsort(dim=1)
+    drawn = _aucs(ahead, tower_of[orders], pairs).amax(dim=0)
+    auc, best = observed.max(dim=0)
+    more, less = pairs[int(best)]
+    medians = [float(np.median(values.numpy())) for values in living]
+    return Separation(
+        auc=float(auc),
+        # Equal shares of pairs, added up in another order, may differ in the last digit.
+        p_value=(1 + int((drawn >= auc - 1e-9).sum())) / (1 + draws),
+        more=more,
+        less=less,
+        difference=medians[more] - medians[less],
+        medians=tuple(medians),
+        counted=tuple(sizes.tolist()),
+    )
+
+
+def _aucs(ahead: Tensor, tower_of: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """[pairs, draws]: for each pair of towers, the share of pairs of kernels in which the first's is ahead."""
+    found = []
+    for one, other in pairs:
+        first, second = (tower_of == one).double(), (tower_of == other).double()  # [draws, all]
+        found.append(((first @ ahead) * second).sum(dim=1) / (first[0].sum() * second[0].sum()))
+    return torch.stack(found)
+
+
+def kernel_sheet(kernels: Sequence[Tensor], scale: int) -> NDArray[np.uint8]:
+    """The kernels of all towers as one picture, uint8 [height, width, 3]: the first tower's rows above the next one's.
+
+    `kernels` has [kernels, channels, height, width] of every tower, of one channel (drawn in grey) or three (red,
+    green, blue). Each kernel is scaled to its own range around zero: 0 is the grey 128, and its largest weight by
+    magnitude, over all colours, is 1 or 255. So brightness can be compared within a kernel and not between two, and a
+    dead kernel shows its noise. A weight is a square of `scale` pixels.
+
+    Raises ConfigurationError for another number of channels.
+    """
+    channels = kernels[0].shape[1]
+    if channels not in (1, 3):
+        raise ConfigurationError(f"kernels of {channels} channels cannot be shown as colours: 1 or 3 can")
+    gap = max(1, scale // 2)
+    columns = max(_columns(len(each)) for each in kernels)
+    blocks = [_block(each, scale, gap, columns) for each in kernels]
+    between = np.full((4 * gap, blocks[0].shape[1], 3), _GAP_COLOUR, dtype=np.uint8)
+    return np.concatenate([part for block in blocks for part in (between, block)][1:])
+
+
+def _block(kernels: Tensor, scale: int, gap: int, columns: int) -> NDArray[np.uint8]:
+    weights = kernels.detach().float().cpu()
+    largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True)
+    shades = torch.where(largest > 0, weights / largest, 0.0) * 127 + 128
+    tiles = shades.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()  # [kernels, height, width, channels]
+    tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, _ = tiles.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), _GAP_COLOUR, dtype=np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def _columns(count: int) -> int:
+    """As many as make whole rows, up to MOST_COLUMNS; where only narrow rows would be whole, the last one is not."""
+    whole = max(width for width in range(1, min(count, MOST_COLUMNS) + 1) if count % width == 0)
+    return whole if whole > MOST_COLUMNS // 4 else min(count, MOST_COLUMNS)
