@@ -57,13 +57,14 @@ def open_ensemble(settings: EvaluateSettings) -> list[Member]:
     Raises ConfigurationError for one that cannot be read or does not say enough, and for members whose outputs cannot
     be averaged: of other images, classes, towers, data or scale of the input.
     """
-    members = [_open_member(folder, settings) for folder in settings.folders]
+    members = [open_member(folder, settings.data, settings.input) for folder in settings.folders]
     for member in members[1:]:
         _check_alike(members[0], member)
     return members
 
 
-def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
+def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> Member:
+    """Read what a checkpoint says, without its weights; raises ConfigurationError where it does not say enough."""
     try:
         _, description = load_checkpoint(folder, towers=[])
     except ConfigurationError as error:
@@ -72,14 +73,14 @@ def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
         raise ConfigurationError(f"{error}{hint}") from error
     try:
         network = parse_network(description["network"])
-        data = _data(description.get("data"), settings.data)
-        scale = _input(description.get("input"), settings.input)
+        data = _data(description.get("data"), data_changes)
+        scale = _input(description.get("input"), input_changes)
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
     names = description.get("class_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigurationError(f"checkpoint {folder}: its class_names are not a list of names")
-    says_path = settings.data.path is None and data.path is not None
+    says_path = data_changes.path is None and data.path is not None
     return Member(folder, network, data, scale, says_path, tuple(names))
 
 
