@@ -115,7 +115,7 @@ def _grid(x: _Scale, y: _Scale, x_label: str, y_label: str) -> Html:
     for tick in log_ticks(y.low, y.high) if y.is_log else nice_ticks(y.low, y.high):
         parts.append(_line("grid", _LEFT, y(tick), WIDTH - _RIGHT, y(tick)))
         parts.append(_text(_short(tick), _LEFT - 7, y(tick) + 4, "end"))
-    for tick in nice_ticks(x.low, x.high):
+    for tick in [tick for tick in nice_ticks(x.low, x.high) if tick == int(tick)]:  # epochs and steps are whole
         parts.append(_line("tick", x(tick), HEIGHT - _BOTTOM, x(tick), HEIGHT - _BOTTOM + 4))
         parts.append(_text(_short(tick), x(tick), HEIGHT - _BOTTOM + 17, "middle"))
     parts.append(_line("axis", _LEFT, HEIGHT - _BOTTOM, WIDTH - _RIGHT, HEIGHT - _BOTTOM))
@@ -128,7 +128,7 @@ def _marks(marks: Sequence[Mark], x: _Scale) -> list[Html]:
     """Dashed lines, their words on the right where there is room before the next one, else on the left and lower."""
     places = [x(mark.x) for mark in marks]
     parts = []
-    for number_of_it, (mark, at, end) in enumerate(zip(marks, places, [*places[1:], WIDTH], strict=True)):
+    for number_of_it, (mark, at, end) in enumerate(zip(marks, places, [*places, WIDTH][1:], strict=True)):
         fits = at + _LETTER * len(mark.label) + 6 < end
         height = _TOP + 11 + (0 if fits else 14 * (number_of_it % 3))
         word = _text(mark.label, at + 4 if fits else at - 4, height, "start" if fits else "end", "word")

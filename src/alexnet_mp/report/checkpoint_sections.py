@@ -1,6 +1,7 @@
 """The sections that the newest checkpoint gives: kernels, confusions, examples."""
 
 from collections.abc import Sequence
+from math import sqrt
 
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from alexnet_mp.report.pieces import (
 )
 from alexnet_mp.report.words import count
 
-_SHEET_WIDTH = 560  # pixels, about
+_SHEET_WIDTH = 700  # pixels, about
 _PAIRS = 15
 _CLASSES = 10  # at each end, where there are too many for a matrix
 
@@ -50,12 +51,12 @@ def _kernels(towers: Sequence[Tensor]) -> list[Html]:
         median = f"median colourfulness {float(living.median()):.2f}" if len(living) else "all of them dead"
         ended = f", {dead} of them dead" if dead and len(living) else ""
         words = f"Tower {tower}: {len(kernels)} kernels of {side}×{side}{ended}, {median}."
-        parts.append(figure(drawing(sheet, f"A sheet of small pictures. {words}"), words))
+        parts.append(figure(drawing(sheet, f"A sheet of small pictures. {words}"), words, kind="sheet"))
     how = (
         "Each kernel is scaled to its own range around zero, which is grey. Colourfulness is the share of a kernel's "
         "energy that lies off the grey axis: 0 for one whose colour planes are equal; noise has 2/3. "
     )
-    return [paragraph(how, _separation(colours)), tag("div", {"class": "pair"}, *parts)]
+    return [paragraph(how, _separation(colours)), *parts]
 
 
 def _separation(colours: Sequence[Tensor]) -> str | None:
@@ -123,7 +124,7 @@ def _matrix(seen: Seen) -> Html:
         body.append(tag("tr", {}, tag("th", {"scope": "row"}, names[label]), *cells))
     caption = (
         "Images by their label (rows) and by the class that was most probable (columns). The diagonal, outlined, is "
-        "right; the shade is the share of the row; an empty cell is 0."
+        "right; the deeper the shade, the larger the share of the row; an empty cell is 0."
     )
     corner = tag("th", {"scope": "col"}, "label ↓ taken for →")
     return scrolling(
@@ -138,7 +139,7 @@ def _matrix(seen: Seen) -> Html:
 
 
 def _cell(images: int, share: float, is_right: bool) -> Html:
-    style = f"--share:{number(share)}" if images else None
+    style = f"--depth:{number(sqrt(share))}" if images else None  # the root, so that a few can be seen too
     return tag("td", {"class": "right" if is_right else None, "style": style}, f"{images}" if images else None)
 
 

@@ -114,7 +114,7 @@ def read_folder(folder: Path) -> ReportedRun:
     if (folder / "metrics.jsonl").is_file():
         metrics, unread = _read_metrics(folder / "metrics.jsonl")
         if unread:
-            missing.append(f"{unread} of the lines of metrics.jsonl are not what a run writes; they are left out.")
+            missing.append(f"Lines of metrics.jsonl that no run writes, left out: {unread}.")
     if not metrics.steps:
         missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
     if not metrics.validations:
