@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
@@ -165,6 +166,15 @@ def test_the_numbers_of_the_run_are_on_the_page(page: ET.Element) -> None:
     assert "The lowest was 30.00 %, after epoch 2" in text_of(part(page, "learning"))
     assert "v ← 0.9 v − 0.0005 ε w − ε g and w ← w + v" in known["Update"]
     assert "Not on this page" not in text_of(page)
+
+
+def test_the_page_says_which_command_makes_it_again(page: ET.Element, finished: Path) -> None:
+    (foot,) = page.iter("footer")
+    code = [text_of(each) for each in foot.iter("code")]
+    program, script, *overrides = shlex.split(code[1])
+    assert (program, script) == ("python", "launch/report.py")
+    report.run(compose("report", overrides))
+    assert text_of(parsed((finished / "report.html").read_text(encoding="utf-8"))) == text_of(page)
 
 
 def test_the_crossing_is_what_the_table_of_the_network_says(page: ET.Element) -> None:

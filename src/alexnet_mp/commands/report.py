@@ -1,5 +1,6 @@
 """Write the report of a run as one HTML page: python launch/report.py run_dir=runs/digits/TIME."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,17 @@ def run(configuration: Mapping[str, Any]) -> None:
     folder = Path(settings.run_dir)
     out = Path(settings.out) if settings.out else folder / "report.html"
     wishes = Wishes(settings.images, settings.examples, settings.data.path, settings.batch_size, settings.seed)
-    for what in write_report(folder, out, wishes, settings.published):
+    for what in write_report(folder, out, wishes, settings.published, _command(settings)):
         show(f"missing  {what}")
     show(f"wrote    {out}")
+
+
+def _command(settings: ReportSettings) -> str:
+    """What makes the same page again, from the folder in which this was started."""
+    counts = {"images": settings.images, "examples": settings.examples, "seed": settings.seed}
+    places = {"run_dir": settings.run_dir, "data.path": settings.data.path, "out": settings.out}
+    said = [f"{key}={value}" for key, value in {**places, **counts}.items() if value is not None]
+    return shlex.join(["python", "launch/report.py", *said])
 
 
 def main() -> None:

@@ -192,7 +192,7 @@ def _example(example: Example, seen: Seen) -> Html:
 
 
 def _chance(name: str, chance: float, is_label: bool) -> Html:
-    mark = tag("span", {"class": "tick", "title": "the label"}, "✓ ") if is_label else None
+    mark = tag("span", {"class": "tick", "title": "the label"}, "✓\u00a0") if is_label else None
     return tag(
         "li",
         {"class": "label" if is_label else None},

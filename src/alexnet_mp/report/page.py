@@ -1,6 +1,5 @@
 """The report: one page, with its style in it, that needs no network and no script."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -25,14 +24,18 @@ from alexnet_mp.report.words import count, in_words
 from alexnet_mp.results.groups import Published
 
 
-def write_report(folder: Path, out: Path, wishes: Wishes, published: Mapping[str, Published]) -> list[str]:
+def write_report(
+    folder: Path, out: Path, wishes: Wishes, published: Mapping[str, Published], command: str
+) -> list[str]:
     """Write the page of the run in `folder` to the file `out`, whole or not at all; return what is missing on it.
+
+    `command` is what makes the page again.
 
     Raises ConfigurationError for a folder that has nothing of a run, and where `out` cannot be written.
     """
     run = read_folder(folder)
     found = examine(folder, wishes)
-    page = as_html(run, found, published, shlex.join(["python", "launch/report.py", f"run_dir={folder}"]))
+    page = as_html(run, found, published, command)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page.encode())
