@@ -79,7 +79,7 @@ def test_every_preset_describes_itself_and_trains_two_steps(overrides: list[str]
     assert whole.network.name in as_text(describe(whole.network))
 
     table = narrowed(configuration["network"])
-    # In float64: so narrow a network of the ImageNet initialisation has gradients that a float32 bias of 1 does not feel.
+    # In float64: with few kernels and the ImageNet initialisation, gradients are too small for a float32 bias of 1.
     narrow = {**configuration, "network": {**table, "classes": CLASSES}, "precision": "float64"}
     settings = parse_train_settings(narrow)
     network, recipe = settings.network, settings.recipe

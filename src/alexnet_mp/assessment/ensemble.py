@@ -45,22 +45,23 @@ def open_ensemble(settings: EvaluateSettings) -> list[Member]:
     Raises ConfigurationError for one that cannot be read or does not say enough, and for members whose outputs cannot
     be averaged: of other images, classes, towers, data or scale of the input.
     """
-    members = [_open_member(folder, settings) for folder in settings.folders]
+    members = [open_member(folder, settings.data, settings.input) for folder in settings.folders]
     for member in members[1:]:
         _check_alike(members[0], member)
     return members
 
 
-def _open_member(folder: Path, settings: EvaluateSettings) -> Member:
+def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> Member:
+    """Read what a checkpoint says, without its weights; raises ConfigurationError where it does not say enough."""
     description = describe_checkpoint(folder)
     try:
         network = parse_network(description["network"])
-        data = data_settings(description.get("data"), settings.data)
-        scale = input_scale(description.get("input"), settings.input)
+        data = data_settings(description.get("data"), data_changes)
+        scale = input_scale(description.get("input"), input_changes)
         names = class_names(description)
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
-    says_path = settings.data.path is None and data.path is not None
+    says_path = data_changes.path is None and data.path is not None
     return Member(folder, network, data, scale, says_path, names)
 
 

@@ -8,10 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from alexnet_mp.assessment.tables import ClassErrors, Confusion
+from alexnet_mp.assessment.tables import LARGEST_MATRIX, ClassErrors, Confusion
 
 AT_EACH_END = 15  # classes drawn where there are too many: so many worst, so many best
-LARGEST_MATRIX = 20  # classes whose confusions can be read as a matrix
 _PAIRS = 25
 _LONGEST_NAME = 28
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from alexnet_mp.evaluation import Evaluation
 
+LARGEST_MATRIX = 20  # classes whose confusions can be read as a matrix
+
 
 @dataclass(frozen=True)
 class ClassErrors:

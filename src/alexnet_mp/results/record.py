@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Summary:
-    """What this reads of `summary.json`; errors are fractions. Older runs have no `command`."""
+    """What this reads of `summary.json`; errors are fractions. Older runs have not all that has a default here."""
 
     network: str
     experiment: str
@@ -44,6 +44,12 @@ class Summary:
     checkpoint: str
     best_checkpoint: str
     command: str | None = None
+    steps: int | None = None
+    replicas: int = 1
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    crossing_bytes_per_step: int | None = None
+    peak_memory_bytes_per_tower: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,8 +172,8 @@ def read_run(folder: Path) -> RunRecord:
     if not (folder / "summary.json").is_file():
         why = "a run that has not finished" if (folder / "metrics.jsonl").is_file() else "not the folder of a run"
         raise ConfigurationError(f"{folder} is {why}: it has no summary.json")
-    summary = _read(Summary, folder / "summary.json")
-    configuration = _read_configuration(folder / "config.yaml")
+    summary = read_summary(folder)
+    configuration = read_configuration(folder / "config.yaml")
     validations = _read_validations(folder / "metrics.jsonl")
     last = validations[-1]
     if (last.epoch, last.top1_error) != (summary.epochs, summary.top1_error):
@@ -176,8 +182,13 @@ def read_run(folder: Path) -> RunRecord:
             f"metrics.jsonl at epoch {last.epoch} with {last.top1_error}; they are of different runs"
         )
     evaluations = tuple(_read(Evaluated, path) for path in sorted((folder / "evaluation").glob("*/summary.json")))
-    data = _data_in_words(folder / "train.log", configuration)
+    data = said_of_data(folder / "train.log", configuration)
     return RunRecord(folder, summary, configuration, data, validations, evaluations)
+
+
+def read_summary(folder: Path) -> Summary:
+    """What a finished run says of itself. Raises ConfigurationError where `summary.json` is damaged or not there."""
+    return _read(Summary, folder / "summary.json")
 
 
 def _text(path: Path) -> str:
@@ -202,7 +213,8 @@ def _parse(cls: type[T], mapping: object) -> T:
     return from_mapping(cls, mapping, "")
 
 
-def _read_configuration(path: Path) -> Mapping[str, Any]:
+def read_configuration(path: Path) -> Mapping[str, Any]:
+    """A run's `config.yaml` as plain values. Raises ConfigurationError where it is damaged or not there."""
     try:
         configuration = _OneOfEach(_text(path)).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -223,7 +235,7 @@ def _read_validations(path: Path) -> tuple[Validation, ...]:
     return found
 
 
-def _data_in_words(log: Path, configuration: Mapping[str, Any]) -> str:
+def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:
     """What the run said of its data when it started, or else where its configuration says that they are."""
     said = re.search(r"^data {2,}(.+)$", _text(log), re.MULTILINE) if log.is_file() else None
     if said:

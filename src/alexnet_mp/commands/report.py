@@ -1,0 +1,72 @@
+"""Write the report of a run as one HTML page: python launch/report.py run_dir=runs/digits/TIME."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alexnet_mp.commands.entry import run_command, show
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.report.examination import Wishes
+from alexnet_mp.report.page import write_report
+from alexnet_mp.results.groups import Published
+from alexnet_mp.strict import from_mapping
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """The keys of `conf/report.yaml`."""
+
+    run_dir: str
+    out: str | None
+    data: "DataChange"
+    images: int
+    examples: int
+    batch_size: int
+    seed: int
+    threads: int | None
+    published: dict[str, Published]
+
+
+@dataclass(frozen=True)
+class DataChange:
+    """Where the run's pack is here; None: where it was in training."""
+
+    path: str | None
+
+
+def run(configuration: Mapping[str, Any]) -> None:
+    """Write the page; print its path, and what is not on it."""
+    settings = from_mapping(ReportSettings, configuration, "")
+    for name in ("images", "examples", "batch_size", "threads"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"{name} is {value}, must be positive")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    folder = Path(settings.run_dir)
+    out = Path(settings.out) if settings.out else folder / "report.html"
+    wishes = Wishes(settings.images, settings.examples, settings.data.path, settings.batch_size, settings.seed)
+    for what in write_report(folder, out, wishes, settings.published, _command(settings)):
+        show(f"missing  {what}")
+    show(f"wrote    {out}")
+
+
+def _command(settings: ReportSettings) -> str:
+    """What makes the same page again, from the folder in which this was started."""
+    counts = {"images": settings.images, "examples": settings.examples, "seed": settings.seed}
+    places = {"run_dir": settings.run_dir, "data.path": settings.data.path, "out": settings.out}
+    said = [f"{key}={value}" for key, value in {**places, **counts}.items() if value is not None]
+    return shlex.join(["python", "launch/report.py", *said])
+
+
+def main() -> None:
+    """Entry point of `launch/report.py`."""
+    run_command("report", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""What the newest checkpoint of a run shows: its first kernels, what it takes for what, and examples of it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet_mp.api import build_model
+from alexnet_mp.assessment.ensemble import Member, open_member
+from alexnet_mp.assessment.settings import DataChanges, InputChanges
+from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.classification import most_probable
+from alexnet_mp.data.images import DataSet, Images, Share
+from alexnet_mp.data.loader import Loader
+from alexnet_mp.data.preprocessing import Preprocessing
+from alexnet_mp.data.sources import load_data
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.evaluation import Errors, Evaluation
+from alexnet_mp.figures.kernels import first_layer_kernels
+from alexnet_mp.model import TowerModel
+from alexnet_mp.network.rows import reads_of
+from alexnet_mp.network.table import Network
+from alexnet_mp.randomness import keyed_generator
+
+T = TypeVar("T")
+
+BARS = 5  # as many as the paper's Figure 4 has
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of an examination: at most `images` of the split that is held out, `examples` of each kind.
+
+    `data` is the pack's folder where that is not where the run had it; `seed` keys the choice of images.
+    """
+
+    images: int
+    examples: int
+    data: str | None
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image as the network saw it, uint8 [height, width, channels], and its most probable classes with their odds.
+
+    `number` is its place in the split, from 0.
+    """
+
+    pixels: NDArray[np.uint8]
+    number: int
+    label: int
+    classes: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What became of `evaluation.errors.images` images of a split that has `of`."""
+
+    evaluation: Evaluation
+    class_names: tuple[str, ...]
+    data: str
+    split: str
+    of: int
+    right: tuple[Example, ...]
+    wrong: tuple[Example, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What there is; `missing` says what is not, and why. `kernels` are of every tower, [kernels, channels, h, w]."""
+
+    checkpoint: str | None = None
+    network: Network | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+    kernels: Sequence[Tensor] = ()
+    seen: Seen | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+def examine(folder: Path, wishes: Wishes) -> Examination:
+    """Rebuild the model from the newest whole checkpoint in a run's folder, on the CPU, and look at it.
+
+    What cannot be done is said in `missing`, never raised.
+    """
+    newest = newest_checkpoint(folder / "checkpoints")
+    missing = [
+        f"{problem}; an older checkpoint is looked at instead, if there is one." for problem in newest.damaged.values()
+    ]
+    if newest.folder is None:
+        missing.append("There is no whole checkpoint; so there are no kernels, no confusions and no examples.")
+        return Examination(missing=missing)
+
+    def attempt(do: Callable[[], T], consequence: str) -> T | None:
+        try:
+            return do()
+        except ConfigurationError as error:
+            missing.append(f"{error}; so {consequence}.")
+            return None
+
+    checkpoint = newest.folder
+    progress = newest.description.get("progress")
+    found = Examination(checkpoint.name, progress=progress if isinstance(progress, dict) else {}, missing=missing)
+    nothing = "there are no kernels, no confusions and no examples"
+    member = attempt(
+        lambda: open_member(checkpoint, DataChanges(path=wishes.data, verify=False), InputChanges()), nothing
+    )
+    state = attempt(lambda: member.weights(range(member.network.towers)), nothing) if member else None
+    if member is None or state is None:
+        return found
+    kernels = attempt(lambda: first_layer_kernels(state, _first(member.network)), "there are no kernels")
+    found = replace(found, network=member.network, kernels=kernels or ())
+    model = build_model(member.network)
+    model.load_state_dict(state)
+    seen = attempt(
+        lambda: _look(model, member, wishes), "there are no confusions and no examples; data.path=FOLDER names the pack"
+    )
+    return replace(found, seen=seen)
+
+
+def _first(network: Network) -> str:
+    """The layer that reads the image."""
+    return next(name for name, row in network.rows.items() if reads_of(row) == "image")
+
+
+def _look(model: TowerModel, member: Member, wishes: Wishes) -> Seen:
+    """Classify the chosen images. Raises ConfigurationError where they are not here, or not those of the training."""
+    network = member.network
+    data = load_data(member.data, network.image, network.classes)
+    if member.class_names and member.class_names != data.class_names:
+        raise ConfigurationError(f"{data.name} has other classes than the run was trained on, or in another order")
+    split = data.held_out
+    images = data.splits[split]
+    order = torch.randperm(len(images), generator=keyed_generator(wishes.seed, "report", split))[: wishes.images]
+    chosen = replace(data, splits={"train": data.splits["train"], split: _Chosen(images, order.numpy())})
+    batches = _classified(model, member, chosen, split, wishes)
+    return _count(batches, order, chosen, split, len(images), wishes.examples)
+
+
+def _classified(
+    model: TowerModel, member: Member, data: DataSet, split: str, wishes: Wishes
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Of every batch: pixels, labels, and all classes with their probabilities, the most probable first."""
+    crop = model.network.image[1:]
+    # The loader allows no batch larger than the training split, for the sake of training.
+    loader = Loader(data, crop, min(wishes.batch_size, len(data.splits["train"])), Share(), seed=0)
+    preprocess = Preprocessing(data.statistics, crop, member.input, torch.float32)
+    for batch in loader.evaluation(split):
+        probabilities, classes = most_probable(model, preprocess, batch, k=model.network.classes)
+        yield batch.pixels, batch.labels, probabilities, classes
+
+
+def _count(
+    batches: Iterator[tuple[Tensor, Tensor, Tensor, Tensor]],
+    order: Tensor,
+    data: DataSet,
+    split: str,
+    of: int,
+    examples: int,
+) -> Seen:
+    classes = len(data.class_names)
+    confusions = torch.zeros(classes, classes, dtype=torch.long)
+    top5_wrong = torch.zeros(classes, dtype=torch.long)
+    kept: dict[bool, list[Example]] = {True: [], False: []}
+    loss, done = 0.0, 0
+    for pixels, labels, probabilities, ordered in batches:
+        rank = (ordered == labels[:, None]).int().argmax(dim=1)  # [n], 0 where the label comes first
+        loss -= float(probabilities.gather(1, rank[:, None]).clamp(min=1e-300).log().sum())
+        confusions.index_put_((labels, ordered[:, 0]), torch.ones_like(labels), accumulate=True)
+        top5_wrong.index_add_(0, labels, (rank >= 5).long())
+        for i, is_right in enumerate((rank == 0).tolist()):
+            if len(kept[is_right]) < examples:
+                first = ordered[i, :BARS].tolist(), probabilities[i, :BARS].tolist()
+                example = Example(pixels[i].numpy().copy(), int(order[done + i]), int(labels[i]), *map(tuple, first))
+                kept[is_right].append(example)
+        done += len(labels)
+    wrong = done - int(confusions.diagonal().sum())
+    errors = Errors(loss / done, wrong / done, int(top5_wrong.sum()) / done, done)
+    evaluation = Evaluation(errors, confusions, top5_wrong)
+    return Seen(evaluation, data.class_names, data.name, split, of, tuple(kept[True]), tuple(kept[False]))
+
+
+class _Chosen:
+    """Some of a split's images, numbered anew in the order of `rows`."""
+
+    def __init__(self, images: Images, rows: NDArray[np.int64]) -> None:
+        self._images = images
+        self._rows = rows
+        self.labels: NDArray[np.int64] = images.labels[rows]
+        self.image_shape = images.image_shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        self._images.read(self._rows[rows], out)
+
+    def forget(self, rows: NDArray[Any]) -> None:
+        self._images.forget(self._rows[rows])

@@ -1,0 +1,217 @@
+"""The folder of a run as the report reads it: whatever is there, and what is missing in words."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.results.record import RunRecord, Summary, read_configuration, read_run, read_summary, said_of_data
+from alexnet_mp.strict import from_mapping
+from alexnet_mp.training.recipe import Recipe
+
+T = TypeVar("T")
+
+_PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training line of `metrics.jsonl`; `epoch` counts from 1, and is that which the step belongs to."""
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An evaluation after an epoch, of the images held out or of the training images; errors are fractions."""
+
+    step: int
+    epoch: int
+    loss: float
+    top1_error: float
+    top5_error: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """`metrics.jsonl`; `training` is empty unless the run evaluated its training images too."""
+
+    steps: tuple[Step, ...] = ()
+    validations: tuple[Epoch, ...] = ()
+    training: tuple[Epoch, ...] = ()
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        """From the last validation; None before the first."""
+        last = self.validations[-1] if self.validations else None
+        return last.step / last.epoch if last and last.epoch and last.step else None
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """What a folder holds of a run. `record` is there for a finished run; `missing` says what else is not, and why.
+
+    `summary` may be there without a `record`: that of an earlier end of a run which went on since. `said` has lines of
+    the log that tell what the configuration leaves open, and why the run ended before its time.
+    """
+
+    folder: Path
+    configuration: Mapping[str, Any]
+    metrics: Metrics
+    summary: Summary | None
+    record: RunRecord | None
+    network: Network | None
+    recipe: Recipe | None
+    data: str
+    said: Mapping[str, str]
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's name; the folder's where nothing says it."""
+        return str(self.configuration.get("experiment_name") or self.folder.resolve().name)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The global batch."""
+        return self.summary.batch_size if self.summary else self.recipe.batch_size if self.recipe else None
+
+    def part(self, group: str, key: str) -> object:
+        """A key of the configuration, or None."""
+        inner = self.configuration.get(group)
+        return inner.get(key) if isinstance(inner, Mapping) else None
+
+
+def read_folder(folder: Path) -> ReportedRun:
+    """Read the folder of a run that has finished, was interrupted, or goes on.
+
+    Raises ConfigurationError for a folder that has nothing of a run.
+    """
+    if not any((folder / part).exists() for part in _PARTS):
+        raise ConfigurationError(f"{folder} is not the folder of a run: it has none of {', '.join(_PARTS)}")
+    missing: list[str] = []
+
+    def attempt(read: Callable[[], T], otherwise: T, consequence: str) -> T:
+        try:
+            return read()
+        except ConfigurationError as error:
+            missing.append(f"{error}; so {consequence}.")
+            return otherwise
+
+    nothing: Mapping[str, Any] = {}
+    said = attempt(lambda: read_configuration(folder / "config.yaml"), nothing, "the configuration is not told")
+    metrics = Metrics()
+    if (folder / "metrics.jsonl").is_file():
+        metrics, unread = _read_metrics(folder / "metrics.jsonl")
+        if unread:
+            missing.append(f"Lines of metrics.jsonl that no run writes, left out: {unread}.")
+    if not metrics.steps:
+        missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
+    if not metrics.validations:
+        missing.append("There is no validation in metrics.jsonl; so there is no curve of the error.")
+    summary = None
+    if (folder / "summary.json").is_file():
+        summary = attempt(lambda: read_summary(folder), None, "the end of the run is not told")
+    else:
+        missing.append("The run has not finished: it has no summary.json. The page shows how far it came.")
+    record = attempt(lambda: read_run(folder), None, "no number is set beside published ones") if summary else None
+    network = attempt(lambda: _network(said), None, "the network is told by its checkpoint alone") if said else None
+    recipe = attempt(lambda: _recipe(said, summary), None, "the recipe is not told in words") if said else None
+    log = folder / "train.log"
+    return ReportedRun(
+        folder, said, metrics, summary, record, network, recipe, said_of_data(log, said), _said(log), missing
+    )
+
+
+def _network(configuration: Mapping[str, Any]) -> Network:
+    network = parse_network(configuration.get("network"))
+    towers = configuration.get("towers")
+    if isinstance(towers, int):
+        network = network.cut_into(towers)
+    network_cost(network)
+    return network
+
+
+def _recipe(configuration: Mapping[str, Any], summary: Summary | None) -> Recipe:
+    recipe = from_mapping(Recipe, configuration.get("recipe"), "recipe")
+    rule = configuration.get("batch_scaling")
+    if summary and (rule == "linear" or rule == "square_root"):
+        return recipe.scaled(rule, summary.replicas)
+    return recipe
+
+
+def _read_metrics(path: Path) -> tuple[Metrics, int]:
+    """The lines, and how many could not be understood: a run that was killed may leave half of one."""
+    steps: list[Step] = []
+    evaluations: dict[object, list[Epoch]] = {"validation": [], "training": []}
+    unread = 0
+    for record in _records(path):
+        kind = record.get("kind")
+        try:
+            if kind == "train":
+                rates = (_finite(record, key, optional=True) for key in ("learning_rate", "images_per_second"))
+                steps.append(Step(_whole(record, "step"), _whole(record, "epoch"), _required(record, "loss"), *rates))
+            elif isinstance(kind, str) and kind in evaluations:
+                errors = (_required(record, key) for key in ("loss", "top1_error", "top5_error"))
+                evaluations[kind].append(Epoch(_whole(record, "step"), _whole(record, "epoch"), *errors))
+            elif not isinstance(kind, str):
+                unread += 1
+        except ValueError:
+            unread += 1
+    return Metrics(tuple(steps), tuple(evaluations["validation"]), tuple(evaluations["training"])), unread
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file, a line each; an empty one for a line that is none."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        yield record if isinstance(record, dict) else {}
+
+
+def _finite(record: Mapping[str, Any], key: str, optional: bool = False) -> float | None:
+    value = record.get(key)
+    # 1e15 is more than any of these can be, and less than what a chart cannot write.
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 and math.isfinite(value):
+        return float(value)
+    if optional:
+        return None
+    raise ValueError(key)
+
+
+def _required(record: Mapping[str, Any], key: str) -> float:
+    value = _finite(record, key)
+    assert value is not None
+    return value
+
+
+def _whole(record: Mapping[str, Any], key: str) -> int:
+    value = _required(record, key)
+    if value < 0 or value != int(value):
+        raise ValueError(key)
+    return int(value)
+
+
+def _said(log: Path) -> dict[str, str]:
+    """The last line of each kind that the report repeats, by its first word."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return {}
+    return dict(re.findall(r"^(placement|devices|compile|ended)[: ] *(.+)$", text, re.MULTILINE))
