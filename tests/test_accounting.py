@@ -1,4 +1,4 @@
-"""The accounting of Johnson's lecture 8: its rules by arithmetic, and the page, tables and charts that are made of it."""
+"""The accounting of Johnson's lecture 8: its rules by arithmetic, and the page, tables and charts made of it."""
 
 import csv
 from dataclasses import replace
@@ -87,7 +87,7 @@ def test_the_command_writes_page_tables_and_charts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("networks", ["[]", "[lenet5,lenet5]", "[lenet6]"])
 def test_networks_that_cannot_be_accounted_are_refused(networks: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="each once|did you mean 'lenet5'"):
+    with pytest.raises(ConfigurationError, match=r"each once|did you mean 'lenet5'"):
         command.run(compose("account", [f"networks={networks}", f"out={tmp_path}"]))
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.conversion import dropout_scales
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.training.losses import LossOnEveryTower
 from tests import independent
 from tests.foreign import assert_same_gradients, images_and_labels, leaves, randomised
 
@@ -33,7 +34,7 @@ def test_a_locally_connected_layer_has_strides_and_edges(stride: int, pad: int) 
 
 
 def branching(towers: int) -> Network:
-    """Two branches, of one of which tanh is the first row, over conv1; then a layer that reads all towers."""
+    """Two branches over conv1, one of which begins with a ReLU; then a layer that reads all towers."""
     conv_row = {"kind": "conv", "size": 3, "pad": [1, 1], "std": 0.1, "bias": 0}
     rows = {
         "conv1": {**conv_row, "kernels": 4, "reads": "image"},
@@ -41,7 +42,7 @@ def branching(towers: int) -> Network:
             "kind": "branches",
             "branches": {
                 "a": {"relu": {"kind": "relu"}, "conv": {**conv_row, "kernels": 6, "reads": "own"}},
-                "b": {"pool": {"kind": "maxpool", "size": 3, "stride": 1, "pad": [1, 1]}, "relu": {"kind": "relu"}},
+                "b": {"mean": {"kind": "avgpool", "size": 3, "stride": 1, "pad": [1, 1]}},
             },
         },
         "relu2": {"kind": "relu"},
@@ -58,7 +59,7 @@ def test_branches_are_joined_within_each_tower(towers: int) -> None:
     w, (images, labels) = leaves(model), images_and_labels(model.network)
     x = F.conv2d(images, w["conv1.weight"], w["conv1.bias"], padding=1)
     a = F.conv2d(x.relu(), w["mixed_a_conv.weight"], w["mixed_a_conv.bias"], padding=1, groups=towers)
-    b = F.max_pool2d(x, 3, 1, padding=1).relu()
+    b = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)  # of what the other branch's ReLU must have left alone
     halves = zip(a.chunk(towers, dim=1), b.chunk(towers, dim=1), strict=True)
     x = torch.cat([half for pair in halves for half in pair], dim=1).relu()
     x = F.conv2d(x, w["conv3.weight"], w["conv3.bias"], padding=1)
@@ -136,3 +137,17 @@ def test_dropout_that_several_layers_read_is_not_converted() -> None:
         "aux4d_logits.weight": pytest.approx(1 / 0.3),
         "fc6.weight": pytest.approx(1 / 0.6),
     }
+
+
+def test_what_an_auxiliary_classifier_reads_is_left_alone_by_the_next_row() -> None:
+    model = randomised(with_rows({"x": auxiliary(c=CONV, l=LAST), "relu1": RELU}))
+    w, (images, labels) = leaves(model), images_and_labels(model.network)
+    maps = F.conv2d(images, w["conv1.weight"], w["conv1.bias"])
+    aside = F.linear(F.conv2d(maps, w["x_c.weight"], w["x_c.bias"]).flatten(1), w["x_l.weight"], w["x_l.bias"])
+    logits = F.linear(maps.relu().flatten(1), w["fc2.weight"], w["fc2.bias"])
+    expected = F.cross_entropy(logits, labels) + 0.3 * F.cross_entropy(aside, labels)
+    (loss,) = LossOnEveryTower(model)([images], [labels], 0)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    loss.backward()
+    expected.backward()
+    assert_same_gradients(model, w)

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from alexnet_mp.accounting.lines import Account
 
@@ -50,6 +51,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str,
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.18 * highest)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title(title, fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
