@@ -1,7 +1,7 @@
 """The checkpoints to evaluate: what each says of itself, and that their outputs can be averaged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from alexnet_mp.assessment.settings import DataChanges, EvaluateSettings, InputChanges
 from alexnet_mp.checkpoint.files import load_checkpoint
+from alexnet_mp.data.images import DataSet
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.data.sources import DataSettings
+from alexnet_mp.data.sources import DataSettings, load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
@@ -37,6 +38,21 @@ class Member:
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
         """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
         return checked_weights(self.folder, self.network, towers)
+
+    def load_data(self, verify: bool | None = None) -> DataSet:
+        """Open its data, and check their checksums where `verify`, or its settings, say so.
+
+        Raises ConfigurationError where they are not here or do not fit; says whose word the path was.
+        """
+        settings = self.data if verify is None else replace(self.data, verify=verify)
+        try:
+            return load_data(settings, self.network.image, self.network.classes)
+        except ConfigurationError as error:
+            if not self.says_path:
+                raise
+            raise ConfigurationError(
+                f"{error} (so says checkpoint {self.folder} of its data; data.path=FOLDER names another)"
+            ) from error
 
 
 def open_ensemble(settings: EvaluateSettings) -> list[Member]:

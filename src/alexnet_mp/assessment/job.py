@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from alexnet_mp.command_line import own_command_line
 from alexnet_mp.data.images import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
 from alexnet_mp.machine import device_name, versions
@@ -50,7 +49,8 @@ def assess(settings: EvaluateSettings) -> Assessment:
     members = open_ensemble(settings)
     network = members[0].network
     placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
-    data = _load_data(members[0], placement)
+    # One process of a node checks the checksums for all of them.
+    data = members[0].load_data(verify=members[0].data.verify and placement.launch.local_rank == 0)
     for member in members:
         if member.class_names and member.class_names != data.class_names:
             raise ConfigurationError(
@@ -94,20 +94,6 @@ def assess(settings: EvaluateSettings) -> Assessment:
         )
     summary = {**question, **asdict(evaluation.errors), **_circumstances(settings, placement, seconds, images)}
     return Assessment(placement.is_main, evaluation, data, members, summary, folder)
-
-
-def _load_data(member: Member, placement: Placement) -> DataSet:
-    # One process of a node checks the checksums for all of them.
-    verify = member.data.verify and placement.launch.local_rank == 0
-    network = member.network
-    try:
-        return load_data(replace(member.data, verify=verify), network.image, network.classes)
-    except ConfigurationError as error:
-        if not member.says_path:
-            raise
-        raise ConfigurationError(
-            f"{error} (so says checkpoint {member.folder} of its data; data.path=FOLDER names another)"
-        ) from error
 
 
 def _question(members: list[Member], data: DataSet, split: str, views: int) -> dict[str, Any]:

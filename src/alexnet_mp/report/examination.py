@@ -18,7 +18,6 @@ from alexnet_mp.classification import most_probable
 from alexnet_mp.data.images import DataSet, Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
-from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.figures.kernels import first_layer_kernels
@@ -132,8 +131,7 @@ def _first(network: Network) -> str:
 
 def _look(model: TowerModel, member: Member, wishes: Wishes) -> Seen:
     """Classify the chosen images. Raises ConfigurationError where they are not here, or not those of the training."""
-    network = member.network
-    data = load_data(member.data, network.image, network.classes)
+    data = member.load_data()
     if member.class_names and member.class_names != data.class_names:
         raise ConfigurationError(f"{data.name} has other classes than the run was trained on, or in another order")
     split = data.held_out
