@@ -26,6 +26,8 @@ from alexnet_mp.network.table import Network, parse_network
 from tests.test_evaluate_command import CLASSES, make_pack
 from tests.test_evaluation import small
 
+MEET = ", towers meet at conv3, fc6, fc7, fc8"
+
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -74,8 +76,8 @@ def test_a_study_counts_the_runs_in_which_towers_are_apart(
     out = tmp_path / "study"
     draw("figure=kernels", f"runs=[{apart[0]},{apart[1]},{alike}]", f"out={out}")
     first, second = read(out / "kernels.json")["groups"]
-    assert (first["name"], first["runs_separated"], len(first["runs"])) == ("photos, small", 2, 2)
-    assert (second["name"], second["runs_separated"]) == ("photos, coloured", 0)
+    assert (first["name"], first["runs_separated"], len(first["runs"])) == (f"photos, small{MEET}", 2, 2)
+    assert (second["name"], second["runs_separated"]) == (f"photos, coloured{MEET}", 0)
     assert (second["runs"][0]["separation"]["auc"], second["runs"][0]["separation"]["p_value"]) == (0.5, 1)
     assert [run["seed"] for run in first["runs"]] == [0, 1]
     for run in first["runs"]:
@@ -84,7 +86,7 @@ def test_a_study_counts_the_runs_in_which_towers_are_apart(
         assert found["medians"][run["seed"]] == pytest.approx(0, abs=1e-9)
         assert found["p_value"] < 0.001
     page = (out / "kernels.md").read_text()
-    assert "photos, small: apart at p &lt; 0.05 in 2 of 2 runs" in page
+    assert f"photos, small{MEET}: apart at p &lt; 0.05 in 2 of 2 runs" in page
     assert f"python launch/plot.py figure=kernels 'runs=[{apart[0]},{apart[1]},{alike}]'" in page
     assert "in 0 of 1 runs" in capsys.readouterr().out
     assert Image.open(out / "kernels.png").size[0] > 500

@@ -17,6 +17,7 @@ from alexnet_mp.figures.kernels import (
     initial_kernels,
     separation,
 )
+from alexnet_mp.network.rows import SummedFullyConnected, reads_of
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.printable import printable
 from alexnet_mp.results.markdown import code, table, text
@@ -55,9 +56,16 @@ class RunKernels:
 
     @property
     def group(self) -> str:
-        """What a run is told by beside its seed: its experiment, and its network where that is called otherwise."""
+        """What a run is told by beside its seed: its experiment, its network where that is called otherwise, and where
+        the towers meet."""
         same = self.network.name == self.experiment
-        return self.experiment if same else f"{self.experiment}, {self.network.name}"
+        name = self.experiment if same else f"{self.experiment}, {self.network.name}"
+        meets = [
+            layer
+            for layer, row in self.network.rows.items()
+            if isinstance(row, SummedFullyConnected) or reads_of(row) == "both"
+        ]
+        return f"{name}, towers meet at {', '.join(meets)}"
 
 
 @dataclass(frozen=True)
