@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from alexnet_mp.commands.entry import compose
+from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
 from tests.processes import CHECKOUT
 
@@ -45,8 +46,20 @@ def test_every_recipe_is_called_as_its_file(path: Path) -> None:
     "network, recipe",
     [(network.stem, recipe.stem) for network, recipe in product(presets("network"), presets("recipe"))],
 )
-def test_every_recipe_fits_every_network(network: str, recipe: str) -> None:
-    settings("recipe", recipe).recipe.check(settings("network", network).network.learned_layers, replicas=1)
+def test_a_recipe_fits_every_network_that_has_the_layers_it_names(network: str, recipe: str) -> None:
+    layers, read = settings("network", network).network.learned_layers, settings("recipe", recipe).recipe
+    named = {name for milestone in read.schedule.milestones for name in milestone.layers or ()} | set(read.layers)
+    if named <= set(layers):
+        read.check(layers, replicas=1)
+    else:
+        with pytest.raises(ConfigurationError, match="the recipe names layer"):
+            read.check(layers, replicas=1)
+
+
+@pytest.mark.parametrize("path", presets("experiment"), ids=lambda path: path.stem)
+def test_an_experiments_recipe_fits_its_network(path: Path) -> None:
+    both = settings("experiment", path.stem)
+    both.recipe.check(both.network.learned_layers, replicas=1)
 
 
 @pytest.mark.parametrize("path", presets("experiment"), ids=lambda path: path.stem)

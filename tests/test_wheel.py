@@ -98,7 +98,7 @@ def test_every_preset_composes_away_from_the_checkout(installed: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "describe", "convert", "prepare", "evaluate", "results", "plan", "check", "sweep"]
+    "command", ["train", "describe", "convert", "prepare", "evaluate", "results", "plan", "plot", "check", "sweep"]
 )
 def test_every_command_is_a_module_of_the_wheel(command: str, installed: Path, tmp_path: Path) -> None:
     shown = python(installed, tmp_path, "-m", f"alexnet_mp.commands.{command}", "--help")

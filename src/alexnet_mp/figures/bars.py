@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from alexnet_mp.printable import printable
 
-RIGHT_COLOUR, OTHER_COLOUR = "#d64545", "#7fa8d1"  # the paper's red and blue, light enough for black words on them
+RIGHT_COLOUR, OTHER_COLOUR = "#e57373", "#8fb4da"  # the paper's red and blue, light enough for words on them
 LONGEST_NAME = 28
 
 
@@ -22,7 +22,7 @@ def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], 
     for place, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
         weight = "bold" if place == right else "normal"
         axes.text(0.02, place, short_name(name), va="center", fontsize=8, weight=weight, parse_math=False)
-        axes.text(0.98, place, f"{100 * probability:.1f} %", va="center", ha="right", fontsize=7, color="#444444")
+        axes.text(0.98, place, f"{100 * probability:.1f} %", va="center", ha="right", fontsize=7, color="#222222")
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xticks=[], yticks=[])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 

@@ -12,36 +12,41 @@ from torch import Tensor
 from alexnet_mp.figures.bars import draw_bars, short_name
 from alexnet_mp.figures.examples import Example, Examples
 
-_ROW = 1.5  # inches
-_BARS_WIDTH = 1.9  # of an image's
+_SIDE, _BARS = 1.1, 2.1  # inches: of an image, and the width of the bars
+_BESIDE, _BETWEEN, _EDGE, _TOP = 0.1, 0.3, 0.15, 0.95  # inches: between columns, between rows, around, above
 
 
 def draw_examples(found: Examples, picture: Path, title: str) -> None:
     """Draw one row an example as a PNG, with its label above the image and the nearest training images at the right."""
-    examples = found.examples
-    near = max(len(each.neighbours) for each in examples)
-    figure = Figure(figsize=(_ROW * (1 + _BARS_WIDTH + near), 0.9 + _ROW * 1.15 * len(examples)), layout="constrained")
+    rows, near = len(found.examples), max(len(each.neighbours) for each in found.examples)
+    width = 2 * _EDGE + _SIDE + _BARS + near * _SIDE + (1 + near) * _BESIDE
+    height = _TOP + rows * _SIDE + (rows - 1) * _BETWEEN + _EDGE
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(
-        len(examples), 2 + near, squeeze=False, gridspec_kw={"width_ratios": [1, _BARS_WIDTH, *[1] * near]}
-    )
-    for row, example in zip(grid, examples, strict=True):
-        _draw_row(row, example)
-    grid[0][0].annotate(found.split, (0, 1.25), xycoords="axes fraction", fontsize=9, color="#444444")
-    grid[0][1].annotate("most probable classes", (0, 1.25), xycoords="axes fraction", fontsize=9, color="#444444")
-    if near:
-        words = f"nearest of {found.searched:,} training images, by the last hidden layer's features"
-        grid[0][2].annotate(words, (0, 1.25), xycoords="axes fraction", fontsize=9, color="#444444")
-    figure.suptitle(title, parse_math=False)  # a name may hold dollar signs
-    figure.savefig(picture, dpi=110, format="png")
+
+    def place(row: int, column: int) -> Axes:
+        left = _EDGE + (column and _SIDE + _BESIDE) + (column > 1 and _BARS + _BESIDE)
+        left += max(0, column - 2) * (_SIDE + _BESIDE)
+        bottom = height - _TOP - (row + 1) * _SIDE - row * _BETWEEN
+        return figure.add_axes(
+            (left / width, bottom / height, (_BARS if column == 1 else _SIDE) / width, _SIDE / height)
+        )
+
+    for row, example in enumerate(found.examples):
+        _draw_row([place(row, column) for column in range(2 + len(example.neighbours))], example)
+    words = [found.split, "most probable classes"]
+    words += [f"nearest of {found.searched:,} training images, by the last hidden layer's features"] if near else []
+    for axes, heading in zip(figure.axes, words, strict=False):
+        at = (axes.get_position().x0, 1 - (_TOP - 0.27) / height)
+        figure.text(*at, heading, fontsize=9, color="#444444", va="bottom", parse_math=False)
+    figure.suptitle(title, y=1 - 0.12 / height, va="top", fontsize=11, parse_math=False)  # a name may hold dollar signs
+    figure.savefig(picture, dpi=120, format="png")
 
 
 def _draw_row(row: Sequence[Axes], example: Example) -> None:
     _draw_image(row[0], example.pixels, example.label, "bold")
     draw_bars(row[1], example.classes, example.probabilities, example.right)
-    for axes in row[2:]:
-        axes.set_axis_off()
-    for axes, neighbour in zip(row[2:], example.neighbours, strict=False):
+    for axes, neighbour in zip(row[2:], example.neighbours, strict=True):
         _draw_image(axes, neighbour.pixels, neighbour.label, "bold" if neighbour.label == example.label else "normal")
 
 

@@ -89,7 +89,7 @@ def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
     checkpoint cannot be read or do not fit each other, and for images that the split does not have.
     """
     network = member.network
-    data = load_data(member.data, network.image, network.classes)
+    data = _load_data(member)
     if member.class_names and member.class_names != data.class_names:
         raise ConfigurationError(f"checkpoint {member.folder} was trained on other classes than those of {data.name}")
     split = data.held_out if chosen.split is None else choice(chosen.split, data.splits, "split")
@@ -139,6 +139,17 @@ def centre_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
     pixels = torch.empty(len(rows), *crop, channels, dtype=torch.uint8)
     crop_and_flip(list(whole), views, pixels)
     return Batch(pixels, torch.from_numpy(images.labels[rows.numpy()]), views)
+
+
+def _load_data(member: Member) -> DataSet:
+    try:
+        return load_data(member.data, member.network.image, member.network.classes)
+    except ConfigurationError as error:
+        if not member.says_path:
+            raise
+        raise ConfigurationError(
+            f"{error} (so says checkpoint {member.folder} of its data; data.path=FOLDER names another)"
+        ) from error
 
 
 def _rows(chosen: Choice, available: int, split: str) -> Tensor:

@@ -64,9 +64,10 @@ def _curves(settings: PlotSettings) -> Iterator[str]:
 
 
 def _kernels(settings: PlotSettings) -> Iterator[str]:
-    run = specialisation.read_kernels(settings.run_dir or "", _checkpoint(settings))
+    run = specialisation.read_kernels(settings.run_dir or "", _checkpoint(settings), settings.since_start)
     words = specialisation.separation_in_words(run)
-    title = f"{printable(run.group)}, seed {run.seed}, after epoch {run.epochs}\n{words}"
+    began = ", less the initial weights" if settings.since_start else ""
+    title = f"{printable(run.group)}, seed {run.seed}, after epoch {run.epochs}{began}\n{words}"
     yield _picture(settings, "kernels.png", lambda path: draw_kernels(run, path, title))
     yield _json(settings, "kernels.json", specialisation.as_values(run))
     yield words
@@ -83,7 +84,7 @@ def _examples(settings: PlotSettings) -> Iterator[str]:
 
 
 def _kernels_of_runs(settings: PlotSettings) -> Iterator[str]:
-    groups = specialisation.group_runs(settings.runs)
+    groups = specialisation.group_runs(settings.runs, settings.since_start)
     yield _picture(settings, "kernels.png", lambda path: draw_study(groups, path))
     yield _json(settings, "kernels.json", specialisation.study_as_values(groups))
     yield _text(settings, "kernels.md", specialisation.study_as_markdown(groups, _command(settings)))
@@ -128,8 +129,11 @@ def _member(settings: PlotSettings) -> Member:
 
 def _command(settings: PlotSettings) -> str:
     """What makes a study's figure again."""
-    line = [f"line={settings.line:g}"] if settings.figure == "relu" and settings.line != training_error.LINE else []
-    asked = [f"figure={settings.figure}", f"runs=[{','.join(settings.runs)}]", f"out={settings.out}", *line]
+    asked = [f"figure={settings.figure}", f"runs=[{','.join(settings.runs)}]", f"out={settings.out}"]
+    if settings.figure == "relu" and settings.line != training_error.LINE:
+        asked.append(f"line={settings.line:g}")
+    if settings.figure == "kernels" and settings.since_start:
+        asked.append("since_start=true")
     return shlex.join(["python", "launch/plot.py", *asked])
 
 

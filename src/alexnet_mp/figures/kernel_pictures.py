@@ -64,7 +64,7 @@ def draw_study(groups: Sequence[Group], picture: Path) -> None:
         for place, run in enumerate(group.runs):
             towers = len(run.colourfulness)
             for tower, values in enumerate(run.colourfulness):
-                _strip(axes, values, tower, place + 0.5 * (tower - (towers - 1) / 2) / max(1, towers - 1), along="y")
+                _strip(axes, values, tower, place + 0.42 * (tower - (towers - 1) / 2) / max(1, towers - 1), along="y")
         labels = [
             f"seed {run.seed}\nAUC {run.separation.auc:.2f}\np {run.separation.p_value:.1g}" if run.separation else ""
             for run in group.runs
@@ -85,7 +85,7 @@ def draw_study(groups: Sequence[Group], picture: Path) -> None:
 def _strip(axes: Axes, values: Tensor, tower: int, place: float, along: str) -> None:
     """The values as points about `place`, spread by their order and not at random, with a bar at the median."""
     living = np.sort(values[~values.isnan()].numpy())
-    spread = place + 0.13 * (np.arange(len(living)) % 5 - 2) / 2
+    spread = place + 0.11 * (np.arange(len(living)) % 5 - 2) / 2
     colour, marker = TOWER_COLOURS[tower % len(TOWER_COLOURS)], TOWER_MARKERS[tower % len(TOWER_MARKERS)]
     across, up = (living, spread) if along == "x" else (spread, living)
     axes.scatter(across, up, s=12, color=colour, marker=marker, alpha=0.75, label=f"tower {tower}", lw=0.8)

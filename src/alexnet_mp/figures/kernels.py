@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from math import prod
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.layers.weighted import Convolution, OwnLayer, initialise
+from alexnet_mp.network.rows import Conv, WeightedRow
+from alexnet_mp.network.table import Network
 from alexnet_mp.randomness import keyed_generator
 
 DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothing, weight decay has shrunk its noise
@@ -63,6 +67,24 @@ def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str | None = No
     if layer not in found:
         raise ConfigurationError(f"{layer} is no convolution of these weights; there are {', '.join(found)}")
     return [tensor for _, tensor in sorted(found[layer].items())]
+
+
+def initial_kernels(network: Network, seed: int) -> list[Tensor]:
+    """The same kernels before the first step of a run with this seed, which keys them.
+
+    Raises ConfigurationError where the first layer with weights is no convolution.
+    """
+    name, row = next((name, row) for name, row in network.rows.items() if isinstance(row, WeightedRow))
+    if not isinstance(row, Conv):
+        raise ConfigurationError(f"network {network.name}: its first layer {name} is no convolution, so has no kernels")
+    shape = (row.kernels, network.image[0], row.size, row.size)
+    towers = []
+    for tower in range(network.towers):
+        layer = OwnLayer(Convolution(row.stride, row.pad), shape)
+        with torch.no_grad():
+            initialise(layer, row.std, prod(shape[1:]), row.bias, keyed_generator(seed, "weights", name, tower))
+        towers.append(layer.weight.detach())
+    return towers
 
 
 def smallest_living_norm(towers: Sequence[Tensor]) -> float:

@@ -22,6 +22,7 @@ class PlotSettings:
     checkpoint: str | None
     runs: tuple[str, ...]
     out: str | None
+    since_start: bool
     split: str | None
     images: tuple[int, ...] | None
     examples: int

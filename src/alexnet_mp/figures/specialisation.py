@@ -10,7 +10,13 @@ from torch import Tensor
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.figures.kernels import Separation, colourfulness_of_towers, first_layer_kernels, separation
+from alexnet_mp.figures.kernels import (
+    Separation,
+    colourfulness_of_towers,
+    first_layer_kernels,
+    initial_kernels,
+    separation,
+)
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.printable import printable
 from alexnet_mp.results.markdown import code, table, text
@@ -23,14 +29,16 @@ up to nothing, 2/3 on average for noise. AUC is the probability that a kernel of
 colourful than one of the other (0.5: not apart, 1: wholly), p that of a permutation test of it. Kernels are living
 unless their norm is under 5 % of the largest."""
 
+SINCE_START = "\nThe initial weights are taken off: this is of what training has added to the kernels."
+
 
 @dataclass(frozen=True, eq=False)
 class RunKernels:
     """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colourful each of them is.
 
-    `colourfulness` has one tensor [kernels] a tower, NaN for dead ones, and is empty where the network reads no
-    colours. `separation` is None there, for one tower, and where all kernels of a tower are dead. `top1_error` is that
-    of the last validation, None before the first.
+    With `since_start` both are of what training has added. `colourfulness` has one tensor [kernels] a tower, NaN for
+    dead ones, and is empty where the network reads no colours. `separation` is None then, for one tower, and where all
+    kernels of a tower are dead. `top1_error` is that of the last validation, None before the first.
     """
 
     folder: str
@@ -39,6 +47,7 @@ class RunKernels:
     network: Network
     seed: int
     epochs: int
+    since_start: bool
     top1_error: float | None
     kernels: list[Tensor]
     colourfulness: list[Tensor]
@@ -63,8 +72,12 @@ class Group:
         return sum(run.separation is not None and run.separation.p_value < SIGNIFICANT for run in self.runs)
 
 
-def read_kernels(run: str, checkpoint: Path | None = None) -> RunKernels:
+def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = False) -> RunKernels:
     """The kernels of a run's newest whole checkpoint, or of the one named.
+
+    With `since_start` the initial weights, known by the seed, are taken off: what is left is what training has added.
+    After a short run from large initial weights most of a kernel is still the noise that it began as, which is
+    colourful alike on all towers.
 
     Raises ConfigurationError where there is none, or it is damaged.
     """
@@ -78,6 +91,9 @@ def read_kernels(run: str, checkpoint: Path | None = None) -> RunKernels:
         validation = progress.get("validation") or {}
         configuration = description.get("configuration") or {}
         kernels = first_layer_kernels(state, next(iter(network.learned_layers)))
+        if since_start:
+            began = initial_kernels(network, int(description["seed"]))
+            kernels = [now - before for now, before in zip(kernels, began, strict=True)]
         colours = colourfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
         living = all(bool((~values.isnan()).any()) for values in colours)
         return RunKernels(
@@ -87,17 +103,18 @@ def read_kernels(run: str, checkpoint: Path | None = None) -> RunKernels:
             network=network,
             seed=int(description.get("seed", 0)),
             epochs=int(progress.get("epoch", 0)),
+            since_start=since_start,
             top1_error=validation.get("top1_error"),
             kernels=kernels,
             colourfulness=colours,
             separation=separation(colours) if len(colours) > 1 and living else None,
         )
-    except (ConfigurationError, AttributeError, TypeError, ValueError) as error:
+    except (ConfigurationError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
 
 
-def group_runs(folders: Sequence[str]) -> list[Group]:
-    """Read runs and group them, in the order of each group's first run.
+def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]:
+    """Read runs and group them, in the order of each group's first run; `since_start` as in `read_kernels`.
 
     Raises ConfigurationError for a run without towers to compare, one that is named twice or whose seed its group has
     already, and for two runs called alike whose network tables differ.
@@ -106,7 +123,7 @@ def group_runs(folders: Sequence[str]) -> list[Group]:
         raise ConfigurationError("a run is named twice in runs")
     groups: dict[str, dict[int, RunKernels]] = {}
     for folder in folders:
-        run = read_kernels(folder)
+        run = read_kernels(folder, since_start=since_start)
         if run.separation is None:
             raise ConfigurationError(
                 f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
@@ -134,6 +151,7 @@ def as_values(run: RunKernels) -> dict[str, Any]:
         "network": run.network.name,
         "seed": run.seed,
         "epochs": run.epochs,
+        "initial_weights_taken_off": run.since_start,
         "top1_error": run.top1_error,
         "separation": None if run.separation is None else asdict(run.separation),
         "colourfulness": [[None if v != v else v for v in tower.tolist()] for tower in run.colourfulness],
@@ -171,7 +189,7 @@ def study_as_markdown(groups: Sequence[Group], command: str) -> str:
     parts = [
         "# Colourfulness of the first layer's kernels",
         f"Made from checkpoints by {code(command)}; not written by hand.",
-        HOW_TO_READ,
+        HOW_TO_READ + (SINCE_START if groups[0].runs[0].since_start else ""),
         "\n".join(f"- {text(in_words(group))}" for group in groups),
         table(header, rows),
     ]
