@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from alexnet_mp.api import build_model
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
@@ -26,6 +27,7 @@ from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.preparation.job import prepare
 from alexnet_mp.preparation.settings import PreparationSettings
+from alexnet_mp.single_device import to_single_device
 from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small
 
@@ -228,12 +230,25 @@ def test_a_checkpoint_outside_of_a_run_has_its_results_beside_it(saved: Save, tm
     assert summary(tmp_path / "mine-evaluation" / "train-1views")["images"] == COUNTS["train"]
 
 
-def test_a_converted_checkpoint_is_told_its_data_and_input(pack: str, saved: Save, tmp_path: Path) -> None:
+def test_a_checkpoint_converted_back_knows_its_input_and_is_told_its_data(
+    pack: str, saved: Save, tmp_path: Path
+) -> None:
     checkpoint, single, back = saved(), tmp_path / "single.safetensors", tmp_path / "back"
     convert.run(compose("convert", [f"source={checkpoint}", f"out={single}"]))
     convert.run(compose("convert", [f"source={single}", f"out={back}"]))
     with pytest.raises(ConfigurationError, match=r"back.*does not say what it was trained on; add data=pack"):
         run(f"checkpoint={back}")
+    run(f"checkpoint={checkpoint}", f"out={tmp_path / 'first'}")
+    run(f"checkpoint={back}", "data=pack", f"data.path={pack}", f"out={tmp_path / 'second'}")
+    assert summary(tmp_path / "second")["loss"] == summary(tmp_path / "first")["loss"]
+
+
+def test_weights_from_elsewhere_are_told_their_data_and_input(pack: str, saved: Save, tmp_path: Path) -> None:
+    checkpoint, foreign, back = saved(), tmp_path / "foreign.safetensors", tmp_path / "back"
+    state, description = load_checkpoint(checkpoint)
+    save_file(to_single_device(state), foreign)
+    arguments = compose("convert", [f"source={foreign}", f"out={back}"])
+    convert.run({**arguments, "network": description["network"]})
     run(f"checkpoint={checkpoint}", f"out={tmp_path / 'first'}")
     given = [f"checkpoint={back}", "data=pack", f"data.path={pack}"]
     with pytest.raises(ConfigurationError, match=r"back.*does not say how its images were scaled; add input\."):
