@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import results
@@ -38,6 +39,8 @@ def test_a_study_has_a_row_for_each_variant_with_its_difference_to_the_baseline(
     difference = ["+3.00 (+1.00 to +5.00)", "+1.4", "42.00", "paper &lt;b>§3.3&lt;/b>"]
     assert rows[at + 1][5:] == ["23.00 (15.00 to 31.00)", *difference]
     assert "Not complete" not in text
+    assert "](curves/study-norms.png)" in text
+    assert Image.open(tmp_path / "curves" / "study-norms.png").size[0] > 500
 
 
 def test_a_study_that_is_not_complete_says_so(tmp_path: Path) -> None:

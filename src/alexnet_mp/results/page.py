@@ -55,6 +55,7 @@ def write_results(
     read, before anything is written, and where `out` cannot be.
     """
     from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
+    from alexnet_mp.results.study_chart import draw_study
 
     groups = read_groups(folders)
     studies = [read_study(Path(sweep)) for sweep in sweeps]
@@ -66,12 +67,15 @@ def write_results(
             run = group.median_run
             title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
+        for study in studies:
+            draw_study(study, out / study.picture)
         asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
         command = shlex.join(["python", "launch/results.py", *asked])
         page.write_text(as_markdown(groups, pictures, published, command, studies), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
-    return [page, *(out / CURVES / picture for picture in pictures)]
+    drawn = [*(Path(CURVES) / picture for picture in pictures), *(Path(study.picture) for study in studies)]
+    return [page, *(out / picture for picture in drawn)]
 
 
 def as_markdown(

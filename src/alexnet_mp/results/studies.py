@@ -1,6 +1,7 @@
 """Studies for the page of results: what the variants of a sweep found, over seeds, beside what others found."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,12 @@ class Study:
     asked: int
 
     @property
+    def picture(self) -> str:
+        """Its chart's path, from the page on."""
+        name = re.sub(r"[^\w.-]", "_", self.name)
+        return f"curves/study-{name}.png"
+
+    @property
     def runs(self) -> list[RunRecord]:
         """The finished runs of all variants."""
         return [run for variant in self.variants for run in variant.runs]
@@ -100,6 +107,7 @@ def as_section(study: Study, note: str) -> list[str]:
         for variant in study.variants
     ]
     parts.append(table(header, rows))
+    parts.append(f"![Top-1 error of every run, by variant]({study.picture})")
     parts.append("Medians over the seeds, and the range; points are per cent of the images, seed by seed.")
     return parts
 
