@@ -40,7 +40,7 @@ def draw(found: Sequence[Classified], out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
-    from alexnet_mp.figures.bars import draw_bars
+    from alexnet_mp.bars import draw_bars
 
     figure = Figure(figsize=(4.2 * _ROW, _ROW * len(found)), layout="constrained")
     FigureCanvasAgg(figure)

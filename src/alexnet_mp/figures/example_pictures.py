@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from alexnet_mp.figures.bars import draw_bars, short_name
+from alexnet_mp.bars import draw_bars, short_name
 from alexnet_mp.figures.examples import Example, Examples
 
 _SIDE, _BARS = 1.1, 2.1  # inches: of an image, and the width of the bars
