@@ -229,7 +229,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(pack: str, tmp_path: Path) -> 
     assert "give one of them" in refused(f"run_dir={run}", f"runs=[{run}]")
     assert "needs out=FOLDER" in refused("figure=kernels", f"runs=[{run}]")
     assert "figure=kernels and figure=relu" in refused(f"runs=[{run}]", out)
-    assert "both photos, small, seed 0" in refused("figure=kernels", f"runs=[{run},{again}]", out)
+    assert f"both photos, small{MEET}, seed 0" in refused("figure=kernels", f"runs=[{run},{again}]", out)
     assert "their network tables differ" in refused("figure=kernels", f"runs=[{run},{other}]", out)
     assert "named twice" in refused("figure=kernels", f"runs=[{run},{run}]", out)
     assert "images 0 to 8" in refused(f"run_dir={run}", "figure=examples", "split=test", "images=[9]")

@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_later_torchrun_with_the_same_id_does_not_go_on_in_the_folder_of_an_ea
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "alexnet")  # as --rdzv-id gives it
     first = claim(None).path
     assert claim(None).path == first
-    monkeypatch.setattr("alexnet_mp.training.claim.os.getppid", lambda: 1)
+    monkeypatch.setattr("alexnet_mp.training.claim.os.getppid", os.getpid)
     assert claim(None).path != first
 
 
