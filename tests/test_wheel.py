@@ -13,7 +13,7 @@ from tests.processes import CHECKOUT, run_command, torchrun
 
 pytestmark = pytest.mark.slow
 
-GROUPS = ("network", "recipe", "data", "experiment")
+GROUPS = ("network", "recipe", "data", "experiment", "ablation")
 
 COMPOSE = """
 import sys
