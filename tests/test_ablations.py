@@ -38,6 +38,12 @@ def test_an_ablation_has_the_parameters_of_its_source(name: str) -> None:
     assert network_cost(with_ablation(name)).parameters == PARAMETERS[name]
 
 
+@pytest.mark.parametrize("network", ["paper", "original_2012", "cifar10_study"])
+def test_without_normalisation_there_is_none_as_in_run_148(network: str) -> None:
+    kinds = {row.kind for row in network_cost(with_ablation("no_lrn", network)).rows}
+    assert "conv" in kinds and not kinds & {"lrn", "spatial_norm", "batch_norm"}
+
+
 def test_one_column_is_the_table_of_that_name() -> None:
     costs, table = network_cost(with_ablation("one_column")), network_cost(load_network("one_column"))
     shown = [(row.name, row.kind, row.output_shape, row.weights) for row in costs.rows]

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.accounting.lines import account
-from alexnet_mp.accounting.page import as_markdown
+from alexnet_mp.accounting.page import as_markdown, write_page
 from alexnet_mp.commands import account as command
 from alexnet_mp.commands.entry import compose
 from tests.processes import CHECKOUT
@@ -89,6 +89,12 @@ def test_the_command_writes_page_tables_and_charts(tmp_path: Path) -> None:
 def test_networks_that_cannot_be_accounted_are_refused(networks: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"each once|did you mean 'lenet5'"):
         command.run(compose("account", [f"networks={networks}", f"out={tmp_path}"]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_others_does_not_choose_where_files_go(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="would name files"):
+        write_page([replace(load_network("lenet5"), name="../../evil")], tmp_path / "a" / "b", charts=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -44,8 +44,13 @@ def assert_has_all_but_fc8(folder: Path, pretrained: Path, seed: int) -> None:
 
 def test_a_run_begins_with_the_weights_of_another_but_the_layers_named(tmp_path: Path, pretrained: Path) -> None:
     initial = [f"initial_weights.checkpoint={pretrained}", "initial_weights.but=[fc8]", "seed=5"]
-    finished = train(tmp_path / "one", *initial, *STILL)
+    otherwise = ["recipe.input.pixel_divisor=5", "+network.layers.dropout6.inverted=true"]
+    finished = train(tmp_path / "one", *initial, *STILL, *otherwise)
     assert finished.code == 0, finished.stderr
+    assert (
+        "begins     with the weights of a run whose recipe.input.pixel_divisor was 64.0 and is 5.0" in finished.stderr
+    )
+    assert "network.layers.dropout6.inverted was False and is True" in finished.stderr
     assert_has_all_but_fc8(tmp_path / "one", pretrained, seed=5)
 
 

@@ -180,7 +180,8 @@ def test_initial_weights_are_keyed_by_seed_layer_and_tower():
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "pad"), [(3, 2, (0, 1)), (2, 2, (0, 0)), (3, 1, (1, 1)), (3, 3, (1, 2)), (3, 2, (0, 2))]
+    ("size", "stride", "pad"),
+    [(3, 2, (0, 1)), (2, 2, (0, 0)), (3, 1, (1, 1)), (3, 3, (1, 2)), (3, 2, (0, 2)), (3, 2, (2, 2)), (3, 2, (2, 0))],
 )
 @pytest.mark.parametrize("side", [6, 7, 24])
 def test_pooling_takes_the_part_of_each_window_that_lies_inside(

@@ -149,3 +149,12 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigurationError, match=r"pip install 'alexnet-mp\[onnx\]'"):
         exported(tmp_path, narrow_network())
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_the_kind_of_file_is_known_by_its_suffix_in_capitals_too(tmp_path: Path) -> None:
+    source, network = tmp_path / "checkpoint", narrow_network()
+    save_checkpoint(source, random_weights(network), network, {}, timeout_seconds=10)
+    convert.run(compose("convert", [f"source={source}", f"out={tmp_path / 'NET.ONNX'}"]))
+    assert_same_logits(tmp_path / "NET.ONNX", network)
+    with pytest.raises(ConfigurationError, match=r"weights are written as \.safetensors"):
+        convert.run(compose("convert", [f"source={source}", f"out={tmp_path / 'NET.PTH'}"]))

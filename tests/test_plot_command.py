@@ -107,6 +107,22 @@ def test_what_training_added_is_what_is_left_without_the_initial_weights(pack: s
     assert all(bool(values.isnan().all()) for values in read_kernels(str(run), folder, since_start=True).colourfulness)
 
 
+def test_what_training_added_to_another_runs_weights_is_not_told_by_the_seed(pack: str, tmp_path: Path) -> None:
+    run = save(tmp_path / "run", pack, 5, small(7))
+    state, description = load_checkpoint(run / "checkpoints" / "step-000000009")
+    initial = {"checkpoint": "runs/many/checkpoints/step-000000100", "but": ["fc8"]}
+    for but, is_refused in ((["fc8"], True), (["fc8", "conv1"], False)):
+        description["configuration"]["initial_weights"] = {**initial, "but": but}
+        folder = tmp_path / "-".join(but)
+        save_checkpoint(folder, state, small(7), description, 10)
+        if is_refused:
+            with pytest.raises(ConfigurationError, match="conv1 began with the weights of runs/many"):
+                read_kernels(str(run), folder, since_start=True)
+            assert read_kernels(str(run), folder).kernels
+        else:
+            assert read_kernels(str(run), folder, since_start=True).kernels
+
+
 def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
     pack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

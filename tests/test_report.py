@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from alexnet_mp import ConfigurationError, build_model
+from alexnet_mp import ConfigurationError, build_model, load_network
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
 from alexnet_mp.commands.entry import compose
@@ -27,6 +27,7 @@ from alexnet_mp.report.examination import Examination, Example, Seen
 from alexnet_mp.report.folder import read_folder
 from alexnet_mp.report.page import as_html
 from alexnet_mp.report.pieces import amount, duration
+from alexnet_mp.report.words import layers, network_sentences
 from tests.browser import browser_program, opened_page
 from tests.checkpoints import narrow_network
 from tests.test_results import evaluate, make_run
@@ -377,6 +378,21 @@ def test_a_network_of_one_tower_has_no_crossing(finished: Path, tmp_path: Path) 
     (run / "config.yaml").write_text(yaml.safe_dump({**configuration, "towers": 1}, sort_keys=False))
     words = text_of(part(written(run), "throughput"))
     assert "nothing crosses" in words
+
+
+def test_a_network_with_branches_is_told_row_by_row_and_its_classifiers_of_training_apart() -> None:
+    network = load_network("googlenet")
+    told = {layer.name: layer for layer in layers(network)}
+    # 7x7x3 into 64, 3x3x64 into 192, and the six convolutions of inception 3a (arXiv 1409.4842, table 1), with biases.
+    assert told["conv1"].parameters == 7 * 7 * 3 * 64 + 64
+    assert told["conv2"].parameters == 9 * 64 * 192 + 192
+    of_3a = [(1, 192, 64), (1, 192, 96), (9, 96, 128), (1, 192, 16), (25, 16, 32), (1, 192, 32)]
+    assert told["inception3a"].parameters == sum((window * maps + 1) * kernels for window, maps, kernels in of_3a)
+    assert (told["inception3a"].what, told["inception3a"].output) == ("4 branches, joined", "256 × 28 × 28")
+    assert told["inception4a"].output == told["inception4b"].output == "512 × 14 × 14"
+    assert sum(layer.parameters for layer in told.values()) == 6_998_552 + 6_379_728
+    assert "6,998,552 parameters and" in network_sentences(network)
+    assert "6,379,728 parameters in classifiers of training alone" in network_sentences(network)
 
 
 def test_a_page_is_small(finished: Path, page: ET.Element) -> None:

@@ -1,5 +1,7 @@
 """Regrouping between towers and one device: shapes of Caffe's layout, exact round trips, and refusals."""
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -157,3 +159,16 @@ def test_a_process_may_load_its_own_tower_alone(tmp_path):
 def test_a_model_that_was_moved_from_where_it_was_placed_says_so():
     with pytest.raises(ConfigurationError, match="tower 0 was placed on cpu and has been moved to meta"):
         build_model("small").to("meta")(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("before", [{}, {"tanh": {"kind": "tanh"}}])
+def test_a_relu_leaves_alone_what_others_need(before: dict[str, Any]) -> None:
+    """The caller's images, and what the gradient of tanh is made from."""
+    conv = {"kind": "conv", "kernels": 2, "size": 3, "reads": "image", "std": 0.1, "bias": 0}
+    layers = {"first": {"kind": "relu"}, "conv1": conv, **before, "relu1": {"kind": "relu"}}
+    classifier = {"kind": "summed_fc", "std": 0.1, "bias": 0}
+    table = {"name": "x", "towers": 1, "image": [3, 8, 8], "classes": 4, "layers": {**layers, "fc2": classifier}}
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = images.clone()
+    single_device_model(parse_network(table))(given).sum().backward()
+    assert torch.equal(given, images)

@@ -78,7 +78,7 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             linear = nn.Linear(towers * prod(inputs), units)
             return [(f"{name}_flatten", nn.Flatten()), (name, _initialised(linear, row))]
         case rows.Relu():
-            return [(name, nn.ReLU(inplace=True))]
+            return [(name, nn.ReLU(inplace=_gives_new_memory(network, name)))]
         case rows.Tanh():
             return [(name, nn.Tanh())]
         case rows.LocalResponseNorm():
@@ -95,6 +95,13 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             return [(name, GlobalAveragePool())]
         case rows.Dropout():
             return [(name, parts.dropout(row))]
+
+
+def _gives_new_memory(network: Network, name: str) -> bool:
+    """Whether nothing but this row needs what the row before gives, no gradient either. The image is the caller's."""
+    names = list(network.rows)
+    before = names[: names.index(name)][-1:]
+    return bool(before) and not isinstance(network.rows[before[0]], rows.Relu | rows.Tanh | rows.Dropout)
 
 
 class GroupedLinear(nn.Module):

@@ -1,6 +1,7 @@
 """The page of the accounting: a table of the networks, then each one's layers; CSV files and charts beside it."""
 
 import csv
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from io import StringIO
@@ -12,6 +13,8 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 
 COLUMNS = ("layer", "kind", "output of a tower", "memory, KiB", "parameters", "operations each", "operations")
+
+_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
 INTRODUCTION = """\
 What networks cost, layer by layer, for one image forward, counted as in Johnson's lecture 8 (EECS 498-007, "CNN
@@ -31,8 +34,13 @@ are of one tower and everything else is of all. Every number follows from the ne
 def write_page(networks: Sequence[Network], out: Path, charts: bool) -> list[Path]:
     """Write `out`/accounting.md and `out`/accounting/*.{csv,png}; return their paths.
 
-    Raises ConfigurationError where it cannot write.
+    Raises ConfigurationError where it cannot write, and for a network whose name cannot be that of a file.
     """
+    for network in networks:
+        if not _NAME.fullmatch(network.name):
+            raise ConfigurationError(
+                f"network {network.name!r} would name files; take letters, digits and . _ + - only, the first no sign"
+            )
     accounts = [account(network) for network in networks]
     folder = out / "accounting"
     written = [out / "accounting.md"]

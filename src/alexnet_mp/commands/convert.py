@@ -52,20 +52,21 @@ def run(configuration: Mapping[str, Any]) -> None:
 def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None:
     if not _foreign_input(settings).is_ours:
         raise ConfigurationError(f"{source} is a checkpoint; channels= and input_std= are for files from elsewhere")
-    if out.suffix in TORCH_SUFFIXES:
+    kind = out.suffix.lower()
+    if kind in TORCH_SUFFIXES:
         raise ConfigurationError(
             f"out={out}: weights are written as .safetensors, which safetensors.torch.load_file reads as a state dict, "
             "or as .onnx"
         )
     state_dict, description = load_checkpoint(source)
     network = parse_network(description["network"])
-    save = save_onnx if out.suffix == ".onnx" else save_single_device
+    save = save_onnx if kind == ".onnx" else save_single_device
     save(out, state_dict, network, settings.dropout, description)
     show(f"wrote {out}: {network.name} for one device, dropout {settings.dropout}")
 
 
 def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
-    if out.suffix in FILE_SUFFIXES:
+    if out.suffix.lower() in FILE_SUFFIXES:
         raise ConfigurationError(
             f"{source} becomes a checkpoint, which is a folder; out={out} is named like a file, which a second command "
             "makes of that"

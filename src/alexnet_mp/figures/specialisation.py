@@ -1,6 +1,6 @@
 """Whether the towers' first layers specialise in every run, as the paper's Figure 3 has it: runs of several seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
         configuration = description.get("configuration") or {}
         kernels = first_layer_kernels(state, next(iter(network.learned_layers)))
         if since_start:
+            _check_drawn_by_seed(configuration, network.learned_layers[0])
             began = initial_kernels(network, int(description["seed"]))
             kernels = [now - before for now, before in zip(kernels, began, strict=True)]
         colours = colourfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
@@ -119,6 +120,16 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
         )
     except (ConfigurationError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
+
+
+def _check_drawn_by_seed(configuration: Mapping[str, Any], layer: str) -> None:
+    """Raise ConfigurationError where a run's first layer began with the weights of another run."""
+    initial = configuration.get("initial_weights") or {}
+    if initial.get("checkpoint") is not None and layer not in (initial.get("but") or ()):
+        raise ConfigurationError(
+            f"since_start=true: {layer} began with the weights of {initial['checkpoint']} and not with those of the "
+            "seed; leave since_start away"
+        )
 
 
 def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]:

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.differences import differences
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Relu, Tanh
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.results.markdown import code, table, text
 from alexnet_mp.results.record import RunRecord, read_run
-from alexnet_mp.training.resume import differences
 
 LINE = 0.25  # paper §3.1, Figure 1
 PAPER_RATIO = 6.0  # "six times faster", there

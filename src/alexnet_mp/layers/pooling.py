@@ -19,7 +19,7 @@ class MaxPool(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         begin, end = self.pad
-        if begin == end:
+        if begin == end and 2 * begin <= self.size:  # more, PyTorch does not pad by itself
             return F.max_pool2d(maps, self.size, self.stride, padding=begin)
         if _cut_windows_are_enough(self, maps):  # without a padded copy of the maps
             return F.max_pool2d(maps, self.size, self.stride, padding=begin, ceil_mode=True)
@@ -41,7 +41,7 @@ class AveragePool(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         begin, end = self.pad
-        if begin == end:
+        if begin == end and 2 * begin <= self.size:
             return F.avg_pool2d(maps, self.size, self.stride, padding=begin, count_include_pad=False)
         if _cut_windows_are_enough(self, maps):
             return F.avg_pool2d(maps, self.size, self.stride, begin, ceil_mode=True, count_include_pad=False)
@@ -63,7 +63,7 @@ class GlobalAveragePool(nn.Module):
 def _cut_windows_are_enough(pool: MaxPool | AveragePool, maps: Tensor) -> bool:
     """Whether PyTorch's ceil mode, in which a window begins inside and may end outside, gives the same windows."""
     begin, end = pool.pad
-    return all(
+    return 2 * begin <= pool.size and all(
         (side + begin + end - pool.size) // pool.stride == _windows_that_begin_inside(side, begin, pool) - 1
         for side in maps.shape[2:]
     )

@@ -112,7 +112,7 @@ def _key_figures(run: ReportedRun, network: Network | None) -> list[tuple[str, C
     if last:
         figures += [("top-1 error", percent(last.top1_error)), ("top-5 error", percent(last.top5_error))]
     if network:
-        figures.append(("parameters", f"{network_cost(network).parameters:,}"))
+        figures.append(("parameters", f"{network_cost(network.without_auxiliaries()).parameters:,}"))
     if run.summary:
         figures.append(("images a second", f"{run.summary.images_per_second:,.0f}"))
         figures.append(("of training", duration(run.summary.seconds)))

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.rows import (
+    Auxiliary,
     AveragePool,
     BatchNorm,
+    Branches,
     Conv,
     Dropout,
     FullyConnected,
@@ -20,6 +22,7 @@ from alexnet_mp.network.rows import (
     Tanh,
     kind_of,
     reads_of,
+    rows_within,
 )
 from alexnet_mp.network.table import Network
 from alexnet_mp.training.recipe import Milestone, Rates, Recipe
@@ -62,38 +65,41 @@ def meeting_points(costs: NetworkCost) -> list[RowCost]:
 
 def network_sentences(network: Network) -> str:
     """The network as a whole."""
-    costs = network_cost(network)
+    costs = network_cost(network.without_auxiliaries())
     channels, height, width = network.image
     meets = [row.name for row in meeting_points(costs)]
     towers = "one tower"
     if network.towers > 1:
         towers = f"{in_words(network.towers)} towers that meet at {listed(meets)}"
+    aside = network_cost(network).parameters - costs.parameters
+    more = f", and {aside:,} parameters in classifiers of training alone" if aside else ""
     of_each = f" ({' + '.join(f'{each:,}' for each in costs.parameters_per_tower)})" if network.towers > 1 else ""
     return (
         f"{network.name}: {towers}. It reads images of {channels} × {height} × {width} and tells "
         f"{count(network.classes, 'class', 'es')} apart with {costs.parameters:,} parameters{of_each} and "
-        f"{costs.multiply_adds / 1e6:,.1f} million multiply-adds an image."
+        f"{costs.multiply_adds / 1e6:,.1f} million multiply-adds an image{more}."
     )
 
 
 def layers(network: Network) -> list[Layer]:
     """Each layer with weights, and what follows it."""
     costs = network_cost(network)
-    found: list[tuple[str, list[str]]] = []
+    found: dict[str, list[str]] = {}  # a layer's name -> the rows that belong to it, its own first
     for name, row in network.rows.items():
-        if isinstance(row, _IN_PASSING) and found:
-            found[-1][1].append(row_in_words(row))
+        passed = [layer for layer in found if not isinstance(network.rows[layer], Auxiliary)]
+        if isinstance(row, _IN_PASSING) and passed:
+            found[passed[-1]].append(name)  # what follows an auxiliary classifier does not read its logits
         else:
-            found.append((name, []))
-    names = [cost.name for cost in costs.rows]
+            found[name] = [name]
     told = []
-    for place, (name, then) in enumerate(found):
-        end = names.index(found[place + 1][0]) if place + 1 < len(found) else len(names)
-        block = costs.rows[names.index(name) : end]
-        parameters = sum(cost.parameters(tower) for cost in block for tower in range(network.towers))
+    for name, rows in found.items():
+        inside = [costs.row(full) for each in rows for full in rows_within(each, network.rows[each])]
+        parameters = sum(cost.parameters(tower) for cost in inside for tower in range(network.towers))
+        then = ", ".join(row_in_words(network.rows[each]) for each in rows[1:])
+        last = costs.row(rows[-1]) if isinstance(network.rows[rows[-1]], Branches) else inside[-1]
         row = network.rows[name]
-        output = " × ".join(map(str, block[-1].output_shape))
-        told.append(Layer(name, row_in_words(row), _reads(network, row), ", ".join(then), output, parameters))
+        output = " × ".join(map(str, last.output_shape))
+        told.append(Layer(name, row_in_words(row), _reads(network, row), then, output, parameters))
     return told
 
 
@@ -124,6 +130,10 @@ def row_in_words(row: Row) -> str:
             return f"average pooling {row.size}×{row.size}, stride {row.stride}"
         case Dropout():
             return f"dropout {row.p:g}{', inverted' if row.inverted else ''}"
+        case Branches():
+            return f"{count(len(row.branches), 'branch', 'es')}, joined"
+        case Auxiliary():
+            return f"classifier in training alone, {row.loss_weight:g} of its loss counts"
         case _:
             numbers = {key: value for key, value in dataclasses.asdict(row).items() if isinstance(value, int | float)}
             return f"{kind_of(row)} {', '.join(f'{key} {value:g}' for key, value in numbers.items())}".strip()

@@ -1,15 +1,20 @@
 """Beginning with the weights of another training: pretraining on many classes, then fine-tuning (paper §6, §7)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint
+from alexnet_mp.data.preprocessing import InputScale
+from alexnet_mp.differences import differences
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
+from alexnet_mp.network.rows import Dropout
+from alexnet_mp.network.table import Network, parse_network
 
 
 @dataclass(frozen=True)
@@ -23,26 +28,43 @@ class InitialWeights:
     but: tuple[str, ...] = ()
 
 
-def load_initial_weights(model: TowerModel, initial: InitialWeights, mesh: Mesh) -> None:
+def load_initial_weights(model: TowerModel, initial: InitialWeights, scale: InputScale, mesh: Mesh) -> list[str]:
     """Put a checkpoint's weights and running statistics into a model that has its own; every process calls it.
 
     Velocities and learning rates are not taken over. Replica 0 reads the files, and the others have theirs from it.
+    Returns, in replica 0, what the weights were trained with and this run, whose input has `scale`, has otherwise: no
+    shape shows it, and the first losses would be those of other weights.
+
     Raises ConfigurationError in every process where the checkpoint cannot be read or does not fit.
     """
     if initial.checkpoint is None:
-        return
-    problem = ""
+        return []
+    problem, otherwise = "", []
     try:
         if mesh.placement.replica == 0:
-            weights, _ = load_checkpoint(Path(initial.checkpoint), list(mesh.placement.devices))
+            weights, description = load_checkpoint(Path(initial.checkpoint), list(mesh.placement.devices))
             own = model.state_dict()
             _check_fit(weights, own, initial)
             model.load_state_dict({**own, **_without(weights, initial.but)})
+            otherwise = _otherwise(description, model.network, scale)
     except (ConfigurationError, IndexError, KeyError) as error:
         problem = f"initial_weights.checkpoint={initial.checkpoint}: {error}"
     if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
         raise ConfigurationError(problem or "another process could not read initial_weights.checkpoint")
     mesh.from_replica_0(list(model.state_dict().values()))
+    return otherwise
+
+
+def _otherwise(description: Mapping[str, Any], network: Network, scale: InputScale) -> list[str]:
+    """The scale of the input and the conventions of dropout that are not those of the checkpoint."""
+    said = description.get("input")
+    found = differences(said, asdict(scale), "recipe.input") if isinstance(said, Mapping) else []
+    theirs = parse_network(description["network"]).layer_rows
+    for name, row in network.layer_rows.items():
+        other = theirs.get(name)
+        if isinstance(row, Dropout) and isinstance(other, Dropout):
+            found += differences(other.inverted, row.inverted, f"network.layers.{name}.inverted")
+    return found
 
 
 def _check_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], initial: InitialWeights) -> None:

@@ -110,7 +110,8 @@ def _train(run: Run) -> dict[str, Any]:
             LOG.info("%-10s from %s, in epoch %d", "going on", claim.checkpoint, state.progress.epoch + 1)
             log_changes(claim, run.configuration)
         else:
-            load_initial_weights(model, settings.initial_weights, mesh)
+            for line in load_initial_weights(model, settings.initial_weights, recipe.input, mesh):
+                LOG.warning("%-10s with the weights of a run whose %s", "begins", line)
             state = begin(model, settings)
         folder.begin(claim, run.progress.step, _as_yaml(run.configuration))
         about = _about(settings, run.data, run.configuration)

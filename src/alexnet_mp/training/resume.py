@@ -1,7 +1,7 @@
 """Going on from a checkpoint: that it is of the same run, what has changed since, and its state."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
 from alexnet_mp.data.images import DataSet
+from alexnet_mp.differences import differences
 from alexnet_mp.errors import ConfigurationError, in_short
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
@@ -103,17 +104,3 @@ def log_changes(claim: Claim, configuration: Mapping[str, Any]) -> None:
     before = dict(claim.description.get("configuration", {}))
     for line in differences({**before, "run_dir": None}, {**configuration, "run_dir": None}, ""):
         LOG.info("%-10s %s", "changed", line)
-
-
-def differences(before: object, now: object, where: str) -> list[str]:
-    """`key: before -> now` for every value in which two nested mappings differ."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return list(_different_keys(before, now, where))
-    if isinstance(before, list | tuple) and isinstance(now, list | tuple) and list(before) == list(now):
-        return []
-    return [] if before == now else [f"{where} was {before!r} and is {now!r}"]
-
-
-def _different_keys(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Iterator[str]:
-    for key in {**before, **now}:
-        yield from differences(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
