@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from alexnet_mp import ConfigurationError, load_network
+from alexnet_mp import ConfigurationError, build_model, load_network
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
 from alexnet_mp.presets import preset_names
@@ -168,3 +168,19 @@ def test_a_row_that_says_after_stands_there() -> None:
     table["layers"]["conv6"]["after"] = "pool6"
     with pytest.raises(ConfigurationError, match=r"network\.layers\.conv6\.after is 'pool6', not one of.*'pool5'"):
         parse_network(table)
+
+
+@pytest.mark.parametrize("name", ["a.b", "1st", "", "conv 1", "conv-1"])
+def test_a_row_has_a_name_that_can_stand_in_a_parameters(name: str) -> None:
+    table = load_network("paper").to_mapping()
+    table["layers"] = {name: table["layers"].pop("conv1"), **table["layers"]}
+    with pytest.raises(ConfigurationError, match=r"a row is called .*; its name stands in those of parameters"):
+        parse_network(table)
+
+
+@pytest.mark.parametrize("name", ["stages", "index", "training", "half", "forward"])
+def test_a_row_is_not_called_like_what_a_module_has(name: str) -> None:
+    table = load_network("small").to_mapping()
+    layers = {name if old == "relu1" else old: row for old, row in table["layers"].items()}
+    with pytest.raises(ConfigurationError, match=f"a row cannot be called '{name}'"):
+        build_model(parse_network({**table, "layers": layers}))

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
 from alexnet_mp.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
@@ -102,6 +103,9 @@ class Stage:
         return run(self.tail, self.head.add_peer(partial, peer), masks, auxiliary)
 
 
+RESERVED = ("stages",)  # besides what a tower has before its first layer
+
+
 class Tower(nn.Module):
     """One tower of a network; each of its layers is a submodule with the row's full name.
 
@@ -155,6 +159,10 @@ class Tower(nn.Module):
         if isinstance(row, rows.WeightedRow):
             assert isinstance(layer, Weighted)
             initialise(layer, row.std, cost.fan_in, row.bias, keyed_generator(seed, "weights", cost.name, self.index))
+        if cost.name in RESERVED or hasattr(self, cost.name):
+            raise ConfigurationError(
+                f"network {network.name}: a row cannot be called {cost.name!r}, which torch's modules use"
+            )
         self.add_module(cost.name, layer)
         return layer
 

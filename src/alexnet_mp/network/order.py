@@ -1,5 +1,6 @@
 """The order of the rows in a network table: where one stands, and what may follow what."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from alexnet_mp.network.rows import (
     rows_within,
 )
 from alexnet_mp.strict import choice
+
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 OF_MAPS = Conv | PoolingRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm  # what may stand in a branch
 
@@ -97,6 +100,11 @@ def _check_names(network: str, rows: Mapping[str, Row]) -> None:
     names = set(rows)
     for outer, row in rows.items():
         for name in rows_within(outer, row):
+            if not _NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"network {network}: a row is called {name!r}; its name stands in those of parameters: letters, "
+                    "digits and _, a letter first"
+                )
             if name != outer and name in names:
                 raise ConfigurationError(f"network {network}: two rows have the full name {name}; call one otherwise")
             names.add(name)
