@@ -369,3 +369,10 @@ def test_the_script_ends_a_mistake_in_one_line(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     finished = run_script("launch/results.py", ["runs=[a]"], tmp_path)
     assert finished.stdout.split() == ["wrote", "docs/results.md", "wrote", "docs/curves/cifar10_lrn-tiny.png"]
+
+
+def test_an_ablation_does_not_stand_beside_the_whole_experiments_numbers(tmp_path: Path) -> None:
+    command = "torchrun launch/train.py experiment=cifar10_lrn ablation=no_lrn seed=0"
+    text = page(tmp_path / "docs", make_run(tmp_path / "a", command=command))
+    assert "ablation=no_lrn" in text
+    assert not rows(text, "reference")

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from alexnet_mp.printable import printable
+from alexnet_mp.printable import short_name
 
 RIGHT_COLOUR, OTHER_COLOUR = "#e57373", "#8fb4da"  # the paper's red and blue, light enough for words on them
-LONGEST_NAME = 28
 
 
 def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], right: int | None = None) -> None:
@@ -25,9 +24,3 @@ def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], 
         axes.text(0.98, place, f"{100 * probability:.1f} %", va="center", ha="right", fontsize=7, color="#222222")
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xticks=[], yticks=[])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-
-
-def short_name(name: str) -> str:
-    """A class's name in one printable line, cut where it is too long for a picture."""
-    shown = printable(name)
-    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}…"

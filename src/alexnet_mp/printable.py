@@ -15,6 +15,12 @@ def printable(text: str) -> str:
     return "".join(_escaped(each) if _acts(each) else each for each in text)
 
 
+def short_name(name: str, longest: int = 28) -> str:
+    """A `printable` name, cut where it is too long for a table or a picture."""
+    shown = printable(name)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
 def printable_lines(text: str) -> str:
     """`printable`, but for the ends of lines and for tabs."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))

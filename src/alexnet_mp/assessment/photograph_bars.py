@@ -5,11 +5,10 @@ from pathlib import Path
 
 from alexnet_mp.assessment.photographs import Classified
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.printable import printable
+from alexnet_mp.printable import printable, short_name
 
 MOST = 100  # photographs in one PNG
 _WIDTH = 30  # characters of a bar that stands for 1
-_LONGEST_NAME = 28
 _ROW = 1.6  # inches
 
 
@@ -18,7 +17,7 @@ def as_text(found: Sequence[Classified]) -> str:
     lines = []
     for photograph in found:
         lines.append(printable(str(photograph.path)))
-        names = [_short(name) for name in photograph.names]
+        names = [short_name(name) for name in photograph.names]
         for name, probability in zip(names, photograph.probabilities, strict=True):
             bar = "█" * round(_WIDTH * probability)
             lines.append(f"  {name:<{max(map(len, names))}}  {bar:<{_WIDTH}} {100 * probability:5.1f} %")
@@ -48,7 +47,7 @@ def draw(found: Sequence[Classified], out: Path) -> None:
     for (left, right), photograph in zip(grid, found, strict=True):
         left.imshow(photograph.pixels, interpolation="nearest")
         left.set_axis_off()
-        left.set_title(_short(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
+        left.set_title(short_name(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
         draw_bars(right, photograph.names, photograph.probabilities)
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
@@ -57,8 +56,3 @@ def draw(found: Sequence[Classified], out: Path) -> None:
         unfinished.replace(out)
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
-
-
-def _short(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.assessment.tables import LARGEST_MATRIX, ClassErrors, Confusion
+from alexnet_mp.printable import short_name
 
 AT_EACH_END = 15  # classes drawn where there are too many: so many worst, so many best
 _PAIRS = 25
-_LONGEST_NAME = 28
 
 
 def draw_classes(classes: Sequence[ClassErrors], picture: Path, title: str) -> None:
@@ -34,7 +34,7 @@ def draw_classes(classes: Sequence[ClassErrors], picture: Path, title: str) -> N
     axes.barh(places, top1_errors, height=0.75, color="tab:blue", label="top-1")
     if top5:
         axes.barh(places, top5_errors, height=0.35, color="tab:orange", label="top-5")
-    _name_bars(axes, places, [f"{_short(each.name)} ({each.images})" for each in seen])
+    _name_bars(axes, places, [f"{short_name(each.name)} ({each.images})" for each in seen])
     if left_out:
         text = f"... {left_out:,} classes between the worst and the best ..."
         axes.text(0.5, AT_EACH_END, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=8)
@@ -56,7 +56,9 @@ def draw_confusions(
         places = list(range(len(shown)))
         figure, axes = _bars(len(shown))
         axes.barh(places, [pair.count for pair in shown], height=0.75, color="tab:blue")
-        _name_bars(axes, places, [f"{_short(p.label)} → {_short(p.predicted)} ({p.fraction:.0%})" for p in shown])
+        _name_bars(
+            axes, places, [f"{short_name(p.label)} → {short_name(p.predicted)} ({p.fraction:.0%})" for p in shown]
+        )
         axes.set(xlabel="images; label → predicted, in brackets the part of the label's images")
         if not shown:
             axes.text(0.5, 0.5, "no image was taken for another class", transform=axes.transAxes, ha="center")
@@ -88,13 +90,9 @@ def _matrix(confusions: Tensor, names: Sequence[str]) -> Figure:
         colour = "white" if fractions[label, predicted] > 50 else "black"
         count = str(int(confusions[label, predicted]))
         axes.text(predicted, label, count, ha="center", va="center", color=colour, fontsize=7)
-    ticks, labels = list(range(len(names))), [_short(name) for name in names]
+    ticks, labels = list(range(len(names))), [short_name(name) for name in names]
     axes.set_xticks(ticks, labels, rotation=90, fontsize=8, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=8, parse_math=False)
     axes.set(xlabel="predicted", ylabel="label")
     figure.colorbar(image, label="of the label's images, %", shrink=0.8)
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

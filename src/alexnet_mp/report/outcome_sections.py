@@ -30,7 +30,7 @@ from alexnet_mp.results.record import Evaluated
 
 def published_section(run: ReportedRun, published: Mapping[str, Published]) -> Section:
     """The run's numbers beside those that others published, and its evaluations after the training."""
-    known = published_of(run.experiment, published)
+    known = published_of(run.experiment, published, run.record.summary.command if run.record else None)
     parts: list[Content] = (
         [paragraph("The note to these numbers, as the page of results has it: ", prose(known.note.strip()))]
         if known.note

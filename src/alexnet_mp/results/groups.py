@@ -4,7 +4,7 @@ import fnmatch
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,9 @@ _NOT_WHAT_IT_TRAINS = (
     "loader",
     "log_every_steps",
     "keep_checkpoints",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "training_error",
     "timeout_seconds",
 )
 
@@ -105,10 +108,14 @@ def read_groups(folders: Sequence[str]) -> list[Group]:
     ]
 
 
-def published_of(experiment: str, published: Mapping[str, Published]) -> Published:
-    """What is published for an experiment: under its name, or the first pattern that fits it (`imagenet_*`)."""
+def published_of(experiment: str, published: Mapping[str, Published], command: str | None = None) -> Published:
+    """What is published for an experiment: under its name, or the first pattern that fits it (`imagenet_*`).
+
+    Where the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
+    """
     pattern = next((name for name in published if fnmatch.fnmatchcase(experiment, name)), None)
-    return published.get(experiment) or (Published() if pattern is None else published[pattern])
+    found = published.get(experiment) or (Published() if pattern is None else published[pattern])
+    return replace(found, references=()) if " ablation=" in (command or "") else found
 
 
 def compare(group: Group, reference: Reference) -> Spread | str:

@@ -93,7 +93,7 @@ def as_markdown(
         parts.append(_overview(groups))
     experiment = None
     for group, picture in zip(groups, pictures, strict=True):
-        known = published_of(group.first.summary.experiment, published)
+        known = published_of(group.first.summary.experiment, published, group.first.summary.command)
         if group.first.summary.experiment != experiment:
             experiment = group.first.summary.experiment
             parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
