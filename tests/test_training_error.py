@@ -13,7 +13,7 @@ from tests.test_training_run import NARROW, in_workers, summary
 
 SHORT = (*NARROW, "recipe.epochs=2", "training_error=true")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread_throughout")
 
 
 def lines(folder: Path) -> list[dict]:
@@ -34,7 +34,7 @@ def evaluated(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, one_thread_throughout) -> Path:
     return trained(tmp_path_factory.mktemp("run") / "whole", *SHORT)
 
 
