@@ -1,5 +1,6 @@
 """Pictures of the first layer: its kernels in one sheet, and their colourfulness over several runs."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,14 +72,15 @@ def draw_study(groups: Sequence[Group], picture: Path) -> None:
         ]
         axes.set_xticks(range(len(group.runs)), labels, fontsize=8)
         axes.set(xlim=(-0.6, len(group.runs) - 0.4), ylim=(-0.02, 1.02))
-        axes.set_title(in_words(group).replace(": ", ":\n", 1), fontsize=9, parse_math=False)
+        title = textwrap.fill(in_words(group), max(24, 15 * len(group.runs)))
+        axes.set_title(title, fontsize=9, parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
     every[0].set_ylabel("colourfulness of each kernel")
     handles, names = every[0].get_legend_handles_labels()
     first = dict(zip(reversed(names), reversed(handles), strict=True))
     order = sorted(first)
-    every[-1].legend([first[name] for name in order], order, frameon=False, loc="lower right", fontsize=8)
+    every[0].legend([first[name] for name in order], order, frameon=False, loc="upper right", fontsize=8)
     figure.savefig(picture, dpi=120, format="png")
 
 
