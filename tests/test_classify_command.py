@@ -19,8 +19,8 @@ from alexnet_mp.assessment.photographs import Classified, classify
 from alexnet_mp.assessment.settings import parse_classify_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
-from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.digits import digits
+from alexnet_mp.entry import compose
 from tests.checkpoints import narrowed, random_weights
 
 NETWORK = narrowed("small")

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import describe
-from alexnet_mp.commands.entry import compose
+from alexnet_mp.entry import compose
 from alexnet_mp.presets import preset_names
 from tests.processes import run_script
 

@@ -17,8 +17,8 @@ import yaml
 from alexnet_mp import ConfigurationError, build_model, load_network
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
-from alexnet_mp.commands.entry import compose
 from alexnet_mp.data.digits import digits
+from alexnet_mp.entry import compose
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.report import html
 from alexnet_mp.report.chart import Mark, Series, line_chart, log_ticks, nice_ticks

@@ -13,7 +13,7 @@ from PIL import Image
 from alexnet_mp import ConfigurationError
 from alexnet_mp.command_line import command_line
 from alexnet_mp.commands import results
-from alexnet_mp.commands.entry import compose
+from alexnet_mp.entry import compose
 from alexnet_mp.placement import Launch
 from tests.processes import run_script
 
@@ -338,12 +338,12 @@ def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path) -> None:
         ("config.yaml", "a: [", "is not YAML"),
         ("config.yaml", "just words", "is not a configuration"),
         ("metrics.jsonl", "", "no validation line"),
-        ("metrics.jsonl", "{}\n", "'kind'"),
-        ("metrics.jsonl", "half a line", "Expecting value"),
-        ("metrics.jsonl", '{"kind": "validation", "epoch": 1}\n', "missing key 'loss'"),
+        ("metrics.jsonl", "{}\n", "line 1: it has no kind"),
+        ("metrics.jsonl", "half a line", "line 1: Expecting value"),
+        ("metrics.jsonl", '{"kind": "validation", "epoch": 1}\n', "line 1: it has no step"),
         (
             "metrics.jsonl",
-            '{"kind": "validation", "epoch": 3, "loss": 1, "top1_error": 0.5, "top5_error": 0}\n',
+            '{"kind": "validation", "step": 9, "epoch": 3, "loss": 1, "top1_error": 0.5, "top5_error": 0}\n',
             "different runs",
         ),
     ],

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.commands.entry import compose
+from alexnet_mp.entry import compose
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement

@@ -21,8 +21,8 @@ from alexnet_mp.assessment.ensemble import open_ensemble
 from alexnet_mp.assessment.folder import ResultsFolder
 from alexnet_mp.assessment.settings import parse_evaluate_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
-from alexnet_mp.commands.entry import compose, run_command, show
 from alexnet_mp.conversion.files import load_single_device
+from alexnet_mp.entry import compose, run_command, show
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network
 from alexnet_mp.preparation import cifar10, ilsvrc

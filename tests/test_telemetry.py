@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_mp.commands.entry import compose
+from alexnet_mp.entry import compose
 from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.telemetry.nvml import energy_joules
 from alexnet_mp.telemetry.towers import open_telemetry

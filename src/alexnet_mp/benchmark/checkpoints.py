@@ -22,8 +22,8 @@ from alexnet_mp.benchmark.checkpoints_report import Measured, Round, as_text, su
 from alexnet_mp.benchmark.in_turns import check_positive
 from alexnet_mp.benchmark.saved_training import SavedTraining
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.commands.entry import run_command, show
 from alexnet_mp.cores import usable_cores
+from alexnet_mp.entry import run_command, show
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.machine import device_name, file_system, versions
 from alexnet_mp.mesh import Mesh, open_mesh

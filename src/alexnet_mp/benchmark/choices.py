@@ -21,7 +21,7 @@ from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.in_turns import check_positive, cpu_of_the_report, median_and_spread, seconds_in_turns
 from alexnet_mp.benchmark.layers import FORMATS, LRN
 from alexnet_mp.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.commands.entry import run_command
+from alexnet_mp.entry import run_command
 from alexnet_mp.layers import local_response
 from alexnet_mp.layers.normalisation import LocalResponseNorm
 from alexnet_mp.network.table import load_network

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.in_turns import check_positive, cpu_of_the_report, median_and_spread, seconds_in_turns
-from alexnet_mp.commands.entry import run_command
 from alexnet_mp.crossing import ProcessLink
+from alexnet_mp.entry import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
 from alexnet_mp.network import rows

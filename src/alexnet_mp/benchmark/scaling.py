@@ -20,8 +20,8 @@ from alexnet_mp.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.benchmark.summary import contender_values
 from alexnet_mp.benchmark.turn import ContenderFailed, Turn, run_turn
-from alexnet_mp.commands.entry import run_command
 from alexnet_mp.cores import usable_cores
+from alexnet_mp.entry import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.planning.device import Device, load_device

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.commands.entry import run_command, show
+from alexnet_mp.entry import run_command, show
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.description import as_text, describe
 from alexnet_mp.network.table import Network, parse_network

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alexnet_mp.commands.entry import run_command, show
+from alexnet_mp.entry import run_command, show
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.report.examination import Wishes
 from alexnet_mp.report.page import write_report

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from alexnet_mp.commands.entry import compose, run_command, show
+from alexnet_mp.entry import compose, run_command, show
 from alexnet_mp.sweep.folder import TABLE, VALUES
 from alexnet_mp.sweep.job import run_sweep
 from alexnet_mp.sweep.settings import parse_sweep_settings

@@ -18,6 +18,7 @@ from alexnet_mp.figures.example_pictures import draw_examples
 from alexnet_mp.figures.kernel_pictures import draw_kernels, draw_study
 from alexnet_mp.figures.settings import PlotSettings
 from alexnet_mp.figures.training_error_picture import draw_training_errors
+from alexnet_mp.metrics import read_metrics
 from alexnet_mp.pictures import draw_learning_curves
 from alexnet_mp.printable import printable
 
@@ -52,13 +53,12 @@ def plot(settings: PlotSettings) -> Iterator[str]:
 
 
 def _curves(settings: PlotSettings) -> Iterator[str]:
-    metrics = Path(settings.run_dir or "") / "metrics.jsonl"
-    try:
-        kinds = {json.loads(line)["kind"] for line in metrics.read_text().splitlines()}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(f"cannot read {metrics}: {error}") from error
-    if not kinds >= {"train", "validation"}:
-        raise ConfigurationError(f"{metrics} has no validation yet")
+    path = Path(settings.run_dir or "") / "metrics.jsonl"
+    metrics = read_metrics(path)
+    if metrics.steps_per_epoch is None:
+        raise ConfigurationError(f"{path} has no validation yet")
+    if metrics.unread:
+        yield f"curves: left out of {path}, as no run writes it: {'; '.join(metrics.unread)}"
     title = printable(Path(settings.run_dir or "").resolve().name)
     yield _picture(settings, "learning_curve.png", lambda path: draw_learning_curves(metrics, path, title))
 

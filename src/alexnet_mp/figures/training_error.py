@@ -1,6 +1,5 @@
 """Epochs until a training error is reached, ReLU beside tanh (the paper's Figure 1): from the folders of runs."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -196,7 +195,7 @@ def _ratio(relu: TrainingCurve, tanh: TrainingCurve) -> Ratio:
 
 def _curve(run: RunRecord, folder: str, line: float) -> TrainingCurve:
     network = parse_network(run.configuration.get("network"))
-    errors = (1 - 1 / network.classes, *_training_errors(run.metrics))
+    errors = (1 - 1 / network.classes, *_training_errors(run))
     return TrainingCurve(
         run=folder,
         activation=activation_of(network),
@@ -222,16 +221,12 @@ def _learning_rate(run: RunRecord) -> float:
         raise ConfigurationError(f"{run.folder}: its config.yaml has no recipe.weights.learning_rate") from error
 
 
-def _training_errors(metrics: Path) -> list[float]:
+def _training_errors(run: RunRecord) -> list[float]:
     """The error after epoch 1, 2 ..."""
-    try:
-        records = [json.loads(line) for line in metrics.read_text().splitlines()]
-        found = {int(r["epoch"]): float(r["top1_error"]) for r in records if r["kind"] == "training"}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(f"{metrics}: a line is not what a run writes: {error!r}") from error
+    found = {evaluation.epoch: evaluation.top1_error for evaluation in run.metrics.training}
     if not found or sorted(found) != list(range(1, len(found) + 1)):
         raise ConfigurationError(
-            f"{metrics} has the errors on the training split after {len(found)} epochs, not after every one; train "
+            f"{run.folder} has the errors on the training split after {len(found)} epochs, not after every one; train "
             "with training_error=true"
         )
     return [found[epoch] for epoch in sorted(found)]

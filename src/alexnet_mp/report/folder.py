@@ -1,14 +1,13 @@
 """The folder of a run as the report reads it: whatever is there, and what is missing in words."""
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.metrics import Metrics, read_metrics
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.results.record import RunRecord, Summary, read_configuration, read_run, read_summary, said_of_data
@@ -18,43 +17,6 @@ from alexnet_mp.training.recipe import Recipe
 T = TypeVar("T")
 
 _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A training line of `metrics.jsonl`; `epoch` counts from 1, and is that which the step belongs to."""
-
-    step: int
-    epoch: int
-    loss: float
-    learning_rate: float | None
-    images_per_second: float | None
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """An evaluation after an epoch, of the images held out or of the training images; errors are fractions."""
-
-    step: int
-    epoch: int
-    loss: float
-    top1_error: float
-    top5_error: float
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """`metrics.jsonl`; `training` is empty unless the run evaluated its training images too."""
-
-    steps: tuple[Step, ...] = ()
-    validations: tuple[Epoch, ...] = ()
-    training: tuple[Epoch, ...] = ()
-
-    @property
-    def steps_per_epoch(self) -> float | None:
-        """From the last validation; None before the first."""
-        last = self.validations[-1] if self.validations else None
-        return last.step / last.epoch if last and last.epoch and last.step else None
 
 
 @dataclass(frozen=True)
@@ -112,9 +74,9 @@ def read_folder(folder: Path) -> ReportedRun:
     said = attempt(lambda: read_configuration(folder / "config.yaml"), nothing, "the configuration is not told")
     metrics = Metrics()
     if (folder / "metrics.jsonl").is_file():
-        metrics, unread = _read_metrics(folder / "metrics.jsonl")
-        if unread:
-            missing.append(f"Lines of metrics.jsonl that no run writes, left out: {unread}.")
+        metrics = read_metrics(folder / "metrics.jsonl")
+        if metrics.unread:
+            missing.append(f"Lines of metrics.jsonl that no run writes, left out: {len(metrics.unread)}.")
     if not metrics.steps:
         missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
     if not metrics.validations:
@@ -148,64 +110,6 @@ def _recipe(configuration: Mapping[str, Any], summary: Summary | None) -> Recipe
     if summary and (rule == "linear" or rule == "square_root"):
         return recipe.scaled(rule, summary.replicas)
     return recipe
-
-
-def _read_metrics(path: Path) -> tuple[Metrics, int]:
-    """The lines, and how many could not be understood: a run that was killed may leave half of one."""
-    steps: list[Step] = []
-    evaluations: dict[object, list[Epoch]] = {"validation": [], "training": []}
-    unread = 0
-    for record in _records(path):
-        kind = record.get("kind")
-        try:
-            if kind == "train":
-                rates = (_finite(record, key, optional=True) for key in ("learning_rate", "images_per_second"))
-                steps.append(Step(_whole(record, "step"), _whole(record, "epoch"), _required(record, "loss"), *rates))
-            elif isinstance(kind, str) and kind in evaluations:
-                errors = (_required(record, key) for key in ("loss", "top1_error", "top5_error"))
-                evaluations[kind].append(Epoch(_whole(record, "step"), _whole(record, "epoch"), *errors))
-            elif not isinstance(kind, str):
-                unread += 1
-        except ValueError:
-            unread += 1
-    return Metrics(tuple(steps), tuple(evaluations["validation"]), tuple(evaluations["training"])), unread
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, a line each; an empty one for a line that is none."""
-    try:
-        text = path.read_text(errors="replace")
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        yield record if isinstance(record, dict) else {}
-
-
-def _finite(record: Mapping[str, Any], key: str, optional: bool = False) -> float | None:
-    value = record.get(key)
-    # 1e15 is more than any of these can be, and less than what a chart cannot write.
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 and math.isfinite(value):
-        return float(value)
-    if optional:
-        return None
-    raise ValueError(key)
-
-
-def _required(record: Mapping[str, Any], key: str) -> float:
-    value = _finite(record, key)
-    assert value is not None
-    return value
-
-
-def _whole(record: Mapping[str, Any], key: str) -> int:
-    value = _required(record, key)
-    if value < 0 or value != int(value):
-        raise ValueError(key)
-    return int(value)
 
 
 def _said(log: Path) -> dict[str, str]:

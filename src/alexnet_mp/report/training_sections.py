@@ -2,11 +2,12 @@
 
 from statistics import median
 
+from alexnet_mp.metrics import Evaluation, Metrics
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.report.chart import Mark, Series, Style, line_chart
 from alexnet_mp.report.curves import changes_of_rate, over_epochs, thinned
-from alexnet_mp.report.folder import Epoch, Metrics, ReportedRun
+from alexnet_mp.report.folder import ReportedRun
 from alexnet_mp.report.html import Html, joined, tag
 from alexnet_mp.report.pieces import (
     Section,
@@ -76,7 +77,7 @@ def learning_section(run: ReportedRun) -> Section:
     return section("learning", "Learning", words, tag("div", {"class": "pair"}, *charts), _every_epoch(metrics))
 
 
-def _lowest(best: Epoch, last: Epoch) -> str:
+def _lowest(best: Evaluation, last: Evaluation) -> str:
     if best.top1_error == last.top1_error:
         return "No epoch had a lower one."
     return (
@@ -114,7 +115,7 @@ def _loss_chart(metrics: Metrics) -> Html:
 
 
 def _error_chart(metrics: Metrics) -> Html:
-    def points(epochs: tuple[Epoch, ...], key: str) -> list[tuple[float, float]]:
+    def points(epochs: tuple[Evaluation, ...], key: str) -> list[tuple[float, float]]:
         return [(float(each.epoch), 100 * getattr(each, key)) for each in epochs]
 
     def curve(name: str, style: Style, found: list[tuple[float, float]]) -> Series:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.results.record import Evaluated, RunRecord, Validation, read_run
+from alexnet_mp.metrics import Evaluation
+from alexnet_mp.results.record import Evaluated, RunRecord, read_run
 
 Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
 
@@ -128,10 +129,10 @@ def compare(group: Group, reference: Reference) -> Spread | str:
     return f"no validation at epoch {reference.at_epoch}"
 
 
-def _counterpart(run: RunRecord, reference: Reference) -> Validation | Evaluated | None:
+def _counterpart(run: RunRecord, reference: Reference) -> Evaluation | Evaluated | None:
     if reference.views is not None:
         return next((found for found in run.evaluations if _is_the_runs(found, run, reference.views)), None)
-    return run.validations[-1] if reference.at_epoch is None else run.at_epoch(reference.at_epoch)
+    return run.metrics.validations[-1] if reference.at_epoch is None else run.at_epoch(reference.at_epoch)
 
 
 def _is_the_runs(found: Evaluated, run: RunRecord, views: int) -> bool:
@@ -141,7 +142,7 @@ def _is_the_runs(found: Evaluated, run: RunRecord, views: int) -> bool:
     return alone and as_trained and found.views == views and found.split != "train"
 
 
-def _measure(found: Validation | Evaluated, unit: Unit) -> float:
+def _measure(found: Evaluation | Evaluated, unit: Unit) -> float:
     measures: dict[Unit, Callable[[], float]] = {
         "top-1 error, %": lambda: found.top1_error,
         "top-5 error, %": lambda: found.top5_error,

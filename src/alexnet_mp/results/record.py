@@ -13,6 +13,7 @@ import yaml
 
 from alexnet_mp.command_line import command_line
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.metrics import Evaluation, Metrics, read_whole_metrics
 from alexnet_mp.placement import Launch
 from alexnet_mp.strict import from_mapping
 
@@ -53,16 +54,6 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """A validation line of `metrics.jsonl`; errors are fractions."""
-
-    epoch: int
-    loss: float
-    top1_error: float
-    top5_error: float
-
-
-@dataclass(frozen=True)
 class Evaluated:
     """What this reads of `evaluation/*/summary.json`; errors are fractions.
 
@@ -94,17 +85,13 @@ class RunRecord:
     summary: Summary
     configuration: Mapping[str, Any]
     data: str
-    validations: tuple[Validation, ...]
+    metrics: Metrics
     evaluations: tuple[Evaluated, ...]
 
     @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def best(self) -> Validation:
+    def best(self) -> Evaluation:
         """The validation of lowest top-1 error, the first of them."""
-        return min(self.validations, key=lambda validation: validation.top1_error)
+        return min(self.metrics.validations, key=lambda validation: validation.top1_error)
 
     @property
     def recipe(self) -> str:
@@ -149,9 +136,9 @@ class RunRecord:
         name = Path(str(path)).name if path else _at(self.configuration, "data", "source")
         return evaluated.data is None or evaluated.data.get("name") == name
 
-    def at_epoch(self, epoch: int) -> Validation | None:
+    def at_epoch(self, epoch: int) -> Evaluation | None:
         """The validation after `epoch` epochs, where there is one."""
-        return next((validation for validation in self.validations if validation.epoch == epoch), None)
+        return next((validation for validation in self.metrics.validations if validation.epoch == epoch), None)
 
 
 class _OneOfEach(yaml.SafeLoader):
@@ -174,8 +161,8 @@ def read_run(folder: Path) -> RunRecord:
         raise ConfigurationError(f"{folder} is {why}: it has no summary.json")
     summary = read_summary(folder)
     configuration = read_configuration(folder / "config.yaml")
-    validations = _read_validations(folder / "metrics.jsonl")
-    last = validations[-1]
+    metrics = read_whole_metrics(folder / "metrics.jsonl")
+    last = metrics.validations[-1]
     if (last.epoch, last.top1_error) != (summary.epochs, summary.top1_error):
         raise ConfigurationError(
             f"{folder}: summary.json ends at epoch {summary.epochs} with top-1 error {summary.top1_error}, and "
@@ -183,7 +170,7 @@ def read_run(folder: Path) -> RunRecord:
         )
     evaluations = tuple(_read(Evaluated, path) for path in sorted((folder / "evaluation").glob("*/summary.json")))
     data = said_of_data(folder / "train.log", configuration)
-    return RunRecord(folder, summary, configuration, data, validations, evaluations)
+    return RunRecord(folder, summary, configuration, data, metrics, evaluations)
 
 
 def read_summary(folder: Path) -> Summary:
@@ -222,17 +209,6 @@ def read_configuration(path: Path) -> Mapping[str, Any]:
     if not isinstance(configuration, Mapping):
         raise ConfigurationError(f"{path} is not a configuration")
     return configuration
-
-
-def _read_validations(path: Path) -> tuple[Validation, ...]:
-    try:
-        records = [json.loads(line) for line in _text(path).splitlines()]
-        found = tuple(_parse(Validation, record) for record in records if record["kind"] == "validation")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: a line is not what a run writes: {error}") from error
-    if not found:
-        raise ConfigurationError(f"{path} has no validation line")
-    return found
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:

@@ -33,11 +33,9 @@ def draw_study(study: Study, picture: Path) -> None:
 
 def _draw_curves(axes: Axes, variants: list[StudyVariant]) -> None:
     for variant, colour in zip(variants, COLOURS, strict=False):
-        epochs = sorted(set.intersection(*({found.epoch for found in run.validations} for run in variant.runs)))
-        errors = [
-            [100 * found.top1_error for run in variant.runs for found in run.validations if found.epoch == epoch]
-            for epoch in epochs
-        ]
+        runs = [{found.epoch: found.top1_error for found in run.metrics.validations} for run in variant.runs]
+        epochs = sorted(set.intersection(*map(set, runs)))
+        errors = [[100 * run[epoch] for run in runs] for epoch in epochs]
         axes.plot(epochs, [median(each) for each in errors], "o-", ms=3, color=colour, label=printable(variant.name))
         axes.fill_between(
             epochs, [min(each) for each in errors], [max(each) for each in errors], color=colour, alpha=0.2, lw=0

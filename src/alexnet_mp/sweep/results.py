@@ -41,7 +41,7 @@ class Measure:
 MEASURES = (
     Measure("top1_error", lambda run: run.summary.top1_error, "top-1 error, %", 100),
     Measure("top5_error", lambda run: run.summary.top5_error, "top-5 error, %", 100),
-    Measure("validation_loss", lambda run: run.validations[-1].loss, "validation loss", form=".4f"),
+    Measure("validation_loss", lambda run: run.metrics.validations[-1].loss, "validation loss", form=".4f"),
     Measure("images_per_second", lambda run: run.summary.images_per_second, "images/s", form=".0f"),
     Measure("seconds", lambda run: run.summary.seconds, "seconds", form=".1f"),
 )

@@ -21,6 +21,7 @@ from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError, NotSaved
 from alexnet_mp.link_check import checked_link
 from alexnet_mp.mesh import Mesh, open_mesh
+from alexnet_mp.metrics import read_metrics
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, Placement, choose_placement
 from alexnet_mp.telemetry.towers import open_telemetry
@@ -196,7 +197,7 @@ def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
 
     try:
         folder.write_summary(summary)
-        draw_learning_curves(folder.metrics, folder.curves, title)
+        draw_learning_curves(read_metrics(folder.metrics), folder.curves, title)
     except OSError as error:
         raise NotSaved(
             f"the summary or the curves could not be written: {error}; the same command tries again"
