@@ -240,11 +240,27 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         converted(tmp_path / "photos", tmp_path / "single.safetensors")
 
 
+@pytest.mark.parametrize("name", ["net", "net.pth", "net.caffemodel", "net.onxx"])
+def test_a_kind_of_file_that_is_not_written_is_refused(name: str, trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{name}: weights are written as \.safetensors.*\.onnx"):
+        converted(trained.folder, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("override", ["network=small", "channels=bgr", "input_std=[58,57,57]"])
+def test_what_is_for_files_from_elsewhere_is_refused_with_a_checkpoint(
+    override: str, trained: Trained, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="is a checkpoint; network=, channels= and input_std= are for files"):
+        converted(trained.folder, tmp_path / "single.safetensors", override)
+
+
 @pytest.mark.parametrize("way", ["to_one_device", "to_towers"])
 def test_convert_says_where_it_cannot_write(way: str, trained: Trained, single: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="file/out"):
-        converted(trained.folder if way == "to_one_device" else single, tmp_path / "file" / "out")
+    source, out = (trained.folder, "out.safetensors") if way == "to_one_device" else (single, "out")
+    with pytest.raises(ConfigurationError, match=f"cannot .*file/{out}"):
+        converted(source, tmp_path / "file" / out)
 
 
 def test_convert_runs_from_another_folder(trained: Trained, tmp_path: Path) -> None:

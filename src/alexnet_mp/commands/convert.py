@@ -16,7 +16,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.strict import from_mapping
 
-FILE_SUFFIXES = (".safetensors", ".onnx", *TORCH_SUFFIXES)
+_WRITERS = {".safetensors": save_single_device, ".onnx": save_onnx}
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,24 @@ def run(configuration: Mapping[str, Any]) -> None:
 
 
 def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None:
-    if not _foreign_input(settings).is_ours:
-        raise ConfigurationError(f"{source} is a checkpoint; channels= and input_std= are for files from elsewhere")
-    kind = out.suffix.lower()
-    if kind in TORCH_SUFFIXES:
+    if settings.network is not None or not _foreign_input(settings).is_ours:
+        raise ConfigurationError(
+            f"{source} is a checkpoint; network=, channels= and input_std= are for files from elsewhere"
+        )
+    save = _WRITERS.get(out.suffix.lower())
+    if save is None:
         raise ConfigurationError(
             f"out={out}: weights are written as .safetensors, which safetensors.torch.load_file reads as a state dict, "
             "or as .onnx"
         )
     state_dict, description = load_checkpoint(source)
     network = parse_network(description["network"])
-    save = save_onnx if kind == ".onnx" else save_single_device
     save(out, state_dict, network, settings.dropout, description)
     show(f"wrote {out}: {network.name} for one device, dropout {settings.dropout}")
 
 
 def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
-    if out.suffix.lower() in FILE_SUFFIXES:
+    if out.suffix.lower() in (*_WRITERS, *TORCH_SUFFIXES):
         raise ConfigurationError(
             f"{source} becomes a checkpoint, which is a folder; out={out} is named like a file, which a second command "
             "makes of that"
