@@ -1,5 +1,6 @@
 """Whether the towers' first layers specialise in every run, as the paper's Figure 3 has it: runs of several seeds."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,13 +40,15 @@ class RunKernels:
 
     With `since_start` both are of what training has added. `colourfulness` has one tensor [kernels] a tower, NaN for
     dead ones, and is empty where the network reads no colours. `separation` is None then, for one tower, and where all
-    kernels of a tower are dead. `top1_error` is that of the last validation, None before the first.
+    kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `recipe` is that of
+    the configuration.
     """
 
     folder: str
     checkpoint: str
     experiment: str
     network: Network
+    recipe: object
     seed: int
     epochs: int
     since_start: bool
@@ -110,6 +113,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             checkpoint=folder.name,
             experiment=str(configuration.get("experiment_name", network.name)),
             network=network,
+            recipe=configuration.get("recipe"),
             seed=int(description.get("seed", 0)),
             epochs=int(progress.get("epoch", 0)),
             since_start=since_start,
@@ -135,12 +139,13 @@ def _check_drawn_by_seed(configuration: Mapping[str, Any], layer: str) -> None:
 def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]:
     """Read runs and group them, in the order of each group's first run; `since_start` as in `read_kernels`.
 
-    Raises ConfigurationError for a run without towers to compare, one that is named twice or whose seed its group has
-    already, and for two runs called alike whose network tables differ.
+    Groups that would be called alike, because an ablation changed a row or the recipe, are told by the folder of their
+    first run too. Raises ConfigurationError for a run without towers to compare, and one that is named twice or whose
+    seed its group has already.
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run is named twice in runs")
-    groups: dict[str, dict[int, RunKernels]] = {}
+    groups: list[list[RunKernels]] = []
     for folder in folders:
         run = read_kernels(folder, since_start=since_start)
         if run.separation is None:
@@ -148,17 +153,25 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]
                 f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
                 "channel(s), and living kernels on every tower are needed"
             )
-        others = groups.setdefault(run.group, {})
-        for other in others.values():
-            if other.network != run.network:
-                raise ConfigurationError(
-                    f"{other.folder} and {folder} are both called {run.group}, and their network tables differ; train "
-                    "with network.name=ANOTHER, or draw them apart"
-                )
-        if run.seed in others:
-            raise ConfigurationError(f"{others[run.seed].folder} and {folder} are both {run.group}, seed {run.seed}")
-        others[run.seed] = run
-    return [Group(name, tuple(run for _, run in sorted(runs.items()))) for name, runs in groups.items()]
+        alike = next((group for group in groups if _differ_in_seed_alone(group[0], run)), None)
+        if alike is None:
+            groups.append([run])
+            continue
+        for other in alike:
+            if other.seed == run.seed:
+                raise ConfigurationError(f"{other.folder} and {folder} are both {run.group}, seed {run.seed}")
+        alike.append(run)
+    names = Counter(group[0].group for group in groups)
+    return [_named(group, names[group[0].group] > 1) for group in groups]
+
+
+def _differ_in_seed_alone(one: RunKernels, other: RunKernels) -> bool:
+    return (one.group, one.network, one.recipe) == (other.group, other.network, other.recipe)
+
+
+def _named(runs: Sequence[RunKernels], by_folder: bool) -> Group:
+    name = f"{runs[0].group}, as {runs[0].folder}" if by_folder else runs[0].group
+    return Group(name, tuple(sorted(runs, key=lambda run: run.seed)))
 
 
 def as_values(run: RunKernels) -> dict[str, Any]:
