@@ -275,7 +275,8 @@ def test_an_unknown_experiment_has_no_published_number(tmp_path: Path) -> None:
 def test_a_command_that_was_not_recorded_is_rebuilt_and_said_to_be(tmp_path: Path) -> None:
     text = page(tmp_path / "docs", make_run(tmp_path / "a", seed=3, command=None))
     overrides = "experiment=cifar10_lrn seed=3 recipe.epochs=12 recipe.batch_size=64"
-    assert f"```\ntorchrun --nproc-per-node=2 launch/train.py {overrides}\n```\n\nNot recorded, but rebuilt" in text
+    command = f"```\ntorchrun --nproc-per-node=2 launch/train.py {overrides}\n```"
+    assert f"{command}\n\nThis command was not recorded but rebuilt from summary.json" in text
 
 
 def test_a_command_names_processes_and_nodes_and_no_run_folder() -> None:

@@ -20,7 +20,7 @@ INTRODUCTION = """\
 What networks cost, layer by layer, for one image forward, counted as in Johnson's lecture 8 (EECS 498-007, "CNN
 architectures"):
 
-- memory: 4 x channels x height x width bytes of each layer's output, in float32;
+- memory: 4 x channels x height x width bytes of each layer's output, in float32; of branches, all that are inside;
 - parameters: weights and biases;
 - operations: output elements x operations for each. A multiplication with its addition counts as one operation. An
   element of a convolution or fully-connected layer takes as many as it has inputs, of pooling as many as its window has

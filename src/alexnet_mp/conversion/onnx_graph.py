@@ -52,7 +52,7 @@ def save_onnx(
         import onnx  # an extra, and slow to import
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
-        raise ConfigurationError("out=*.onnx needs the package onnx: pip install 'alexnet-mp[onnx]'") from error
+        raise ConfigurationError("out=*.onnx needs the package onnx: pip install onnx") from error
     scales = dropout_scales(network, dropout)
     weights = {
         name: np.ascontiguousarray(tensor.detach().cpu().float().numpy())

@@ -101,7 +101,8 @@ def read_manifest(folder: Path) -> Manifest:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ConfigurationError(
-            f"{path} does not exist, so {folder} is not a pack, or one whose preparation has not finished"
+            f"{path} does not exist, so {folder} is not a pack, or one whose preparation has not finished; "
+            f"python launch/prepare.py source=... out={folder} makes it"
         ) from error
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error

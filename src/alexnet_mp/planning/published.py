@@ -186,7 +186,7 @@ def as_text(comparisons: list[dict[str, Any]]) -> str:
             str(comparison["batch_size"]),
             _published(comparison),
             f"{comparison['predicted']:.4g} {comparison['unit']}",
-            "by construction" if comparison["calibrates"] else f"{comparison['error']:+.0%}",
+            "by construction" if comparison["calibrates"] else f"{comparison['error']:+z.0%}",
         ]
         for comparison in comparisons
     ]

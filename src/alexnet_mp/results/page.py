@@ -21,7 +21,7 @@ Errors are shares of the images that the data set holds out for validation or te
 result is that after its last epoch. The best epoch is picked on the very images that it is measured on, so it flatters.
 Minutes and images/s are of the training steps alone, without validation and checkpoints."""
 
-REBUILT = "Not recorded, but rebuilt from the summary: any other key that was changed on the command line is missing."
+REBUILT = "This command was not recorded but rebuilt from summary.json; other keys that were changed may be missing."
 
 
 @dataclass(frozen=True)
