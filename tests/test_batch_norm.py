@@ -20,7 +20,7 @@ from alexnet_mp.conversion.dropout import dropout_scales
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import BatchNorm
+from alexnet_mp.network.rows import BatchNorm, LocalResponseNorm, Tanh, kind_of
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training.diagnosis import not_finite_state
@@ -167,7 +167,8 @@ def test_a_round_trip_through_one_device_is_bit_equal():
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
 
 
-def test_the_other_dropout_is_refused_where_normalisation_follows_it():
+@pytest.mark.parametrize("between", [BatchNorm(), LocalResponseNorm(5, 2, 1e-4, 0.75, "sum"), Tanh()])
+def test_the_other_dropout_is_refused_where_a_row_follows_that_does_not_scale_with_its_input(between):
     table = load_network("cifar10_batchnorm")
     assert dropout_scales(table, "inverted") == {}
     assert dropout_scales(table, "authors") == {"fc7.weight": 2.0}
@@ -175,8 +176,8 @@ def test_the_other_dropout_is_refused_where_normalisation_follows_it():
     for name, row in table.rows.items():
         rows[name] = row
         if name == "dropout6":
-            rows["between"] = BatchNorm()
-    with pytest.raises(ConfigurationError, match="between normalises what comes out of dropout"):
+            rows["between"] = between
+    with pytest.raises(ConfigurationError, match=f"between, {kind_of(between)}, reads what comes out of dropout"):
         dropout_scales(replace(table, rows=rows), "authors")
 
 

@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+import alexnet_mp.assessment.photographs
+import alexnet_mp.mesh
 from alexnet_mp import ConfigurationError, build_model
 from alexnet_mp.assessment.photograph_bars import as_text
 from alexnet_mp.assessment.photographs import Classified, classify
 from alexnet_mp.assessment.settings import parse_classify_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
+from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.digits import digits
 from alexnet_mp.entry import compose
+from alexnet_mp.errors import LinkError
 from tests.checkpoints import narrowed, random_weights
+from tests.test_link_check import TWO_DEVICES, corrupt
 
 NETWORK = narrowed("small")
 DIVISOR = 20.0
@@ -108,6 +113,15 @@ def test_ten_views_are_averaged(scene: Callable[..., Scene]) -> None:
     crops = [images[:, :, top : top + 16, left : left + 16] for top, left in places]
     mean = torch.stack([probabilities(view) for crop in crops for view in (crop, crop.flip(3))]).mean(dim=0)
     assert_found(found, mean, [f"c{number}" for number in range(10)])
+
+
+def test_a_link_that_corrupts_is_found_before_anything_is_classified(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
+    monkeypatch.setattr(alexnet_mp.assessment.photographs, "choose_placement", lambda *_: TWO_DEVICES)
+    with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
+        classified(scene(ABOUT))
 
 
 def test_the_text_has_a_bar_for_each_class_and_nothing_that_acts_on_a_terminal() -> None:

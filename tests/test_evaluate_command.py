@@ -15,14 +15,17 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import alexnet_mp.assessment.job
+import alexnet_mp.mesh
 from alexnet_mp.api import build_model
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
 from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
+from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.entry import compose
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.preparation.job import prepare
@@ -30,6 +33,7 @@ from alexnet_mp.preparation.settings import PreparationSettings
 from alexnet_mp.single_device import to_single_device
 from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small
+from tests.test_link_check import TWO_DEVICES, corrupt
 
 EVALUATE = str(CHECKOUT / "launch" / "evaluate.py")
 CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]
@@ -411,6 +415,15 @@ def test_a_loss_that_is_not_a_number_is_no_result(saved: Save, tmp_path: Path) -
     with pytest.raises(FloatingPointError, match="loss on validation is nan"):
         run(f"checkpoint={checkpoint}")
     assert not list((tmp_path / "run" / "evaluation").rglob("summary.json"))
+
+
+def test_a_link_that_corrupts_is_found_before_anything_is_evaluated(
+    saved: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
+    monkeypatch.setattr(alexnet_mp.assessment.job, "choose_placement", lambda *_: TWO_DEVICES)
+    with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
+        run(f"checkpoint={saved(network=load_network('small'), data={'source': 'digits'})}")
 
 
 def test_a_user_sees_one_line_and_code_2(tmp_path: Path) -> None:

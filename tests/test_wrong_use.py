@@ -239,6 +239,11 @@ def test_of_several_processes_the_first_alone_says_it(
     assert_says(train_under_torchrun(processes, tmp_path, TRAIN, *arguments), *says)
 
 
+def test_a_process_that_torchrun_did_not_start_says_it_itself(refused: Refused) -> None:
+    line = refused("towers=3", **launched(rank=1, world_size=2))
+    assert_says(line, "rank 1: ", "3 towers")
+
+
 START_THE_FIRST_LAST = """
 import os, time
 from alexnet_mp.commands.train import main

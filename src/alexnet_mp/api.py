@@ -35,6 +35,8 @@ def build_model(
 
     Raises:
         ConfigurationError (a ValueError): the table or the placement cannot be, with the numbers and what to do.
+
+    What crosses between two devices is not tested here, as the commands do before they begin; `launch/check.py` does.
     """
     table = network if isinstance(network, Network) else load_network(network)
     launch = _launch() if placement in ("distributed", "auto") else Launch()

@@ -37,9 +37,9 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
     """Compose `conf/<configuration_name>.yaml` with the command line's overrides and call `function` with plain values.
 
     Hydra's own flags (--help, --cfg job, --info ...) are Hydra's. Exits with code 2 after one line on standard error,
-    from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError. The other
-    errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left, and one of lost
-    data from every process that cannot read them.
+    under torchrun from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError.
+    The other errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left, and one
+    of lost data from every process that cannot read them.
     """
     arguments = sys.argv[1:]
     with _ending_in_one_line():
@@ -75,12 +75,11 @@ def _say(error: str, at_once: bool) -> None:
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         print(f"error: {error}", file=sys.stderr)
-    elif at_once:
-        print(f"error: rank {rank}: {error}", file=sys.stderr)
-    elif _under_torchrun():
-        # torchrun stops all processes as soon as one ends, so rank 0 gets the time to say it first. A process that is
-        # still there after that is the only one that knows.
-        time.sleep(SECONDS_FOR_RANK_0)
+    else:
+        if _under_torchrun() and not at_once:
+            # torchrun stops all processes as soon as one ends, so rank 0 gets the time to say it first. A process that
+            # is still there after that is the only one that knows.
+            time.sleep(SECONDS_FOR_RANK_0)
         print(f"error: rank {rank}: {error}", file=sys.stderr)
 
 

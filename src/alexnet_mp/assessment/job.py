@@ -20,6 +20,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
+from alexnet_mp.link_check import checked_link
 from alexnet_mp.machine import device_name, versions
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
@@ -80,7 +81,8 @@ def assess(settings: EvaluateSettings) -> Assessment:
         check_agreement(repr((settings, said)), data, mesh)
         models = []
         for member in members:
-            model = TowerModel(member.network, placement, mesh.link(), seed=0, dtype=settings.dtype)
+            link = checked_link(mesh, member.network, max(1, settings.batch_size // placement.replicas))
+            model = TowerModel(member.network, placement, link, seed=0, dtype=settings.dtype)
             model.load_state_dict(weights.pop(0))
             models.append(model)
         batches = loader.evaluation(split, settings.views)

@@ -17,6 +17,7 @@ from alexnet_mp.data.images import Statistics
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
 from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.link_check import checked_link
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network, parse_network
@@ -76,7 +77,7 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     placement = choose_placement("auto", settings.device, network.towers, launch)
     found: list[tuple[list[float], list[int]]] = []
     with open_mesh(placement, timeout_seconds=60) as mesh:
-        model = TowerModel(network, placement, mesh.link(), seed=0)
+        model = TowerModel(network, placement, checked_link(mesh, network, settings.views), seed=0)
         model.load_state_dict(checked_weights(folder, network, list(placement.devices)))
         for batch in _batches(pictures, crop, settings.views):
             probabilities, classes = most_probable(model, preprocess, batch, CLASSES)

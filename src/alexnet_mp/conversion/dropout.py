@@ -3,10 +3,21 @@
 from typing import Literal
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import BatchNorm, Dropout, WeightedRow, rows_within
+from alexnet_mp.network.rows import (
+    AveragePool,
+    Dropout,
+    GlobalAveragePool,
+    MaxPool,
+    Relu,
+    WeightedRow,
+    kind_of,
+    rows_within,
+)
 from alexnet_mp.network.table import Network
 
 Convention = Literal["authors", "inverted"]
+
+_SCALING_WITH_THEIR_INPUT = (AveragePool, Dropout, GlobalAveragePool, MaxPool, Relu)
 
 
 def dropout_scales(network: Network, convention: Convention) -> dict[str, float]:
@@ -15,8 +26,9 @@ def dropout_scales(network: Network, convention: Convention) -> dict[str, float]
     With the authors' dropout, evaluation halves what comes out of a dropout row (p = 0.5). PyTorch's and Caffe's do
     not, so for them the weights that read from there, fc7's and fc8's, are halved instead (times 1 - p).
 
-    Raises ConfigurationError where batch normalisation stands between dropout and the next layer with weights, and
-    where branches or an auxiliary classifier do, so that several layers read what comes out of it.
+    Raises ConfigurationError where a row stands between dropout and the next layer with weights whose output does not
+    scale with its input (any normalisation, tanh), and where branches or an auxiliary classifier do, so that several
+    layers read what comes out of it.
     """
     scales: dict[str, float] = {}
     factor, dropped = 1.0, ""
@@ -27,12 +39,12 @@ def dropout_scales(network: Network, convention: Convention) -> dict[str, float]
             dropped = name
         elif factor != 1.0 and inside.get(name) != inside.get(dropped):
             raise ConfigurationError(f"{inside[name]} is not the only one to read {dropped}, whose scale would change")
-        elif isinstance(row, BatchNorm) and factor != 1.0:
-            raise ConfigurationError(
-                f"{name} normalises what comes out of dropout; weights cannot make up for its scale"
-            )
         elif isinstance(row, WeightedRow):
             if factor != 1.0:
                 scales[f"{name}.weight"] = factor
             factor = 1.0
+        elif factor != 1.0 and not isinstance(row, _SCALING_WITH_THEIR_INPUT):
+            raise ConfigurationError(
+                f"{name}, {kind_of(row)}, reads what comes out of dropout; weights cannot make up for its scale"
+            )
     return scales
