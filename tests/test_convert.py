@@ -150,6 +150,18 @@ def foreign(trained: Trained, tmp_path: Path) -> Path:
     return tmp_path / "foreign.safetensors"
 
 
+@pytest.mark.parametrize(
+    "overrides, says", [(["network=paper"], "holds small"), (["dropout=inverted"], "dropout=authors")]
+)
+def test_what_a_file_of_ours_says_is_not_contradicted(
+    overrides: list[str], says: str, single: Path, trained: Trained, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"ours\.safetensors .*{says} by its metadata; leave .* away"):
+        converted(single, tmp_path / "back", *overrides)
+    state, _ = load_checkpoint(converted(single, tmp_path / "back", "network=small", "dropout=authors"))
+    assert_bit_equal(state, trained.state)
+
+
 def test_a_file_from_elsewhere_needs_its_network(foreign: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"foreign\.safetensors.*network="):
         converted(foreign, tmp_path / "back")

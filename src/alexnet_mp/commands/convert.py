@@ -25,7 +25,7 @@ class ConvertSettings:
 
     source: str
     out: str
-    dropout: Convention
+    dropout: Convention | None = None
     channels: Literal["rgb", "bgr"] = "rgb"
     input_std: tuple[float, ...] | None = None
     network: Network | None = None
@@ -62,8 +62,9 @@ def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None
         )
     state_dict, description = load_checkpoint(source)
     network = parse_network(description["network"])
-    save(out, state_dict, network, settings.dropout, description)
-    show(f"wrote {out}: {network.name} for one device, dropout {settings.dropout}")
+    dropout = settings.dropout or "authors"
+    save(out, state_dict, network, dropout, description)
+    show(f"wrote {out}: {network.name} for one device, dropout {dropout}")
 
 
 def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:

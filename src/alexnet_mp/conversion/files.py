@@ -59,26 +59,29 @@ def save_single_device(
 
 
 def load_single_device(
-    path: Path, network: Network | None, dropout: Convention, given: ForeignInput | None = None
+    path: Path, network: Network | None, dropout: Convention | None, given: ForeignInput | None = None
 ) -> Imported:
     """Read one device's weights and cut them up for the towers; the inverse of `save_single_device`.
 
-    What the file's metadata says about network and dropout goes before the arguments, which are for files from
-    elsewhere: safetensors or `torch.save`'s, with names of any kind (see `renamed`). Half-precision weights become
-    float32. Raises ConfigurationError where the file cannot be read, no network is known, or layers or shapes are not
-    the table's.
+    A file of ours says its network and dropout in its metadata. The arguments are for files from elsewhere: safetensors
+    or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' where it is None.
+    Half-precision weights become float32. Raises ConfigurationError where the file cannot be read, no network is known,
+    an argument contradicts the metadata, or layers or shapes are not the table's.
     """
     weights, metadata = read_weights(path)
     given = given or ForeignInput()
     description: dict[str, Any] = {}
     if "network" in metadata:
         try:
-            network = parse_network(json.loads(metadata["network"]))
+            said = parse_network(json.loads(metadata["network"]))
             description = about(json.loads(metadata.get("about", "{}")))
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"{path}: the network table in its metadata: {error}") from error
         if not given.is_ours:
             raise ConfigurationError(f"{path} is a file of this library, which needs no channels= and no input_std=")
+        if network not in (None, said):
+            raise ConfigurationError(f"{path} holds {said.name} by its metadata; leave network= away")
+        network = said
     if network is None:
         raise ConfigurationError(
             f"{path} does not say which network it holds; add network=NAME, for example network=paper"
@@ -90,6 +93,10 @@ def load_single_device(
         if not tensor.is_floating_point():
             raise ConfigurationError(f"{path}: {printable(names[name])} is {tensor.dtype}, not floating-point numbers")
         single[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    if dropout is not None and metadata.get("dropout", dropout) != dropout:
+        raise ConfigurationError(
+            f"{path} is for dropout={metadata['dropout']:.20} by its metadata; leave dropout= away"
+        )
     convention: Convention = "inverted" if metadata.get("dropout", dropout) == "inverted" else "authors"
     for name, scale in dropout_scales(network, convention).items():
         single[name] = single[name] / scale
