@@ -46,7 +46,7 @@ def save(
     network: Network,
     grey_tower: int | None = None,
     alike: bool = False,
-    recipe: dict[str, Any] | None = None,
+    **configured: Any,
 ) -> Path:
     """A run's folder with a checkpoint of initial weights; one tower's first kernels are made grey, or both alike."""
     state = dict(build_model(network, seed=seed).state_dict())
@@ -60,7 +60,7 @@ def save(
         "data": {"source": "pack", "path": pack, "verify": True},
         "input": {"pixel_divisor": 64, "mean": "pixel"},
         "class_names": CLASSES,
-        "configuration": {"experiment_name": "photos", "recipe": recipe},
+        "configuration": {"experiment_name": "photos", "seed": seed, "run_dir": str(run), **configured},
         "progress": {"epoch": 3, "validation": {"top1_error": 0.25}},
     }
     save_checkpoint(run / "checkpoints" / "step-000000009", state, network, description, 10)
@@ -108,6 +108,7 @@ def test_runs_called_alike_that_were_trained_otherwise_are_not_one_group(pack: s
         save(tmp_path / "whole0", pack, 0, network),
         save(tmp_path / "no_lrn", pack, 0, parse_network(table)),
         save(tmp_path / "slow", pack, 0, network, recipe={"epochs": 9}),
+        save(tmp_path / "rounded", pack, 0, network, crossing_dtype="float16"),
         save(tmp_path / "whole1", pack, 1, network),
     ]
     draw("figure=kernels", f"runs=[{','.join(map(str, runs))}]", f"out={tmp_path / 'study'}")
@@ -116,8 +117,9 @@ def test_runs_called_alike_that_were_trained_otherwise_are_not_one_group(pack: s
         ["whole0", "whole1"],
         ["no_lrn"],
         ["slow"],
+        ["rounded"],
     ]
-    assert [group["name"] for group in groups] == [f"photos, small{MEET}, as {run}" for run in runs[:3]]
+    assert [group["name"] for group in groups] == [f"photos, small{MEET}, as {run}" for run in runs[:4]]
 
 
 def test_what_training_added_is_what_is_left_without_the_initial_weights(pack: str, tmp_path: Path) -> None:

@@ -26,12 +26,15 @@ def four_layers(kind: str) -> dict[str, Any]:
     return {"name": f"four_{kind}", "towers": 1, "image": [3, 9, 9], "classes": 10, "layers": rows}
 
 
-def trained(folder: Path, kind: str, seed: int, errors: list[float], rate: float = 0.01) -> Path:
+def trained(
+    folder: Path, kind: str, seed: int, errors: list[float], rate: float = 0.01, epochs: int = LAST_EPOCH, **keys: Any
+) -> Path:
     """A finished run whose training errors after each epoch are `errors`, then the last of them on and on."""
     run = make_run(folder, seed=seed, experiment=f"four_{kind}")
     configuration = yaml.safe_load((run / "config.yaml").read_text())
     configuration["network"] = four_layers(kind)
-    configuration["recipe"]["weights"] = {"learning_rate": rate}
+    configuration["recipe"] |= {"weights": {"learning_rate": rate}, "epochs": epochs}
+    configuration |= keys
     (run / "config.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
     padded = errors + errors[-1:] * (LAST_EPOCH - len(errors))
     lines = [
@@ -102,6 +105,12 @@ def test_runs_of_one_activation_differ_in_their_seed_alone(runs: list[Path], tmp
     other = trained(tmp_path / "relu2", "relu", 2, [0.3, 0.2], rate=0.02)
     with pytest.raises(ConfigurationError, match=r"recipe.weights.learning_rate was 0.01 and is 0.02"):
         compare_activations([str(run) for run in (*runs, other)], 0.25)
+    for key, value in (("crossing_dtype", "float16"), ("batch_scaling", "linear")):
+        other = trained(tmp_path / key, "relu", 2, [0.3, 0.2], **{key: value})
+        with pytest.raises(ConfigurationError, match=f"{key} was None and is '{value}'"):
+            compare_activations([str(run) for run in (*runs, other)], 0.25)
+    longer = trained(tmp_path / "longer", "relu", 2, [0.3, 0.2], epochs=50, threads=2, experiment_name="mine")
+    assert len(compare_activations([str(run) for run in (*runs, longer)], 0.25).curves) == 5
     again = trained(tmp_path / "again", "relu", 1, [0.3, 0.2])
     with pytest.raises(ConfigurationError, match="both ReLU, seed 1"):
         compare_activations([str(run) for run in (*runs, again)], 0.25)

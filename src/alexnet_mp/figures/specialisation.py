@@ -21,6 +21,7 @@ from alexnet_mp.figures.kernels import (
 from alexnet_mp.network.rows import SummedFullyConnected, reads_of
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.printable import printable
+from alexnet_mp.results.groups import what_trains
 from alexnet_mp.results.markdown import code, table, text
 
 SIGNIFICANT = 0.05
@@ -40,15 +41,15 @@ class RunKernels:
 
     With `since_start` both are of what training has added. `colourfulness` has one tensor [kernels] a tower, NaN for
     dead ones, and is empty where the network reads no colours. `separation` is None then, for one tower, and where all
-    kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `recipe` is that of
-    the configuration.
+    kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `trains` is what
+    runs of one group share of their configurations.
     """
 
     folder: str
     checkpoint: str
     experiment: str
     network: Network
-    recipe: object
+    trains: Mapping[str, Any]
     seed: int
     epochs: int
     since_start: bool
@@ -113,7 +114,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             checkpoint=folder.name,
             experiment=str(configuration.get("experiment_name", network.name)),
             network=network,
-            recipe=configuration.get("recipe"),
+            trains=what_trains(configuration),
             seed=int(description.get("seed", 0)),
             epochs=int(progress.get("epoch", 0)),
             since_start=since_start,
@@ -139,9 +140,9 @@ def _check_drawn_by_seed(configuration: Mapping[str, Any], layer: str) -> None:
 def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]:
     """Read runs and group them, in the order of each group's first run; `since_start` as in `read_kernels`.
 
-    Groups that would be called alike, because an ablation changed a row or the recipe, are told by the folder of their
-    first run too. Raises ConfigurationError for a run without towers to compare, and one that is named twice or whose
-    seed its group has already.
+    Groups that would be called alike, because an ablation changed a row, the recipe or what crosses, are told by the
+    folder of their first run too. Raises ConfigurationError for a run without towers to compare, and one that is named
+    twice or whose seed its group has already.
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run is named twice in runs")
@@ -166,7 +167,7 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]
 
 
 def _differ_in_seed_alone(one: RunKernels, other: RunKernels) -> bool:
-    return (one.group, one.network, one.recipe) == (other.group, other.network, other.recipe)
+    return (one.group, one.network, one.trains) == (other.group, other.network, other.trains)
 
 
 def _named(runs: Sequence[RunKernels], by_folder: bool) -> Group:

@@ -11,6 +11,7 @@ from alexnet_mp.differences import differences
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Relu, Tanh
 from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.results.groups import what_trains
 from alexnet_mp.results.markdown import code, table, text
 from alexnet_mp.results.record import RunRecord, read_run
 
@@ -172,8 +173,8 @@ def as_markdown(found: Comparison, command: str) -> str:
 
 def _what_trains(run: RunRecord) -> dict[str, Any]:
     """What runs of one activation must share; how long they train is not part of it."""
-    shared = {key: run.configuration.get(key) for key in ("network", "recipe", "precision")}
-    recipe = shared["recipe"]
+    shared = what_trains(run.configuration)
+    recipe = shared.get("recipe")
     if isinstance(recipe, Mapping):
         shared["recipe"] = {key: value for key, value in recipe.items() if key != "epochs"}
     return {**shared, "data": run.data}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.metrics import Evaluation
@@ -14,8 +14,9 @@ from alexnet_mp.results.record import Evaluated, RunRecord, read_run
 
 Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
 
-# Where a run computes and how it reads its images; seeds are what a group is over.
+# Names, where a run computes and how it reads its images; seeds are what a group is over.
 _NOT_WHAT_IT_TRAINS = (
+    "experiment_name",
     "seed",
     "run_dir",
     "placement",
@@ -79,6 +80,14 @@ class Spread:
     low: float
     high: float
     count: int
+
+
+def what_trains(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share to differ in their seed alone: all of a configuration but what is known not to matter.
+
+    A key of another version, or of somebody's own, counts as one that matters.
+    """
+    return {key: value for key, value in configuration.items() if key not in _NOT_WHAT_IT_TRAINS}
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -154,7 +163,6 @@ def _measure(found: Evaluation | Evaluated, unit: Unit) -> float:
 
 def _all_but_the_seed(run: RunRecord) -> str:
     """What two runs must share to be told as one result: all that they train, and where."""
-    trains = {key: value for key, value in run.configuration.items() if key not in _NOT_WHAT_IT_TRAINS}
     ran = run.summary
     where = [ran.placement, ran.world_size, ran.device, ran.threads, ran.versions]
-    return json.dumps([trains, where], sort_keys=True, default=str)
+    return json.dumps([what_trains(run.configuration), where], sort_keys=True, default=str)
