@@ -13,6 +13,7 @@ from PIL import Image
 from alexnet_mp import ConfigurationError
 from alexnet_mp.command_line import command_line
 from alexnet_mp.commands import results
+from alexnet_mp.counting import count
 from alexnet_mp.entry import compose
 from alexnet_mp.placement import Launch
 from tests.processes import run_script
@@ -377,3 +378,11 @@ def test_an_ablation_does_not_stand_beside_the_whole_experiments_numbers(tmp_pat
     text = page(tmp_path / "docs", make_run(tmp_path / "a", command=command))
     assert "ablation=no_lrn" in text
     assert not rows(text, "reference")
+
+
+def test_a_number_of_things_is_in_the_singular_for_one_alone() -> None:
+    assert [count(number, "process", "es") for number in (0, 1, 1320)] == [
+        "0 processes",
+        "1 process",
+        "1,320 processes",
+    ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
+from alexnet_mp.counting import count
 from alexnet_mp.report.checkpoint_sections import checkpoint_in_words
 from alexnet_mp.report.examination import Examination
 from alexnet_mp.report.folder import ReportedRun
@@ -22,7 +23,6 @@ from alexnet_mp.report.pieces import (
     table,
     terms,
 )
-from alexnet_mp.report.words import count
 from alexnet_mp.results.groups import Group, Published, Reference, compare, published_of
 from alexnet_mp.results.page import REBUILT
 from alexnet_mp.results.record import Evaluated

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from alexnet_mp.counting import count
 from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
@@ -20,7 +21,7 @@ from alexnet_mp.report.training_sections import (
     learning_section,
     throughput_section,
 )
-from alexnet_mp.report.words import count, in_words
+from alexnet_mp.report.words import in_words
 from alexnet_mp.results.groups import Published
 
 

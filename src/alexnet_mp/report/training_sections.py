@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from alexnet_mp.counting import count
 from alexnet_mp.metrics import Evaluation, Metrics
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
@@ -22,7 +23,7 @@ from alexnet_mp.report.pieces import (
     table,
     terms,
 )
-from alexnet_mp.report.words import count, layers, listed, meeting_points, network_sentences, recipe_in_words
+from alexnet_mp.report.words import layers, listed, meeting_points, network_sentences, recipe_in_words
 
 
 def configuration_section(run: ReportedRun, network: Network | None) -> Section:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alexnet_mp.counting import count
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.rows import (
     Auxiliary,
@@ -41,11 +42,6 @@ class Layer:
     then: str
     output: str
     parameters: int
-
-
-def count(number: int, thing: str, plural: str = "s") -> str:
-    """`two towers`, `1 epoch`, `132 steps`: small numbers in words only where a sentence has few of them."""
-    return f"{number:,} {thing}{'' if number == 1 else plural}"
 
 
 def in_words(number: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from alexnet_mp.command_line import own_command_line
+from alexnet_mp.counting import count
 from alexnet_mp.data.images import DataSet
 from alexnet_mp.machine import device_name, peak_device_bytes, versions
 from alexnet_mp.mesh import Mesh
@@ -31,10 +32,10 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet, n
     lines = {
         "network": _network_in_words(settings.network),
         "placement": placement.in_words(),
-        "devices": f"{', '.join(devices)}; {_count(processes, 'process', 'es')}, {_count(threads, 'CPU thread')} each",
+        "devices": f"{', '.join(devices)}; {count(processes, 'process', 'es')}, {count(threads, 'CPU thread')} each",
         "NVML": nvml.replace("\n", "\n" + " " * 11),
         "data": data.description,
-        "recipe": f"{recipe.name}: {_count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate "
+        "recipe": f"{recipe.name}: {count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate "
         f"{recipe.weights.learning_rate:g} (biases {recipe.biases.learning_rate:g}), seed {settings.seed}",
         "batch": _batch_in_words(settings, placement.replicas),
         "the paper": f"trained {paper.parameters:,} parameters on ILSVRC-2012 instead: 1.2 million photographs, "
@@ -92,10 +93,6 @@ def summarise(
     }
 
 
-def _count(number: int, thing: str, plural: str = "s") -> str:
-    return f"{number} {thing}{plural if number > 1 else ''}"
-
-
 def _batch_in_words(settings: TrainSettings, replicas: int) -> str:
     """How the batch is dealt and by which rule it and the learning rates, those in force, came to be."""
     share = settings.recipe.batch_size // replicas
@@ -105,7 +102,7 @@ def _batch_in_words(settings: TrainSettings, replicas: int) -> str:
         "square_root": f"the recipe's {share} times {replicas}, its learning rates and weight decay times "
         f"{sqrt(replicas):.3g}",
     }[settings.batch_scaling]
-    dealt = f"{settings.recipe.batch_size} images on {_count(replicas, 'replica')}"
+    dealt = f"{settings.recipe.batch_size} images on {count(replicas, 'replica')}"
     return f"{dealt}, {share} each; batch_scaling={settings.batch_scaling}: {rule}"
 
 
@@ -116,7 +113,7 @@ def _network_in_words(network: Network) -> str:
     )
     if network.towers == 1:
         return f"{words}, nothing crosses"
-    per_tower = " + ".join(f"{count:,}" for count in costs.parameters_per_tower)
+    per_tower = " + ".join(f"{each:,}" for each in costs.parameters_per_tower)
     return (
         f"{words} ({per_tower}), {costs.crossing_floats_forward:,} floats an image cross forward and "
         f"{costs.crossing_floats_backward:,} backward"
