@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -13,8 +14,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from alexnet_mp import ConfigurationError
-from alexnet_mp.commands import entry
+from alexnet_mp import ConfigurationError, entry
 from alexnet_mp.sweep import folder as sweep_folder
 from alexnet_mp.sweep import job as sweep_job
 from alexnet_mp.sweep.failure import last_error
@@ -103,6 +103,8 @@ def test_one_torchrun_trains_each_job_and_a_failed_one_does_not_end_the_sweep(tm
     found = values(tmp_path / "out")
     assert found["variants"]["good"]["top1_error"]["median"] == summary["top1_error"]
     assert found["variants"]["bad"]["seeds"] == 0
+    asked = ["python", "launch/sweep.py", variants, f"overrides=[{quoted}]", f"out={tmp_path / 'out'}"]
+    assert shlex.split(found["command"]) == asked
     assert "22/22" in (tmp_path / "out" / "good" / "seed-0.log").read_text()
     assert summary["command"].endswith("recipe.epochs=1 seed=0")
 
@@ -214,9 +216,13 @@ def test_a_job_that_cannot_be_started_has_failed(tmp_path: Path) -> None:
 def test_the_same_sweep_again_runs_only_what_is_not_done(tmp_path: Path) -> None:
     sweep(tmp_path / "a", Fake({name: error for name, error in ALL.items() if name != "no_lrn/seed-0"}))
     (tmp_path / "a").rename(tmp_path / "b")  # also from another place
+    held = values(tmp_path / "b")
+    del held["command"]  # as older sweeps were written
+    (tmp_path / "b" / "sweep.json").write_text(json.dumps(held))
     again = Fake(ALL)
     done, said = sweep(tmp_path / "b", again)
     assert again.started == ["no_lrn/seed-0"]
+    assert "command" in values(tmp_path / "b")
     assert "3 done before" in said[0]
     assert not done.failed
     assert values(tmp_path / "b")["variants"]["no_lrn"]["top1_error"]["median"] == 0.4

@@ -22,6 +22,12 @@ def command_line(script: str, launch: Launch, overrides: Sequence[str], but: str
     return shlex.join([*torchrun, script, *kept])
 
 
+def own_python_command(script: str) -> str | None:
+    """`own_command_line` of a `script` that torchrun does not start, with all that it was told."""
+    program, *arguments = sys.argv
+    return shlex.join(["python", script, *arguments]) if Path(program).stem == Path(script).stem else None
+
+
 def own_command_line(script: str, launch: Launch, but: str) -> str | None:
     """The command line of this process; None where something else than `script` or its command started it."""
     program, *overrides = sys.argv

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from alexnet_mp.command_line import own_python_command
 from alexnet_mp.entry import compose, run_command, show
 from alexnet_mp.sweep.folder import TABLE, VALUES
 from alexnet_mp.sweep.job import run_sweep
@@ -17,7 +18,8 @@ def run(configuration: Mapping[str, Any]) -> None:
     Exits with 1 where a job has failed or the results could not be written, and with 128 and the signal's number, as a
     shell says it, where a signal stopped it.
     """
-    sweep = run_sweep(parse_sweep_settings(configuration), partial(compose, "train"), show)
+    settings, command = parse_sweep_settings(configuration), own_python_command("launch/sweep.py")
+    sweep = run_sweep(settings, partial(compose, "train"), show, command=command)
     show(f"wrote {sweep.out / VALUES} and {TABLE}")
     if sweep.stopped:
         sys.exit(128 + sweep.stopped)

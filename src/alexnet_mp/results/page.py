@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from alexnet_mp.counting import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.printable import printable
 from alexnet_mp.results.groups import Group, Published, Reference, Spread, compare, published_of, read_groups, spread
@@ -59,7 +60,7 @@ def write_results(
 
     groups = read_groups(folders)
     studies = [read_study(Path(sweep)) for sweep in sweeps]
-    pictures = _picture_names(groups)
+    pictures, charts = _picture_names(groups, studies)
     page = out / PAGE
     try:
         (out / CURVES).mkdir(parents=True, exist_ok=True)
@@ -67,15 +68,14 @@ def write_results(
             run = group.median_run
             title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
-        for study in studies:
-            draw_study(study, out / study.picture)
+        for study, chart in zip(studies, charts, strict=True):
+            draw_study(study, out / CURVES / chart)
         asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
         command = shlex.join(["python", "launch/results.py", *asked])
-        page.write_text(as_markdown(groups, pictures, published, command, studies), encoding="utf-8")
+        page.write_text(as_markdown(groups, pictures, published, command, studies, charts), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
-    drawn = [*(Path(CURVES) / picture for picture in pictures), *(Path(study.picture) for study in studies)]
-    return [page, *(out / picture for picture in drawn)]
+    return [page, *(out / CURVES / picture for picture in (*pictures, *charts))]
 
 
 def as_markdown(
@@ -84,8 +84,9 @@ def as_markdown(
     published: Mapping[str, Published],
     command: str,
     studies: Sequence[Study] = (),
+    charts: Sequence[str] = (),
 ) -> str:
-    """The page, with the name of a picture for each group; `command` is what makes it again."""
+    """The page, with the name of a picture for each group and each study; `command` is what makes it again."""
     parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", HOW_TO_READ]
     if any((run.summary.commit or "").endswith("-dirty") for group in groups for run in group.runs):
         parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
@@ -98,8 +99,8 @@ def as_markdown(
             experiment = group.first.summary.experiment
             parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
         parts += _section(group, known, picture)
-    for study in studies:
-        parts += as_section(study, published_of(study.name, published).note)
+    for study, chart in zip(studies, charts, strict=True):
+        parts += as_section(study, published_of(study.name, published).note, f"{CURVES}/{chart}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -149,10 +150,10 @@ def _setup(group: Group) -> str:
     run, ran = group.first, group.first.summary
     towers = len(ran.parameters_per_tower)
     versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
-    processes = f"{_count(ran.world_size, 'process', 'es')} of {_count(ran.threads, 'CPU thread')}"
+    processes = f"{count(ran.world_size, 'process', 'es')} of {count(ran.threads, 'CPU thread')}"
     lines = {
-        "network": f"{code(ran.network)}: {_count(towers, 'tower')}, {ran.parameters:,} parameters",
-        "recipe": f"{code(run.recipe)}: {_count(ran.epochs, 'epoch')}, batch {ran.batch_size}, {text(ran.precision)}",
+        "network": f"{code(ran.network)}: {count(towers, 'tower')}, {ran.parameters:,} parameters",
+        "recipe": f"{code(run.recipe)}: {count(ran.epochs, 'epoch')}, batch {ran.batch_size}, {text(ran.precision)}",
         "data": text(run.data),
         "machine": f"{text(ran.device)}; placement {code(ran.placement)}, {processes}",
         "versions": text(versions),
@@ -235,23 +236,20 @@ def _spread(found: Spread, runs: int) -> str:
     return f"{found.median:.2f} (median of {of}; {found.low:.2f} to {found.high:.2f})"
 
 
-def _picture_names(groups: Sequence[Group]) -> list[str]:
-    """`<experiment>-<network>.png`, with a number for the second group of the same two."""
+def _picture_names(groups: Sequence[Group], studies: Sequence[Study]) -> tuple[list[str], list[str]]:
+    """`<experiment>-<network>.png` and `study-<name>.png`, with a number for the second one of a name."""
     names: list[str] = []
-    for group in groups:
-        stem = re.sub(r"[^\w.-]", "_", f"{group.first.summary.experiment}-{group.first.summary.network}")
+    pictured = [f"{group.first.summary.experiment}-{group.first.summary.network}" for group in groups]
+    for said in (*pictured, *(f"study-{study.name}" for study in studies)):
+        stem = re.sub(r"[^\w.-]", "_", said)
         name, number = f"{stem}.png", 1
         while name in names:
             number += 1
             name = f"{stem}-{number}.png"
         names.append(name)
-    return names
+    return names[: len(groups)], names[len(groups) :]
 
 
 def _commit(commit: str | None) -> str:
     name, dash, dirty = (commit or "unknown").partition("-")
     return text(name[:10] + dash + dirty)
-
-
-def _count(number: int, thing: str, plural: str = "s") -> str:
-    return f"{number} {thing}{plural if number > 1 else ''}"

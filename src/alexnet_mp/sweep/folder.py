@@ -74,10 +74,16 @@ def check_definition(out: Path, settings: SweepSettings) -> None:
         )
 
 
-def write_results(out: Path, settings: SweepSettings, results: Sequence[VariantResult]) -> None:
-    """Write `sweep.json` and `sweep.csv`, each whole or not at all. Raises OSError where it cannot."""
+def write_results(
+    out: Path, settings: SweepSettings, results: Sequence[VariantResult], command: str | None = None
+) -> None:
+    """Write `sweep.json` and `sweep.csv`, each whole or not at all. Raises OSError where it cannot.
+
+    `command` is the command line that asked for the sweep, where there is one.
+    """
     values = {
         "format_version": FORMAT_VERSION,
+        "command": command,
         "definition": _definition(settings),
         "seeds": list(settings.seeds),
         **as_values(results),

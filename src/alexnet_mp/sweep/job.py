@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from alexnet_mp.counting import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.results.record import read_run
 from alexnet_mp.sweep.failure import last_error
@@ -23,13 +24,15 @@ Say = Callable[[str], None]
 class Sweep:
     """A sweep that runs: what has become of its jobs so far.
 
-    `stopped` is the signal that ends it early; `unwritten` says why its files are not up to date, where they are not.
+    `command` is the command line that asked for it, where there is one. `stopped` is the signal that ends it early;
+    `unwritten` says why its files are not up to date, where they are not.
     """
 
     settings: SweepSettings
     out: Path
     say: Say
     outcomes: dict[Job, Outcome]
+    command: str | None = None
     log_starts: dict[Job, int] = field(default_factory=dict)
     stopped: signal.Signals | None = None
     unwritten: str = ""
@@ -53,7 +56,7 @@ class Sweep:
         self.outcomes[job] = outcome
         self.say(f"[{list(self.outcomes).index(job) + 1}/{len(self.outcomes)}] {job.name}: {_in_words(outcome)}")
         try:
-            write_results(self.out, self.settings, self.results())
+            write_results(self.out, self.settings, self.results(), self.command)
             self.unwritten = ""
         except OSError as error:  # the jobs that run, and those to come, write on disks of their own perhaps
             self.unwritten = f"cannot write the results into {self.out}: {error}"
@@ -65,21 +68,28 @@ class Sweep:
         self.say(f"{stopped.name}: waiting for the jobs that run to save and end; the same command goes on from there")
 
 
-def run_sweep(settings: SweepSettings, compose: Compose, say: Say, command_of: CommandOf = torchrun_command) -> Sweep:
+def run_sweep(
+    settings: SweepSettings,
+    compose: Compose,
+    say: Say,
+    command_of: CommandOf = torchrun_command,
+    command: str | None = None,
+) -> Sweep:
     """Run every job that is not done, and keep the tables in `out` up to date with each that ends.
 
-    `say` gets one line a job, and the table at the end. A job that fails does not keep the others from running. Call it
-    from the main thread, for the sake of signals. Raises ConfigurationError before the first job where the
+    `say` gets one line a job, and the table at the end. A job that fails does not keep the others from running.
+    `command`, the command line that asked for it, is noted in the tables. Call it from the main thread, for the sake of
+    signals. Raises ConfigurationError before the first job where the
     configuration of one is wrong, or `out` is not this sweep's.
     """
     out = Path(settings.out).absolute()
     jobs = make_jobs(settings, compose)
     with claimed(out) as lock:
         check_definition(out, settings)
-        sweep = Sweep(settings, out, say, {job: _before(job) for job in jobs})
+        sweep = Sweep(settings, out, say, {job: _before(job) for job in jobs}, command)
         missing = [job for job in jobs if sweep.outcomes[job].run is None]
         try:
-            write_results(out, settings, sweep.results())
+            write_results(out, settings, sweep.results(), command)
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error}") from error
         say(_beginning(sweep, len(missing)))
@@ -132,12 +142,6 @@ def _unit(shown: str) -> str:
 
 def _beginning(sweep: Sweep, missing: int) -> str:
     settings, jobs = sweep.settings, len(sweep.outcomes)
-    words = (
-        f"{_count(jobs, 'job')}: {_count(len(settings.variants), 'variant')} x {_count(len(settings.seeds), 'seed')}"
-    )
+    words = f"{count(jobs, 'job')}: {count(len(settings.variants), 'variant')} x {count(len(settings.seeds), 'seed')}"
     before = f"; {jobs - missing} done before" if missing < jobs else ""
     return f"{words}{before}; out: {sweep.out}, what job VARIANT/seed-N prints: VARIANT/seed-N.log"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' if number != 1 else ''}"
