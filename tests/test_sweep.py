@@ -129,6 +129,37 @@ def test_a_preset_of_ones_own_is_checked_like_any_other(tmp_path: Path) -> None:
     assert finished.stderr.startswith("error: variant b: unknown key 'recipe.epcohs'; did you mean 'recipe.epochs'?")
 
 
+def test_a_network_of_ones_own_is_found_by_the_check_and_by_the_jobs(tmp_path: Path, monkeypatch) -> None:
+    own = tmp_path / "it's mine"
+    (own / "network").mkdir(parents=True)
+    table = {**composed()["network"], "name": "mine"}
+    (own / "network" / "mine.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(table)))
+    handed = []
+    monkeypatch.setattr("alexnet_mp.commands.sweep.run_sweep", lambda *arguments: handed.append(arguments))
+    asked = ["--config-dir", own.name, "variants={a: ['network=mine']}", "out=out"]
+    run_script("launch/sweep.py", asked, tmp_path)
+    ((settings, compose, _, command_of, command),) = handed
+    (job,) = make_jobs(settings, compose)
+    assert job.configuration["network"]["name"] == "mine"
+    told = command_of(job, 1)[command_of(job, 1).index("alexnet_mp.commands.train") + 1 :]
+    assert told == ["--config-dir", str(own), *job.overrides]
+    assert shlex.split(command) == ["python", "launch/sweep.py", *asked]
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    shown = run_script("launch/train.py", [*told, "--cfg", "job"], elsewhere).stdout
+    assert OmegaConf.create(shown).network.name == "mine"
+    with pytest.raises(ConfigurationError, match=r"network is 'mien', not one of .*mine.*; did you mean 'mine'"):
+        compose(["network=mien"])
+    with pytest.raises(ConfigurationError, match="network is 'mine', not one of"):
+        entry.compose("train", ["network=mine"])  # nothing of it stays for the next
+
+
+def test_a_batch_that_is_scaled_may_be_one_that_replicas_do_not_divide(tmp_path: Path) -> None:
+    scaled = ["batch_scaling=linear", "recipe.batch_size=63"]
+    settings = parse_sweep_settings(configuration(tmp_path, overrides=scaled, processes=4))
+    assert len(make_jobs(settings, compose)) == 4
+    assert "63 cannot be shared equally by 2 replicas" in refusal(tmp_path, overrides=scaled[1:], processes=4)
+
+
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "conf" / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_sweep_that_comes_with_the_library_can_be_started(path: Path, tmp_path: Path) -> None:
     settings = parse_sweep_settings(entry.compose("sweep", [f"sweep={path.stem}", f"out={tmp_path}"]))

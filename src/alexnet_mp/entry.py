@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alexnet_mp.command_line import quoted_value
 from alexnet_mp.errors import ConfigurationError, DataLost, LinkError, NotSaved, PeerLost, Stopped
 from alexnet_mp.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.printable import printable_lines
@@ -87,20 +90,30 @@ def _under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def compose(configuration_name: str, overrides: list[str]) -> Mapping[str, Any]:
-    """Compose a configuration as plain values. Raises ConfigurationError for unknown presets and keys."""
+def compose(configuration_name: str, overrides: list[str], presets: Path | None = None) -> Mapping[str, Any]:
+    """Compose a configuration as plain values. Raises ConfigurationError for unknown presets and keys.
+
+    `presets` is a folder of presets of the user's own, beside those of `conf/`.
+    """
     try:
-        composed = _compose(configuration_name, overrides)
+        composed = _compose(configuration_name, overrides, presets)
     except HydraException as error:
-        raise ConfigurationError(_explain(error, configuration_name)) from error
+        raise ConfigurationError(_explain(error, configuration_name, presets)) from error
     except ValueError as error:
         raise ConfigurationError(f"cannot apply {shlex.join(overrides)}: {error}") from error
     return _plain(composed)
 
 
-def _compose(configuration_name: str, overrides: list[str]) -> DictConfig:
+def own_presets() -> Path | None:
+    """The folder that the running command was given by Hydra's --config-dir, absolute; None without it."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return next((Path(source.path) for source in sources if source.provider == "command-line"), None)
+
+
+def _compose(configuration_name: str, overrides: list[str], presets: Path | None = None) -> DictConfig:
+    own = [] if presets is None else [f"hydra.searchpath=[{quoted_value(f'file://{presets}')}]"]
     with hydra.initialize_config_module(CONF_PACKAGE, version_base="1.3"):
-        return hydra.compose(configuration_name, overrides)
+        return hydra.compose(configuration_name, [*overrides, *own])
 
 
 def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
@@ -132,13 +145,14 @@ def _plain(configuration: DictConfig) -> Mapping[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _explain(error: HydraException, configuration_name: str) -> str:
+def _explain(error: HydraException, configuration_name: str, presets: Path | None) -> str:
     """Hydra's message in one line, with the presets or the key that may have been meant."""
     message = _in_one_line(error)
     preset = re.search(r"Could not find '(\w+)/([^']+)'", message)
     if preset:
         group, name = preset.groups()
-        return is_not_one_of(name, preset_names(group), group)
+        own = [] if presets is None else [path.stem for path in (presets / group).glob("*.yaml")]
+        return is_not_one_of(name, sorted({*preset_names(group), *own}), group)
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
         near = suggestion(key[1], _keys(_compose(configuration_name, []))) or "; --cfg job shows all keys"

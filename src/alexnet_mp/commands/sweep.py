@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from alexnet_mp.command_line import own_python_command
-from alexnet_mp.entry import compose, run_command, show
+from alexnet_mp.entry import compose, own_presets, run_command, show
 from alexnet_mp.sweep.folder import TABLE, VALUES
 from alexnet_mp.sweep.job import run_sweep
+from alexnet_mp.sweep.jobs import torchrun_command
 from alexnet_mp.sweep.settings import parse_sweep_settings
 
 
@@ -19,7 +20,9 @@ def run(configuration: Mapping[str, Any]) -> None:
     shell says it, where a signal stopped it.
     """
     settings, command = parse_sweep_settings(configuration), own_python_command("launch/sweep.py")
-    sweep = run_sweep(settings, partial(compose, "train"), show, command=command)
+    presets = own_presets()
+    command_of = partial(torchrun_command, presets=presets)
+    sweep = run_sweep(settings, partial(compose, "train", presets=presets), show, command_of, command)
     show(f"wrote {sweep.out / VALUES} and {TABLE}")
     if sweep.stopped:
         sys.exit(128 + sweep.stopped)

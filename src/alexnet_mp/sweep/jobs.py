@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from alexnet_mp.command_line import quoted_value
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.results.record import RunRecord, read_run
@@ -53,7 +54,7 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
     for name, variant in settings.variants.items():
         for seed in settings.seeds:
             run_dir = out / name / f"seed-{seed}"
-            asked = (*settings.overrides, *variant.overrides, f"seed={seed}", f"run_dir={_quoted(str(run_dir))}")
+            asked = (*settings.overrides, *variant.overrides, f"seed={seed}", f"run_dir={quoted_value(str(run_dir))}")
             try:
                 configuration = compose(list(asked))
                 _check(configuration, settings.processes, run_dir)
@@ -63,10 +64,14 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
     return jobs
 
 
-def torchrun_command(job: Job, processes: int) -> list[str]:
-    """The command of one job: a torchrun of its own, on a free port."""
+def torchrun_command(job: Job, processes: int, presets: Path | None = None) -> list[str]:
+    """The command of one job: a torchrun of its own, on a free port.
+
+    `presets` is a folder of presets of the user's own, absolute.
+    """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*launcher, "-m", "alexnet_mp.commands.train", *job.overrides]
+    own = [] if presets is None else ["--config-dir", str(presets)]
+    return [*launcher, "-m", "alexnet_mp.commands.train", *own, *job.overrides]
 
 
 def finished_run(job: Job) -> RunRecord | None:
@@ -94,12 +99,7 @@ def _check(configuration: Mapping[str, Any], processes: int, run_dir: Path) -> N
         )
     launch = Launch(world_size=processes, local_world_size=processes)
     placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
-    settings.recipe.check(settings.network.learned_layers, placement.replicas)
-
-
-def _quoted(text: str) -> str:
-    """Text as a quoted value of Hydra's grammar."""
-    return "'" + text.replace("'", "\\'") + "'"
+    settings.on_replicas(placement.replicas).recipe.check(settings.network.learned_layers, placement.replicas)
 
 
 def _as_written(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
