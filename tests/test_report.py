@@ -300,6 +300,40 @@ def test_what_is_missing_is_said(finished: Path, tmp_path: Path) -> None:
         written(tmp_path)
 
 
+STARTED = "placement  distributed (one process for each tower), {}; process 0: tower 0 on cpu\n"
+
+
+def unfinished(finished: Path, folder: Path, log: str, **configured: Any) -> Path:
+    """The same run before its end, with another log and other keys in its configuration."""
+    run = Path(shutil.copytree(finished, folder))
+    (run / "summary.json").unlink()
+    (run / "train.log").write_text(log)
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**configuration, **configured}, sort_keys=False))
+    return run
+
+
+def test_the_end_of_a_run_that_went_on_is_not_told(finished: Path, tmp_path: Path) -> None:
+    once = STARTED.format("1 replica") + "ended: Stopped: stopped after step 14, and saved\n"
+    run = unfinished(finished, tmp_path / "run", once)
+    assert read_folder(run).said["ended"] == "Stopped: stopped after step 14, and saved"
+    (run / "train.log").write_text(once + STARTED.format("1 replica") + "epoch   2\n")
+    assert "ended" not in read_folder(run).said
+    assert terms(written(run))["State"] == "not finished: 3 of 3 epochs are done"
+
+
+def test_the_batch_of_a_scaled_run_before_its_end_is_that_of_all_replicas(finished: Path, tmp_path: Path) -> None:
+    run = unfinished(finished, tmp_path / "run", STARTED.format("2 replicas"), batch_scaling="linear")
+    told = terms(written(run))
+    rate = yaml.safe_load((run / "config.yaml").read_text())["recipe"]["weights"]["learning_rate"]
+    assert told["Update"].startswith(f"After every {2 * BATCH} images")
+    assert told["Learning rate"].startswith(f"ε = {2 * rate:g};")
+    (run / "train.log").unlink()
+    found = written(run)
+    assert terms(found)["Update"].startswith(f"After every {BATCH} images")
+    assert "Nothing says on how many replicas it ran; so the batch is one replica's" in text_of(found)
+
+
 def test_another_end_than_that_of_the_metrics_is_told(finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     text = (run / "metrics.jsonl").read_text().splitlines(keepends=True)

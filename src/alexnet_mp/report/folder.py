@@ -12,10 +12,11 @@ from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.results.record import RunRecord, Summary, read_configuration, read_run, read_summary, said_of_data
 from alexnet_mp.strict import from_mapping
-from alexnet_mp.training.recipe import Recipe
+from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 T = TypeVar("T")
 
+_SCALING: dict[str, BatchScaling] = {"linear": "linear", "square_root": "square_root"}  # what replicas matter to
 _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
 
 
@@ -88,11 +89,17 @@ def read_folder(folder: Path) -> ReportedRun:
         missing.append("The run has not finished: it has no summary.json. The page shows how far it came.")
     record = attempt(lambda: read_run(folder), None, "no number is set beside published ones") if summary else None
     network = attempt(lambda: _network(said), None, "the network is told by its checkpoint alone") if said else None
-    recipe = attempt(lambda: _recipe(said, summary), None, "the recipe is not told in words") if said else None
     log = folder / "train.log"
-    return ReportedRun(
-        folder, said, metrics, summary, record, network, recipe, said_of_data(log, said), _said(log), missing
-    )
+    logged = _said(log)
+    replicas = _replicas(summary, logged)
+    recipe = attempt(lambda: _recipe(said, replicas), None, "the recipe is not told in words") if said else None
+    if recipe and replicas is None and said.get("batch_scaling") in _SCALING:
+        missing.append(
+            f"Nothing says on how many replicas it ran; so the batch is one replica's, and with batch_scaling="
+            f"{said['batch_scaling']} the learning rates told here are not yet scaled by their number."
+        )
+    data = said_of_data(log, said)
+    return ReportedRun(folder, said, metrics, summary, record, network, recipe, data, logged, missing)
 
 
 def _network(configuration: Mapping[str, Any]) -> Network:
@@ -104,18 +111,29 @@ def _network(configuration: Mapping[str, Any]) -> Network:
     return network
 
 
-def _recipe(configuration: Mapping[str, Any], summary: Summary | None) -> Recipe:
+def _recipe(configuration: Mapping[str, Any], replicas: int | None) -> Recipe:
+    """The recipe in force on so many replicas; where that is not known, as it is configured."""
     recipe = from_mapping(Recipe, configuration.get("recipe"), "recipe")
-    rule = configuration.get("batch_scaling")
-    if summary and (rule == "linear" or rule == "square_root"):
-        return recipe.scaled(rule, summary.replicas)
-    return recipe
+    rule = _SCALING.get(str(configuration.get("batch_scaling")))
+    return recipe if rule is None or replicas is None else recipe.scaled(rule, replicas)
+
+
+def _replicas(summary: Summary | None, logged: Mapping[str, str]) -> int | None:
+    """How many replicas a run had, or said that it has when it last began."""
+    found = re.search(r"\), (\d{1,9}) replicas?; process ", logged.get("placement", ""))
+    replicas = summary.replicas if summary else int(found[1]) if found else 0
+    return replicas if replicas > 0 else None
 
 
 def _said(log: Path) -> dict[str, str]:
-    """The last line of each kind that the report repeats, by its first word."""
+    """The last line of each kind that the report repeats, by its first word; no end that the run went on after."""
     try:
         text = log.read_text(errors="replace")
     except OSError:
         return {}
-    return dict(re.findall(r"^(placement|devices|compile|ended)[: ] *(.+)$", text, re.MULTILINE))
+    said: dict[str, str] = {}
+    for word, words in re.findall(r"^(placement|devices|compile|ended)[: ] *(.+)$", text, re.MULTILINE):
+        if word == "placement":  # every start of a run says it
+            said.pop("ended", None)
+        said[word] = words
+    return said
