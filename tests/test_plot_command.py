@@ -153,6 +153,28 @@ def test_what_training_added_to_another_runs_weights_is_not_told_by_the_seed(pac
             assert read_kernels(str(run), folder, since_start=True).kernels
 
 
+def test_a_checkpoint_without_a_seed_says_what_since_start_lacks(pack: str, tmp_path: Path) -> None:
+    run = save(tmp_path / "run", pack, 5, small(7))
+    state, description = load_checkpoint(run / "checkpoints" / "step-000000009")
+    del description["seed"]
+    save_checkpoint(tmp_path / "converted", state, small(7), description, 10)
+    with pytest.raises(ConfigurationError, match=r"it has no seed.*leave since_start away"):
+        read_kernels(str(run), tmp_path / "converted", since_start=True)
+    assert read_kernels(str(run), tmp_path / "converted").kernels
+
+
+def test_the_first_layer_is_that_which_reads_the_image_whatever_stands_before(pack: str, tmp_path: Path) -> None:
+    table = small(7).to_mapping()
+    network = parse_network({**table, "layers": {"bn0": {"kind": "batch_norm"}, **table["layers"]}})
+    run = save(tmp_path / "run", pack, 5, network)
+    expected = build_model(network, seed=5).state_dict()
+    drawn = read_kernels(str(run)).kernels
+    assert all(torch.equal(drawn[tower], expected[f"towers.{tower}.conv1.weight"]) for tower in (0, 1))
+    assert not any(kernels.any() for kernels in read_kernels(str(run), since_start=True).kernels)
+    alone = parse_network({**table, "layers": {"fc8": table["layers"]["fc8"]}})
+    assert (network.first_layer, alone.first_layer) == ("conv1", "fc8")
+
+
 def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
     pack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

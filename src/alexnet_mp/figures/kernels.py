@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.weighted import Convolution, OwnLayer, initialise
-from alexnet_mp.network.rows import Conv, WeightedRow
+from alexnet_mp.network.rows import Conv
 from alexnet_mp.network.table import Network
 from alexnet_mp.randomness import keyed_generator
 
@@ -72,9 +72,10 @@ def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str | None = No
 def initial_kernels(network: Network, seed: int) -> list[Tensor]:
     """The same kernels before the first step of a run with this seed, which keys them.
 
-    Raises ConfigurationError where the first layer with weights is no convolution.
+    Raises ConfigurationError where the layer that reads the image is no convolution.
     """
-    name, row = next((name, row) for name, row in network.rows.items() if isinstance(row, WeightedRow))
+    name = network.first_layer
+    row = network.rows[name]
     if not isinstance(row, Conv):
         raise ConfigurationError(f"network {network.name}: its first layer {name} is no convolution, so has no kernels")
     shape = (row.kernels, network.image[0], row.size, row.size)

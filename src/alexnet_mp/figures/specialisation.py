@@ -102,9 +102,9 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
         progress = description.get("progress") or {}
         validation = progress.get("validation") or {}
         configuration = description.get("configuration") or {}
-        kernels = first_layer_kernels(state, next(iter(network.learned_layers)))
+        kernels = first_layer_kernels(state, network.first_layer)
         if since_start:
-            _check_drawn_by_seed(configuration, network.learned_layers[0])
+            _check_drawn_by_seed(description, configuration, network.first_layer)
             began = initial_kernels(network, int(description["seed"]))
             kernels = [now - before for now, before in zip(kernels, began, strict=True)]
         colours = colourfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
@@ -127,8 +127,13 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
 
 
-def _check_drawn_by_seed(configuration: Mapping[str, Any], layer: str) -> None:
-    """Raise ConfigurationError where a run's first layer began with the weights of another run."""
+def _check_drawn_by_seed(description: Mapping[str, Any], configuration: Mapping[str, Any], layer: str) -> None:
+    """Raise ConfigurationError where a run's first layer began with the weights of another run, or nobody knows."""
+    if "seed" not in description:
+        raise ConfigurationError(
+            "since_start=true: it has no seed, which would tell the weights that it began with (a checkpoint that was "
+            "converted from another file has none); leave since_start away"
+        )
     initial = configuration.get("initial_weights") or {}
     if initial.get("checkpoint") is not None and layer not in (initial.get("but") or ()):
         raise ConfigurationError(

@@ -24,6 +24,7 @@ from alexnet_mp.network.rows import (
     Row,
     SpatialNorm,
     kind_of,
+    reads_of,
     rows_within,
 )
 from alexnet_mp.presets import preset_names, preset_path
@@ -52,6 +53,12 @@ class Network:
     def learned_layers(self) -> list[str]:
         """Names of the rows with parameters to learn, in order; the classifier is the last."""
         return [name for name, row in self.layer_rows.items() if isinstance(row, LearnedRow)]
+
+    @property
+    def first_layer(self) -> str:
+        """The name of the row with weights that reads the image; of a network without hidden layers, the classifier."""
+        reading = (name for name, row in self.rows.items() if reads_of(row) == "image")
+        return next(reading, self.learned_layers[-1])
 
     def without_auxiliaries(self) -> "Network":
         """The network that is evaluated: without the classifiers that take part in training alone."""

@@ -22,7 +22,6 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.figures.kernels import first_layer_kernels
 from alexnet_mp.model import TowerModel
-from alexnet_mp.network.rows import reads_of
 from alexnet_mp.network.table import Network
 from alexnet_mp.randomness import keyed_generator
 
@@ -114,7 +113,7 @@ def examine(folder: Path, wishes: Wishes) -> Examination:
     state = attempt(lambda: member.weights(range(member.network.towers)), nothing) if member else None
     if member is None or state is None:
         return found
-    kernels = attempt(lambda: first_layer_kernels(state, _first(member.network)), "there are no kernels")
+    kernels = attempt(lambda: first_layer_kernels(state, member.network.first_layer), "there are no kernels")
     found = replace(found, network=member.network, kernels=kernels or ())
     model = build_model(member.network)
     model.load_state_dict(state)
@@ -122,11 +121,6 @@ def examine(folder: Path, wishes: Wishes) -> Examination:
         lambda: _look(model, member, wishes), "there are no confusions and no examples; data.path=FOLDER names the pack"
     )
     return replace(found, seen=seen)
-
-
-def _first(network: Network) -> str:
-    """The layer that reads the image."""
-    return next(name for name, row in network.rows.items() if reads_of(row) == "image")
 
 
 def _look(model: TowerModel, member: Member, wishes: Wishes) -> Seen:
