@@ -32,7 +32,7 @@ class Speed:
 def link_outcome(tested: LinkTest, mesh: Mesh, network: Network, images: int) -> Outcome:
     """The self-test in words."""
     if tested.corrupt is None:
-        return Outcome("link", "not possible here", why_nothing_is_carried(mesh, network))
+        return Outcome("link", "not possible here", why_nothing_is_carried(network))
     tried = passages(network, images)
     transfers = len(tried) * mesh.placement.towers * (mesh.placement.towers - 1) * mesh.placement.replicas
     numbers = {"transfers": float(transfers), "corrupt_transfers": float(len(tested.corrupt))}
@@ -48,7 +48,7 @@ def link_outcome(tested: LinkTest, mesh: Mesh, network: Network, images: int) ->
     return Outcome("link", "fail", found, numbers, what_to_do(mesh.placement, direct))
 
 
-def why_nothing_is_carried(mesh: Mesh, network: Network) -> str:
+def why_nothing_is_carried(network: Network) -> str:
     """Why this launch has no link to check, and how to have one."""
     towers = network.towers
     if towers == 1:

@@ -71,7 +71,7 @@ def step_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds
     sent = (_sent(mesh, link) - before) // settings.rounds
     outcomes = [_step_outcome(settings, mesh, seconds, losses, sent)]
     if not speeds or not timed:
-        return [*outcomes, Outcome("hidden", "not possible here", why_nothing_is_carried(mesh, settings.network))]
+        return [*outcomes, Outcome("hidden", "not possible here", why_nothing_is_carried(settings.network))]
     if on_gpu:
         exposed = _slowest_median(mesh, seconds) - _slowest_median(mesh, silent_seconds)
     else:
