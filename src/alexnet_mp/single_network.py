@@ -55,6 +55,8 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
         raise ConfigurationError(
             f"network {network.name}: {name} ({rows.kind_of(row)}) has no place among layers that follow one another"
         )
+    names = list(network.rows)
+    before = network.rows[names[names.index(name) - 1]] if name != names[0] else None
     cost = network_cost(network).row(name)
     inputs = cost.input_shape
     match row:
@@ -78,7 +80,7 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             linear = nn.Linear(towers * prod(inputs), units)
             return [(f"{name}_flatten", nn.Flatten()), (name, _initialised(linear, row))]
         case rows.Relu():
-            return [(name, nn.ReLU(inplace=_gives_new_memory(network, name)))]
+            return [(name, nn.ReLU(inplace=rows.gives_new_memory(before)))]
         case rows.Tanh():
             return [(name, nn.Tanh())]
         case rows.LocalResponseNorm():
@@ -95,13 +97,6 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             return [(name, GlobalAveragePool())]
         case rows.Dropout():
             return [(name, parts.dropout(row))]
-
-
-def _gives_new_memory(network: Network, name: str) -> bool:
-    """Whether nothing but this row needs what the row before gives, no gradient either. The image is the caller's."""
-    names = list(network.rows)
-    before = names[: names.index(name)][-1:]
-    return bool(before) and not isinstance(network.rows[before[0]], rows.Relu | rows.Tanh | rows.Dropout)
 
 
 class GroupedLinear(nn.Module):

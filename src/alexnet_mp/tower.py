@@ -155,7 +155,7 @@ class Tower(nn.Module):
     def _add_layer(
         self, network: Network, cost: RowCost, row: rows.LayerRow, before: rows.Row | None, seed: int
     ) -> nn.Module:
-        layer = _layer(row, cost, network.towers, self.index, relu_in_place=_gives_new_memory(before))
+        layer = _layer(row, cost, network.towers, self.index, relu_in_place=rows.gives_new_memory(before))
         if isinstance(row, rows.WeightedRow):
             assert isinstance(layer, Weighted)
             initialise(layer, row.std, cost.fan_in, row.bias, keyed_generator(seed, "weights", cost.name, self.index))
@@ -176,11 +176,6 @@ class Tower(nn.Module):
             generator = keyed_generator(seed, "dropout", step, name, self.index)
             masks[name] = torch.rand(total, *shape, generator=generator, dtype=torch.float32, device="cpu")[taken] >= p
         return masks
-
-
-def _gives_new_memory(row: rows.Row | None) -> bool:
-    """Whether nothing but the next layer needs a row's output, no gradient either. The image is not ours."""
-    return row is not None and not isinstance(row, rows.Relu | rows.Tanh | rows.Dropout | rows.Auxiliary)
 
 
 def _layer(row: rows.LayerRow, cost: RowCost, towers: int, tower: int, relu_in_place: bool) -> nn.Module:

@@ -208,6 +208,14 @@ def reads_of(row: Row) -> Reads:
     return row.reads if isinstance(row, ConvolutionRow | FullyConnected) else "own"
 
 
+def gives_new_memory(row: Row | None) -> bool:
+    """Whether only the next row needs what this one gives, no gradient either, so that a ReLU may overwrite it.
+
+    None stands before the first row: the image is the caller's.
+    """
+    return row is not None and not isinstance(row, Relu | Tanh | Dropout | Auxiliary)
+
+
 def kind_of(row: Row) -> str:
     """Return the word that names this kind of row in a YAML table."""
     return next(kind for kind, cls in KINDS.items() if type(row) is cls)
