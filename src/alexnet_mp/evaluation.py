@@ -1,6 +1,6 @@
 """Loss, top-1 and top-5 error of a model, or of several averaged, on a set of images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -37,11 +37,16 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    models: Sequence[TowerModel], batches: Iterable[Batch], preprocess: Preprocessing, mesh: Mesh
+    models: Sequence[TowerModel],
+    batches: Iterable[Batch],
+    preprocess: Preprocessing,
+    mesh: Mesh,
+    look: Callable[[Batch, Tensor], None] | None = None,
 ) -> Evaluation:
     """Run models, in evaluation mode, over this replica's batches; the result is over all replicas.
 
-    What the softmax gives is averaged over the views of an image (paper §4.1), and over the models.
+    What the softmax gives is averaged over the views of an image (paper §4.1), and over the models. `look` is shown
+    each batch with its `log_probabilities`.
     """
     were_training = [model.training for model in models]
     classes = models[0].network.classes
@@ -52,6 +57,8 @@ def evaluate(
         model.eval()
     for batch in batches:
         scores = log_probabilities(models, batch, preprocess)
+        if look is not None:
+            look(batch, scores)
         loss += F.nll_loss(scores, batch.labels, reduction="sum")
         predicted = scores.argmax(dim=1)  # of equal ones the first, as in `in_top`
         confusions.index_put_(

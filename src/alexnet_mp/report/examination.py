@@ -1,6 +1,6 @@
 """What the newest checkpoint of a run shows: its first kernels, what it takes for what, and examples of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,13 +14,13 @@ from alexnet_mp.api import build_model
 from alexnet_mp.assessment.ensemble import Member, open_member
 from alexnet_mp.assessment.settings import DataChanges, InputChanges
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.classification import most_probable
-from alexnet_mp.data.images import DataSet, Images, Share
+from alexnet_mp.data.images import Images, Share
 from alexnet_mp.data.loader import Loader
-from alexnet_mp.data.preprocessing import Preprocessing
+from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.evaluation import Errors, Evaluation
+from alexnet_mp.evaluation import Evaluation, evaluate
 from alexnet_mp.figures.kernels import first_layer_kernels
+from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.randomness import keyed_generator
@@ -132,51 +132,37 @@ def _look(model: TowerModel, member: Member, wishes: Wishes) -> Seen:
     images = data.splits[split]
     order = torch.randperm(len(images), generator=keyed_generator(wishes.seed, "report", split))[: wishes.images]
     chosen = replace(data, splits={"train": data.splits["train"], split: _Chosen(images, order.numpy())})
-    batches = _classified(model, member, chosen, split, wishes)
-    return _count(batches, order, chosen, split, len(images), wishes.examples)
-
-
-def _classified(
-    model: TowerModel, member: Member, data: DataSet, split: str, wishes: Wishes
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Of every batch: pixels, labels, and all classes with their probabilities, the most probable first."""
     crop = model.network.image[1:]
     # The loader allows no batch larger than the training split, for the sake of training.
-    loader = Loader(data, crop, min(wishes.batch_size, len(data.splits["train"])), Share(), seed=0)
+    loader = Loader(chosen, crop, min(wishes.batch_size, len(data.splits["train"])), Share(), seed=0)
     preprocess = Preprocessing(data.statistics, crop, member.input, torch.float32)
-    for batch in loader.evaluation(split):
-        probabilities, classes = most_probable(model, preprocess, batch, k=model.network.classes)
-        yield batch.pixels, batch.labels, probabilities, classes
+    examples = _Examples(order, wishes.examples)
+    evaluation = evaluate(
+        [model], loader.evaluation(split), preprocess, Mesh(model.placement, None), look=examples.look
+    )
+    right, wrong = tuple(examples.kept[True]), tuple(examples.kept[False])
+    return Seen(evaluation, data.class_names, data.name, split, len(images), right, wrong)
 
 
-def _count(
-    batches: Iterator[tuple[Tensor, Tensor, Tensor, Tensor]],
-    order: Tensor,
-    data: DataSet,
-    split: str,
-    of: int,
-    examples: int,
-) -> Seen:
-    classes = len(data.class_names)
-    confusions = torch.zeros(classes, classes, dtype=torch.long)
-    top5_wrong = torch.zeros(classes, dtype=torch.long)
-    kept: dict[bool, list[Example]] = {True: [], False: []}
-    loss, done = 0.0, 0
-    for pixels, labels, probabilities, ordered in batches:
-        rank = (ordered == labels[:, None]).int().argmax(dim=1)  # [n], 0 where the label comes first
-        loss -= float(probabilities.gather(1, rank[:, None]).clamp(min=1e-300).log().sum())
-        confusions.index_put_((labels, ordered[:, 0]), torch.ones_like(labels), accumulate=True)
-        top5_wrong.index_add_(0, labels, (rank >= 5).long())
-        for i, is_right in enumerate((rank == 0).tolist()):
-            if len(kept[is_right]) < examples:
-                first = ordered[i, :BARS].tolist(), probabilities[i, :BARS].tolist()
-                example = Example(pixels[i].numpy().copy(), int(order[done + i]), int(labels[i]), *map(tuple, first))
-                kept[is_right].append(example)
-        done += len(labels)
-    wrong = done - int(confusions.diagonal().sum())
-    errors = Errors(loss / done, wrong / done, int(top5_wrong.sum()) / done, done)
-    evaluation = Evaluation(errors, confusions, top5_wrong)
-    return Seen(evaluation, data.class_names, data.name, split, of, tuple(kept[True]), tuple(kept[False]))
+class _Examples:
+    """The first images that are taken for what they are, and the first that are not, `wanted` of each in `kept`.
+
+    `order` has the numbers of the images in the order in which they come.
+    """
+
+    def __init__(self, order: Tensor, wanted: int) -> None:
+        self._numbers = iter(order.tolist())
+        self._wanted = wanted
+        self.kept: dict[bool, list[Example]] = {True: [], False: []}
+
+    def look(self, batch: Batch, scores: Tensor) -> None:
+        """Go through a batch; `scores` are log-probabilities [n, classes]."""
+        ordered, classes = scores.sort(dim=1, descending=True, stable=True)
+        first = zip(classes[:, :BARS].tolist(), ordered[:, :BARS].exp().tolist(), strict=True)
+        for pixels, label, (found, odds) in zip(batch.pixels, batch.labels.tolist(), first, strict=True):
+            number, kept = next(self._numbers), self.kept[found[0] == label]
+            if len(kept) < self._wanted:
+                kept.append(Example(pixels.numpy().copy(), number, label, tuple(found), tuple(odds)))
 
 
 class _Chosen:
