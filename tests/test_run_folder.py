@@ -156,6 +156,16 @@ def test_a_changed_configuration_is_written_and_the_old_one_kept(tmp_path):
     assert (run / "config-until-step-000000001.yaml").read_text() == "run: 0"
 
 
+def test_the_configuration_that_trained_until_a_checkpoint_stays_whatever_was_tried_from_it(tmp_path):
+    run = Path(claim(tmp_path / "run").path)
+    from_here = Claim(str(run), "step-000000001", {"progress": {"step": 1}})
+    for configuration in ("run: 1", "run: 2", "run: 3"):
+        begun(run, from_here, configuration).close()
+        assert (run / "config.yaml").read_text() == configuration
+    assert [path.name for path in run.glob("config-*")] == ["config-until-step-000000001.yaml"]
+    assert (run / "config-until-step-000000001.yaml").read_text() == "run: 0"
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_named(tmp_path, caplog):
     run = Path(claim(tmp_path / "run").path)
     saved(run, 1)

@@ -102,9 +102,11 @@ class RunFolder:
             self._log.close()
 
     def _keep_configuration(self, checkpoint: str, configuration: str) -> None:
-        path = self.path / "config.yaml"
-        if path.exists() and path.read_text() != configuration:
-            path.replace(self.path / f"config-until-{checkpoint}.yaml")
+        path, kept = self.path / "config.yaml", self.path / f"config-until-{checkpoint}.yaml"
+        # Where one is kept already, the run has gone on from this checkpoint before, and come to no other since: what
+        # it then went on with has trained nothing that is left.
+        if path.exists() and path.read_bytes() != configuration.encode() and not kept.exists():
+            path.replace(kept)
         write_whole(path, configuration.encode())
 
     def _keep_metrics(self, size: int) -> None:
