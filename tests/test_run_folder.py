@@ -183,6 +183,27 @@ def test_a_damaged_checkpoint_is_set_aside_and_named(tmp_path, caplog):
     assert claim(run).damaged == {}
 
 
+def test_metrics_that_are_taken_away_from_a_run_do_not_keep_it_from_saving(tmp_path, caplog):
+    run = Path(claim(tmp_path / "run").path)
+    folder = begun(run)
+    logging.getLogger("alexnet_mp").propagate = True
+    folder.append({"kind": "train", "step": 1})
+    folder.metrics.unlink()
+    assert folder.flush_metrics() == 0
+    folder.append({"kind": "train", "step": 2})
+    folder.metrics.rename(run / "moved.jsonl")
+    folder.append({"kind": "train", "step": 3})
+    folder.append({"kind": "train", "step": 4})
+    size = folder.flush_metrics()
+    assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [3, 4]
+    assert size == folder.metrics.stat().st_size
+    folder.metrics.write_text("")
+    folder.append({"kind": "train", "step": 5})
+    folder.close()
+    assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [5]
+    assert [words.endswith("going on with that") for words in caplog.messages] == [True] * 3, "each loss, once"
+
+
 def test_a_full_disk_loses_no_line_of_metrics(tmp_path, monkeypatch):
     run = Path(claim(tmp_path / "run").path)
     folder = begun(run)

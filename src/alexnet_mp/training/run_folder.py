@@ -79,6 +79,7 @@ class RunFolder:
         """Have the disk hold every line of metrics so far; return their bytes. Raises OSError where it does not."""
         if self._is_main:
             self._write_metrics()
+            self._begin_anew_if_gone()
             flush(self.metrics)
         return self._metrics_bytes
 
@@ -120,12 +121,22 @@ class RunFolder:
     def _write_metrics(self) -> None:
         if not self._unwritten:
             return
+        self._begin_anew_if_gone()
         with self.metrics.open("r+b") as file:
             file.truncate(self._metrics_bytes)  # a full disk may have taken half of a line
             file.seek(self._metrics_bytes)
             file.write(self._unwritten)
         self._metrics_bytes += len(self._unwritten)
         self._unwritten = b""
+
+    def _begin_anew_if_gone(self) -> None:
+        """Lines that somebody has moved away or cut off are lost to the run, which goes on saving without them."""
+        held = self.metrics.stat().st_size if self.metrics.exists() else None
+        if held is not None and held >= self._metrics_bytes:
+            return
+        self.metrics.touch()
+        LOG.warning("%s has %d bytes, and had %d; going on with that", self.metrics, held or 0, self._metrics_bytes)
+        self._metrics_bytes = held or 0
 
     def _add_events(self, record: dict[str, Any]) -> None:
         if self._events:
