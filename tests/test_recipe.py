@@ -24,6 +24,12 @@ def recipe(**changes) -> Recipe:
     return Recipe(**{**standard, "weights": Rates(0.01, 0.0005), "biases": Rates(0.02, 0.0), **changes})
 
 
+def velocity(optimiser: PaperSGD, parameter: nn.Parameter) -> torch.Tensor:
+    """The paper's v of the one parameter of an optimiser, named p here: -ε b."""
+    optimiser.param_groups[0].update(layer="p", kind="weights")
+    return -optimiser.momentum_learning_rates()["p.weights"] * optimiser.momentum({"p": parameter})["p"]
+
+
 def test_the_update_is_the_papers_across_changes_of_the_learning_rate():
     """v <- 0.9 v - 0.0005 ε w - ε g; w <- w + v, written out here in plain floats."""
     parameter = nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
@@ -37,7 +43,7 @@ def test_the_update_is_the_papers_across_changes_of_the_learning_rate():
         v = [0.9 * vi - 0.0005 * epsilon * wi - epsilon * gi for vi, wi, gi in zip(v, w, g, strict=True)]
         w = [wi + vi for wi, vi in zip(w, v, strict=True)]
         assert parameter.tolist() == pytest.approx(w, rel=1e-13)
-        assert optimiser.velocity(parameter).tolist() == pytest.approx(v, rel=1e-13)
+        assert velocity(optimiser, parameter).tolist() == pytest.approx(v, rel=1e-13)
 
 
 def test_pytorchs_sgd_differs_after_a_change_of_the_learning_rate():
@@ -63,11 +69,11 @@ def test_a_learning_rate_of_zero_freezes_weights_and_velocity():
     optimiser = PaperSGD([{"params": [parameter], "lr": 0.1, "weight_decay": 0.5}], momentum=0.9)
     parameter.grad = torch.ones(2)
     optimiser.step()
-    weight, velocity = parameter.detach().clone(), optimiser.velocity(parameter).clone()
+    weight, before = parameter.detach().clone(), velocity(optimiser, parameter).clone()
     optimiser.param_groups[0]["lr"] = 0.0
     optimiser.step()
     assert torch.equal(parameter, weight)
-    assert torch.equal(optimiser.velocity(parameter), velocity)
+    assert torch.equal(velocity(optimiser, parameter), before)
 
 
 def test_every_parameter_is_in_the_group_of_its_layer_and_kind():
@@ -108,6 +114,13 @@ def test_run_145s_learning_rates(epochs, conv1, others):
     assert {rates[layer, "weights"] for layer in LAYERS[1:]} == {others}
     assert rates["conv1", "biases"] == (0.0 if epochs >= 72 else 0.02)
     assert {rates[layer, "biases"] for layer in LAYERS[1:]} == {0.02}
+
+
+def test_run_145s_last_drop_is_also_of_a_layer_that_its_network_did_not_have():
+    rates = LearningRates(preset("original_2012"), [*LAYERS, "conv6"])
+    for epochs in range(91):
+        found = rates.after(epochs)
+        assert {found["conv6", kind] == found["conv2", kind] for kind in ("weights", "biases")} == {True}, epochs
 
 
 def test_the_papers_recipe():

@@ -47,11 +47,6 @@ class PaperSGD(torch.optim.Optimizer):
                 maximize=False,
             )
 
-    def velocity(self, parameter: Tensor) -> Tensor:
-        """The paper's v of one parameter."""
-        state = self.state.get(parameter)
-        return -state["learning_rate"] * state["momentum_buffer"] if state else torch.zeros_like(parameter)
-
     def momentum(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """PyTorch's b of each named parameter that has moved; the paper's v is -ε b, with ε as below."""
         return {name: self.state[p]["momentum_buffer"] for name, p in parameters.items() if self.state.get(p)}
