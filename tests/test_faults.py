@@ -5,11 +5,22 @@ import random
 import re
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from alexnet_mp.crossing import LocalLink
+from alexnet_mp.errors import PeerLost
+from alexnet_mp.mesh import Mesh
+from alexnet_mp.model import TowerModel
+from alexnet_mp.placement import Launch, Placement, choose_placement
+from alexnet_mp.training.device_wait import await_device
+from alexnet_mp.training.loop import Trainer
+from tests.checkpoints import narrow_network
 from tests.disturbed import assert_ended_alike, pair, running
 from tests.processes import run_script
 from tests.test_training_run import NARROW
@@ -24,6 +35,7 @@ MISSED = (
     r"error: (rank \d: )?after step \d+: "
     r"(crossing \w+, (for|back)ward: tower {0} \(rank {0}\) hung or is gone|.*; no answer from rank {0}$)"
 )
+ALONE = choose_placement("simulated", "cpu", 2, Launch())
 AT_ONCE = 10.0  # seconds from the end of a step until the process has ended
 
 
@@ -97,6 +109,70 @@ def test_a_peer_that_hangs_ends_the_other_within_the_time_out_by_name(hanging, t
     assert finished.code == 1
     (line,) = (line for line in finished.stderr.splitlines() if line.startswith("error: "))
     assert re.match(MISSED.format(hanging), line), line
+
+
+class Queue:
+    """A GPU that has done what was asked of it when it has been asked `questions` times; 0: never. And its clock."""
+
+    def __init__(self, questions: int) -> None:
+        self.questions, self.now, self.marked = questions, 0.0, []
+
+    def mark(self, device: torch.device) -> "Queue":
+        self.marked.append(device)
+        return self
+
+    def query(self) -> bool:
+        self.questions -= 1
+        return self.questions == 0
+
+    def pause(self, seconds: float) -> None:
+        self.now += max(seconds, 0.5)
+
+    def await_device(self, device: torch.device, seconds: float) -> None:
+        await_device(device, seconds, self.mark, lambda: self.now, self.pause)
+
+
+def test_a_gpu_is_waited_for_until_it_has_done_its_work_or_the_time_is_over():
+    gpu = torch.device("cuda", 1)
+    for questions, waited in ((1, 0.0), (5, 2.0)):
+        queue = Queue(questions)
+        queue.await_device(gpu, seconds=2)
+        assert (queue.now, queue.marked) == (waited, [gpu])
+    queue = Queue(0)
+    with pytest.raises(PeerLost, match="cuda:1 did not finish its work within 2 s: another process hung or is gone"):
+        queue.await_device(gpu, seconds=2)
+    assert queue.now == 2.5
+    queue = Queue(0)
+    queue.await_device(torch.device("cpu"), seconds=2)
+    assert (queue.now, queue.marked) == (0.0, []), "a CPU is not even asked"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(processes, monkeypatch):
+    placement = Placement("distributed", 2, {0: torch.device("cuda", 0)}, launch=Launch(world_size=processes))
+    trainer = object.__new__(Trainer)
+    trainer._mesh = Mesh(placement, axes=object() if processes > 1 else None)
+    trainer._settings = SimpleNamespace(timeout_seconds=7)
+    trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), True
+    trainer._signals, trainer._saver = SimpleNamespace(received=""), Mock()
+    trainer._model = TowerModel(narrow_network(), ALONE, LocalLink([torch.device("cpu")] * 2), seed=0)
+    read: list[str] = []
+
+    def never(device: torch.device, seconds: float) -> None:
+        assert (str(device), seconds, read) == ("cuda:0", 7, [])
+        raise PeerLost("it did not finish")
+
+    def finite(tensor: torch.Tensor) -> bool:
+        read.append("weights")
+        return True
+
+    monkeypatch.setattr("alexnet_mp.training.loop.await_device", never)
+    monkeypatch.setattr("alexnet_mp.training.diagnosis._is_finite", finite)
+    with pytest.raises(PeerLost) if processes > 1 else nullcontext():
+        trainer._agree([torch.tensor(1.0)], step=1)
+    with pytest.raises(PeerLost) if processes > 1 else nullcontext():
+        trainer._save()
+    assert bool(read) == (processes == 1)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from PIL import Image
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network, parse_network
+from alexnet_mp.training import loop
+from alexnet_mp.training.saving import Saver
 from tests.processes import CHECKOUT, Finished, run_command, run_script, run_script_in, torchrun
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")
@@ -173,6 +176,27 @@ def test_weights_that_the_last_step_spoilt_do_not_end_as_a_result(tmp_path):
     assert finished.code == 1
     assert "the validation loss at step 1 is" in finished.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_time_that_checkpoints_hold_training_is_none_of_its_steps(every, tmp_path, monkeypatch):
+    seconds = 0.0
+
+    def lasting(duration, function):
+        def call(*arguments):
+            nonlocal seconds
+            seconds += duration
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: seconds))
+    monkeypatch.setattr(loop.Trainer, "_step", lasting(1, loop.Trainer._step))
+    monkeypatch.setattr(Saver, "save", lasting(1000, Saver.save))
+    overrides = [*NARROW, "recipe.epochs=1", "checkpoint_steps=3", f"log_every_steps={every}"]
+    assert in_this_process(tmp_path / "run", *overrides).code == 0
+    assert {speed for kind, _, speed in metrics(tmp_path / "run", "images_per_second") if kind == "train"} == {64}
+    assert summary(tmp_path / "run")["seconds"] == 22
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +17,11 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.evaluation import Errors, evaluate
-from alexnet_mp.mesh import Mesh, needing_all
+from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
+from alexnet_mp.training.device_wait import await_device
 from alexnet_mp.training.diagnosis import first_not_finite, not_finite_state
-from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
+from alexnet_mp.training.losses import LossOnEveryTower, averaging_gradients, data_parallel
 from alexnet_mp.training.optimiser import set_learning_rates
 from alexnet_mp.training.run_folder import LOG, RunFolder
 from alexnet_mp.training.saving import Saver
@@ -139,14 +139,15 @@ class Trainer:
             if agreed.stop:
                 self._stop()
             if agreed.save:
-                self._save()
+                held = self._save()
+                last, logged = last + held, logged + held  # no step is slower for it
 
     def _step(self, batch: Batch) -> Agreed:
         progress, link = self._state.progress, self._model.link
         sent_before = link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
         self._state.optimiser.zero_grad()
         images = self._preprocess.on_each(batch, self._devices)
-        with self._averaging_gradients():
+        with averaging_gradients(self._mesh):
             losses = self._losses(images, to_towers(batch.labels, self._devices), progress.step)
             torch.autograd.backward(losses)
         progress.samples_of_epoch += self._batch_size
@@ -164,28 +165,12 @@ class Trainer:
             progress.crossing_bytes_per_step = (sent - sent_before) * self._mesh.placement.replicas
         return agreed
 
-    @contextmanager
-    def _averaging_gradients(self) -> Iterator[None]:
-        """With several replicas, PeerLost for what fails in a step: DistributedDataParallel raises plain RuntimeErrors.
-
-        It communicates while gradients are computed and, to agree on its buckets, once in a forward pass.
-        """
-        if self._mesh.placement.replicas == 1:
-            yield
-            return
-        try:
-            yield
-        except (PeerLost, torch.OutOfMemoryError):
-            raise
-        except RuntimeError:
-            with needing_all("averaging gradients over the replicas"):
-                raise
-
     def _agree(self, losses: Sequence[Tensor], step: int) -> Agreed:
         """One small exchange of all processes a step: who is asked to stop, whether to save, and the loss."""
         placement, saver = self._mesh.placement, self._saver
         share = 0.0
         if placement.first_tower == 0 and (self._reads_every_loss or self._is_logged()):
+            self._await_devices()
             share = losses[0].detach().double().item() / placement.replicas
         stop, save, failed, loss = self._mesh.sum_over_processes(
             [float(bool(self._signals.received)), saver.is_due(step), saver.has_failed(), share]
@@ -194,6 +179,12 @@ class Trainer:
             saver.told_that_one_failed()
         return Agreed(bool(stop), bool(save), loss)
 
+    def _await_devices(self) -> None:
+        """Before numbers are read from GPUs; see `await_device`. One process alone waits for no other."""
+        if self._mesh.axes is not None:
+            for device in self._devices:
+                await_device(device, self._settings.timeout_seconds)
+
     def _is_logged(self) -> bool:
         """True at the steps of which `metrics.jsonl` has a line."""
         position = self._state.progress.samples_of_epoch // self._batch_size
@@ -201,7 +192,8 @@ class Trainer:
 
     def _validate(self, bar: "tqdm[Any]") -> None:
         progress = self._state.progress
-        self._mesh.from_replica_0(list(self._model.buffers()))  # running statistics, each replica's own until here
+        # Running statistics: since the last step began with replica 0's, each replica has added its own images'.
+        self._mesh.from_replica_0(list(self._model.buffers()))
         errors = self._errors_on(self._loader.data.held_out)
         on_training = self._errors_on("train") if self._settings.training_error else None
         progress.validation = errors
@@ -262,7 +254,12 @@ class Trainer:
         self._saver.finish()
         raise Stopped(f"stopped after step {step}, and saved; to go on: the same command, run_dir={self._folder.path}")
 
-    def _save(self) -> None:
+    def _save(self) -> float:
+        """Start a checkpoint; return the seconds that it held the training.
+
+        Looking at the weights is not counted to them: on a GPU that waits for steps whose time is training's.
+        """
+        self._await_devices()
         places = not_finite_state(self._model)
         if any(found for (found,) in self._mesh.gather([float(bool(places))])):
             layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
@@ -270,7 +267,9 @@ class Trainer:
                 f"after step {self._state.progress.step} the weights or running statistics of {layers} are not "
                 f"finite, so they are not saved{self._advice()}"
             )
+        began = time.perf_counter()
         self._saver.save()
+        return time.perf_counter() - began
 
     def _end_of_finite_numbers(self, loss: float, images: Sequence[Tensor], step: int) -> None:
         where = first_not_finite(self._model, self._mesh, images, step)

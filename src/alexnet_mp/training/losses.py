@@ -1,12 +1,14 @@
 """The loss of every local tower, and its gradients averaged over the replicas."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from alexnet_mp.errors import PeerLost
 from alexnet_mp.mesh import Mesh, needing_all
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.rows import Auxiliary
@@ -43,9 +45,32 @@ class LossOnEveryTower(nn.Module):
 def data_parallel(
     losses: LossOnEveryTower, mesh: Mesh
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor], int], list[Tensor]]:
-    """The same function, with gradients averaged over the replicas where there are several."""
+    """The same function, with gradients averaged over the replicas where there are several.
+
+    Every call then begins with replica 0's buffers, the running statistics, in all of them (DistributedDataParallel's
+    default), and each replica's own images change them.
+    """
     group = mesh.replica_group()
     if group is None:
         return losses
     with needing_all("the start of averaging gradients over the replicas"):
         return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def averaging_gradients(mesh: Mesh) -> Iterator[None]:
+    """With several replicas, PeerLost for what fails in a step: DistributedDataParallel raises plain RuntimeErrors.
+
+    It communicates while gradients are computed; before every forward pass of a network that has buffers, to send them;
+    and once before a forward pass to agree on its buckets of gradients.
+    """
+    if mesh.placement.replicas == 1:
+        yield
+        return
+    try:
+        yield
+    except (PeerLost, torch.OutOfMemoryError):
+        raise
+    except RuntimeError:
+        with needing_all("averaging gradients over the replicas"):
+            raise
