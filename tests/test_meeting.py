@@ -2,12 +2,17 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
+import torch
 import torch.distributed as dist
 
+from alexnet_mp import mesh
+from alexnet_mp.errors import ConfigurationError, DataLost, NotSaved, PeerLost, Stopped
 from alexnet_mp.meeting import name_of_start, silent_ranks
+from alexnet_mp.placement import Launch, Placement
 
 SECONDS = timedelta(seconds=20)
 AT_ONCE = timedelta(seconds=0.02)
@@ -54,6 +59,35 @@ def test_nobody_waits_for_a_store_that_does_not_answer():
             raise RuntimeError("too late")
 
     assert silent_ranks(HangingStore(), 0, 2, seconds=0.05) == []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("error", "all_know"),
+    [
+        (Stopped("after step 3"), True),
+        (FloatingPointError("the loss is nan"), True),
+        (NotSaved("no space left"), True),
+        (PeerLost("rank 1 is gone"), False),
+        (DataLost("a shard is gone"), False),
+        (ConfigurationError("images of one process"), False),
+        (KeyboardInterrupt(), False),
+        (None, True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_groups_over_gpus_are_left_together_or_not_at_all(device, error, all_know, monkeypatch):
+    calls: list[str] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroyed"))
+    monkeypatch.setattr(mesh, "meeting_store", lambda *_: None)
+    monkeypatch.setattr(mesh, "make_mesh", lambda placement, _: mesh.Mesh(placement, None))
+    placement = Placement("distributed", 2, {0: torch.device(device)}, launch=Launch(world_size=2))
+    with pytest.raises(type(error)) if error else nullcontext(), mesh.open_mesh(placement, timeout_seconds=5):
+        if error:
+            raise error
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    assert calls == ([backend, "destroyed"] if all_know or device == "cpu" else [backend])
 
 
 def test_a_store_that_is_gone_knows_nobody():

@@ -11,9 +11,13 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet_mp.crossing import Link, LocalLink, ProcessLink
-from alexnet_mp.errors import PeerLost, in_short
+from alexnet_mp.errors import NotSaved, PeerLost, Stopped, in_short
 from alexnet_mp.meeting import meeting_store, silent_ranks
 from alexnet_mp.placement import Placement
+
+# What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among it: one
+# process alone has it where only its images cannot be read in an evaluation.
+_RAISED_IN_STEP = (Stopped, FloatingPointError, NotSaved)
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,9 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
         with needing_all("making the groups of the run"):
             mesh = make_mesh(placement, timeout_seconds)
         yield replace(mesh, store=store)
-    except BaseException:
-        if device.type == "cpu":  # NCCL's end would wait, unheard, for exchanges that the peer never joins
+    except BaseException as error:
+        # NCCL's end would wait, unheard, for exchanges that the peer never joins.
+        if device.type == "cpu" or isinstance(error, _RAISED_IN_STEP):
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
