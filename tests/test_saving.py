@@ -1,6 +1,8 @@
 """When a run is saved: which checkpoint is the best, whatever the disk takes and however long it needs."""
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from safetensors import SafetensorError
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.entry import compose
+from alexnet_mp.errors import NotSaved
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
@@ -46,15 +49,31 @@ def disk(monkeypatch) -> Disk:
     return disk
 
 
-def saver_of(run_dir: Path, *overrides: str) -> tuple[Saver, TrainingState]:
+@dataclass(frozen=True)
+class WithAPeer(Mesh):
+    """The mesh of tower 1's process alone; `failed` has what tower 0's, which agrees at once, says of its part."""
+
+    failed: list[float] = field(default_factory=list)
+
+    def from_main(self, value: int) -> int:
+        """How many bytes of metrics there are."""
+        return 0
+
+    def sum_over_processes(self, values: Sequence[float]) -> list[float]:
+        """A saver's two kinds of agreement: (busy, failed), and at the end the number of problems."""
+        peer = [0.0, self.failed.pop(0) if self.failed else 0.0] if len(values) == 2 else [1.0]
+        return [mine + theirs for mine, theirs in zip(values, peer, strict=True)]
+
+
+def saver_of(run_dir: Path, *overrides: str, mesh: Mesh = ALONE) -> tuple[Saver, TrainingState]:
     settings = parse_train_settings(compose("train", [*NARROW, *overrides]))
     claim, lock = claim_folder(str(run_dir), "digits", "", ALONE)
     lock.release()
     folder = RunFolder(Path(claim.path), is_main=True)
     folder.begin(claim, 0, "")
     folder.close()
-    state = begin(TowerModel(settings.network, ALONE.placement, ALONE.link(), seed=0), settings)
-    return Saver(settings, ALONE, state, folder, {}), state
+    state = begin(TowerModel(settings.network, mesh.placement, ALONE.link(), seed=0), settings)
+    return Saver(settings, mesh, state, folder, {}), state
 
 
 def trained(state: TrainingState, step: int) -> None:
@@ -114,3 +133,22 @@ def test_the_best_is_kept_until_a_better_one_is_saved(disk, tmp_path):
     saver.save()
     saver.finish()
     assert names(tmp_path / "run") == ["step-000000003"]
+
+
+def test_a_process_that_has_written_its_part_names_no_checkpoint_that_another_could_not_finish(tmp_path):
+    launch = Launch(rank=1, world_size=2, local_rank=1, local_world_size=2)
+    mesh = WithAPeer(choose_placement("distributed", "cpu", 2, launch), None)
+    saver, state = saver_of(tmp_path / "run", mesh=mesh)
+    said = []
+    for step, failed in ((1, 0.0), (2, 1.0)):
+        trained(state, step)
+        saver.save()
+        saver._writer._thread.join()
+        mesh.failed.append(failed)
+        with pytest.raises(NotSaved) as raised:
+            saver.finish()
+        said.append(str(raised.value))
+    assert [words.rpartition("; ")[2] for words in said] == [
+        "the newest checkpoint is step-000000001-unvalidated",
+        "the newest checkpoint is step-000000001-unvalidated",
+    ]

@@ -15,8 +15,8 @@ from alexnet_mp.errors import NotSaved, PeerLost, Stopped, in_short
 from alexnet_mp.meeting import meeting_store, silent_ranks
 from alexnet_mp.placement import Placement
 
-# What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among it: one
-# process alone has it where only its images cannot be read in an evaluation.
+# What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among these:
+# in an evaluation one process alone may have it, because only its images cannot be read.
 _RAISED_IN_STEP = (Stopped, FloatingPointError, NotSaved)
 
 

@@ -44,6 +44,8 @@ class Saver:
         self._problem = ""
         self._held_seconds = 0.0
         self._writing_seconds = 0.0
+        self._started = ""
+        self._one_has_failed = False
         self.newest = newest
         self._writer = CheckpointWriter(
             folder.checkpoints,
@@ -63,7 +65,8 @@ class Saver:
         return self._settle(wait=False)
 
     def told_that_one_failed(self) -> None:
-        """Another process could not write its part: this one need not wait for it."""
+        """A process could not write its part: this one need not wait for it, and the checkpoint is none."""
+        self._one_has_failed = True
         self._writer.abandon()
 
     def save(self) -> None:
@@ -74,8 +77,10 @@ class Saver:
         progress = self._state.progress
         name = checkpoint_name(progress.step, validated=progress.samples_of_epoch == 0)
         metrics_bytes = self._mesh.from_main(self._prepare(name) if self._mesh.placement.is_main else _NOT_NOW)
-        if metrics_bytes != _NOT_NOW and self._mesh.placement.replica == 0:
+        if metrics_bytes != _NOT_NOW:
+            self._started, self._one_has_failed = name, False
             self._best_of_next = self._best_now()
+        if metrics_bytes != _NOT_NOW and self._mesh.placement.replica == 0:
             self._writer.start(
                 name,
                 self._state.model.state_dict(),
@@ -94,10 +99,14 @@ class Saver:
             failed = self._settle(wait=False)
             busy, any_failed = self._mesh.sum_over_processes([float(self._writer.is_busy), float(failed)])
             if any_failed:
-                self._writer.abandon()
+                self.told_that_one_failed()
             if not busy:
-                return
+                break
             time.sleep(0.002)
+        # Only now: a process that has written its part does not know whether those of the others came.
+        if self._started and not self._one_has_failed:
+            self.newest, self._best = self._started, self._best_of_next
+        self._started = ""
 
     def finish(self) -> None:
         """Wait for the last checkpoint. Raises NotSaved, in every process, where it is not on the disk."""
@@ -139,8 +148,6 @@ class Saver:
             self._failed(outcome.name, outcome.problem)
             return True
         self._problem = ""
-        self._best = self._best_of_next
-        self.newest = outcome.name
         return False
 
     def _failed(self, name: str, problem: str) -> None:
