@@ -19,7 +19,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.layers.normalisation import LocalResponseNorm
 from alexnet_mp.training.run_folder import RunFolder
 from tests.disturbed import assert_ended_alike
-from tests.processes import Finished, run_script
+from tests.processes import Finished, as_under_torchrun, run_processes, run_script
 from tests.test_training_run import NARROW, in_processes, in_workers, metrics, summary
 
 STOPPED = 75
@@ -335,3 +335,42 @@ def test_activations_that_are_not_finite_are_traced_to_their_layer(tower, tmp_pa
     assert f"activations of lrn2 in tower {tower} (rank 0) are the first that are not finite" in line
     assert "the newest checkpoint is step-000000010-unvalidated" in line
     verify_checkpoint(tmp_path / "run" / "checkpoints" / "step-000000010-unvalidated")
+
+
+def test_a_run_whose_curves_could_not_be_drawn_draws_them_when_it_is_called_again(tmp_path):
+    few_steps = (*NARROW, "recipe.batch_size=700")
+    run = trained(tmp_path / "run", *few_steps, "recipe.epochs=1")
+    picture = run / "plots" / "learning_curve.png"
+    picture.unlink()
+    picture.mkdir()
+    finished = train(run, *few_steps, "recipe.epochs=2")
+    assert finished.code == 1
+    assert "the same command tries again" in finished.stderr
+    assert summary(run)["epochs"] == 1, "the summary of the epoch before"
+    picture.rmdir()
+    trained(run, *few_steps, "recipe.epochs=2")
+    assert picture.is_file()
+    assert summary(run)["epochs"] == 2
+    (run / "summary.json").write_text("{")
+    (run / "metrics.jsonl").unlink()
+    trained(run, *few_steps, "recipe.epochs=2")
+    assert summary(run)["epochs"] == 2
+
+
+def refused_as_one_of_two(run: Path) -> Finished:
+    """Train in two processes, of which the first cannot begin in the folder."""
+    with as_under_torchrun(), patch.object(RunFolder, "begin", side_effect=OSError(30, "Read-only file system")):
+        return train(run, *NARROW, "recipe.epochs=1")
+
+
+@pytest.mark.parametrize("place", ["train.log", "begin"])
+def test_every_process_is_told_that_a_folder_cannot_be_written_into(place, tmp_path):
+    run = tmp_path / "run"
+    (run / ("train.log" if place == "train.log" else "plots")).mkdir(parents=True)
+    said = "Read-only file system" if place == "begin" else "Is a directory"
+    finished = run_processes(2, refused_as_one_of_two, run)
+    assert [each.code for each in finished] == [2, 2], finished
+    lines = [line for line in finished[0].stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: run folder {run}: ")
+    assert said in lines[0]

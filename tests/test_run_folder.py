@@ -114,6 +114,31 @@ def test_a_folder_whose_checkpoints_are_all_damaged_is_not_begun_again(tmp_path)
         claim(run)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoints", ".launch"])
+def test_what_is_no_file_or_no_folder_in_a_run_folder_is_said(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    runs = tmp_path / "runs" / "digits"
+    (runs / "1").mkdir(parents=True)
+    if name == "checkpoints":
+        (runs / "1" / name).touch()
+    else:
+        (runs / "1" / name).mkdir()
+    run_dir = None if name == ".launch" else runs / "1"
+    with pytest.raises(ConfigurationError, match=rf"^run folder {run_dir or runs}: .*; choose another run_dir"):
+        claim(run_dir)
+    (runs / "1" / name).rename(runs / "1" / "aside")
+    claim(run_dir)
+
+
+def test_a_configuration_that_is_no_text_is_that_of_another_run(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        claim(run)
+
+
 def test_two_runs_do_not_write_into_one_folder(tmp_path):
     claim(tmp_path / "run")
     held = FolderLock(tmp_path / "run")

@@ -51,27 +51,24 @@ def claim_folder(
 
 
 def _claim(run_dir: str | None, experiment_name: str, configuration: str) -> tuple[Claim, FolderLock | None]:
-    path = Path(run_dir).absolute() if run_dir else _restarted(experiment_name, configuration)
+    path, lock = Path(run_dir or Path("runs") / experiment_name).absolute(), None
     try:
-        if path is None:
-            path = _new_folder(experiment_name)
+        if not run_dir:
+            path = _restarted(experiment_name, configuration) or _new_folder(experiment_name)
         path.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(path)
-    except BlockingIOError:
-        return Claim(str(path), problem="another process is training into it; choose another run_dir"), None
-    except FileExistsError:
-        return Claim(str(path), problem="a file is in its place; choose another run_dir"), None
-    except OSError as error:
-        return Claim(str(path), problem=f"{error}; choose another run_dir"), None
-    claim = _look(path, configuration)
-    if not claim.problem and not claim.checkpoint:
-        try:
+        claim = _look(path, configuration)
+        if not claim.problem and not claim.checkpoint:
             _begin(path, configuration)
-        except OSError as error:
-            claim = Claim(str(path), problem=f"{error}; choose another run_dir")
-    if claim.problem:
+    except BlockingIOError:
+        claim = Claim(str(path), problem="another process is training into it; choose another run_dir")
+    except FileExistsError:
+        claim = Claim(str(path), problem="a file is in its place; choose another run_dir")
+    except OSError as error:
+        claim = Claim(str(path), problem=f"{error}; choose another run_dir")
+    if claim.problem and lock:
         lock.release()
-        return claim, None
+        lock = None
     return claim, lock
 
 
@@ -126,13 +123,13 @@ def _restarted(experiment_name: str, configuration: str) -> Path | None:
     """
     launch = _launch()
     notes = sorted((Path("runs") / experiment_name).absolute().glob(f"*/{_LAUNCH}"), reverse=True) if launch else []
-    folders = (note.parent for note in notes if note.read_text() == launch)
+    folders = (note.parent for note in notes if note.read_bytes() == launch.encode())
     return next((folder for folder in folders if _is_of(folder, configuration)), None)
 
 
 def _is_of(folder: Path, configuration: str) -> bool:
     started = folder / "config.yaml"
-    return started.exists() and started.read_text() == configuration
+    return started.exists() and started.read_bytes() == configuration.encode()
 
 
 def _launch() -> str:

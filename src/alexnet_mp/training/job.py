@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -71,9 +71,9 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         check_agreement(text, data, mesh)
         with _claimed(settings, text, mesh) as (claim, folder):
             progress = claimed_progress(claim, settings, data)
-            summary = _summary_of_complete(folder, progress.epoch >= recipe.epochs, mesh)
+            summary = _summary_of_complete(folder, progress, recipe.epochs, mesh)
             if summary is None:
-                folder.open_log()
+                _prepare(folder, mesh, folder.open_log)
                 summary = _train(Run(settings, configuration, mesh, data, loader, preprocess, claim, progress, folder))
     return summary
 
@@ -114,7 +114,8 @@ def _train(run: Run) -> dict[str, Any]:
             for line in load_initial_weights(model, settings.initial_weights, recipe.input, mesh):
                 LOG.warning("%-10s with the weights of a run whose %s", "begins", line)
             state = begin(model, settings)
-        folder.begin(claim, run.progress.step, _as_yaml(run.configuration))
+        text = _as_yaml(run.configuration)
+        _prepare(folder, mesh, lambda: folder.begin(claim, run.progress.step, text))
         about = _about(settings, run.data, run.configuration)
         saver = Saver(settings, mesh, state, folder, about, claim.checkpoint)
         try:
@@ -144,11 +145,27 @@ def _claimed(settings: TrainSettings, configuration: str, mesh: Mesh) -> Iterato
             lock.release()
 
 
-def _summary_of_complete(folder: RunFolder, has_all_epochs: bool, mesh: Mesh) -> dict[str, Any] | None:
+def _prepare(folder: RunFolder, mesh: Mesh, prepare: Callable[[], None]) -> None:
+    """Have the main process change the folder. Raises ConfigurationError, in every process, where it cannot."""
+    problem = ""
+    try:
+        prepare()
+    except OSError as error:
+        problem = f"run folder {folder.path}: {error}; the same command goes on when that is mended"
+    problem = mesh.text_from_main(problem)
+    if problem:
+        raise ConfigurationError(problem)
+
+
+def _summary_of_complete(folder: RunFolder, progress: Progress, epochs: int, mesh: Mesh) -> dict[str, Any] | None:
     """The summary of a run that is complete already; None where there is something left to do."""
     text = ""
-    if mesh.placement.is_main and has_all_epochs and folder.summary.exists():
-        text = folder.summary.read_text()
+    if mesh.placement.is_main and progress.epoch >= epochs:
+        try:
+            found = folder.summary.read_text()
+            text = found if json.loads(found)["epochs"] == progress.epoch else ""  # not of when it had fewer
+        except (OSError, ValueError, LookupError, TypeError):
+            text = ""  # it is written again
     text = mesh.text_from_main(text)
     if not text:
         return None
@@ -196,9 +213,13 @@ def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
     from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
 
     try:
-        folder.write_summary(summary)
-        draw_learning_curves(read_metrics(folder.metrics), folder.curves, title)
-    except OSError as error:
+        metrics = read_metrics(folder.metrics)
+        if metrics.validations:
+            draw_learning_curves(metrics, folder.curves, title)
+        else:
+            LOG.warning("no curves: %s has lost its validations", folder.metrics)
+        folder.write_summary(summary)  # the last: with it the run is complete
+    except (OSError, ConfigurationError) as error:
         raise NotSaved(
             f"the summary or the curves could not be written: {error}; the same command tries again"
         ) from error
@@ -216,7 +237,8 @@ def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
         "checkpoint": folder.checkpoints / summary["checkpoint"],
     }
     for name, path in written.items():
-        LOG.info("%-10s %s", name, path)
+        if path.exists():
+            LOG.info("%-10s %s", name, path)
 
 
 @contextmanager
