@@ -337,6 +337,7 @@ def test_an_exchange_takes_as_long_as_for_the_tower_that_came_last_in_the_slower
     [
         ("batch_size=0", "batch_size is 0, must be positive"),
         ("rounds=0", "rounds is 0"),
+        ("timeout_seconds=inf", "timeout_seconds is inf, must be at most 1e9"),
         ("json=nowhere/check.json", "there is no folder"),
         ("towers=3", "3 towers do not divide"),
         ("steps=3", "unknown key 'steps'"),

@@ -284,6 +284,7 @@ WRONG = {
     "data_that_does_not_fit": (["data=digits"], ["7 classes", "digits has 10"]),
     "data_that_is_not_there": (["data.path=nowhere"], ["nowhere", "not a pack"]),
     "empty_batch": (["batch_size=0"], ["batch_size", "0", "positive"]),
+    "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "positive"]),
     "infinite_divisor": (["input.pixel_divisor=inf"], ["input.pixel_divisor", "inf", "positive"]),
     "no_divisor": (["input.pixel_divisor=0"], ["input.pixel_divisor", "0", "positive"]),
     "other_mean": (["input.mean=colour"], ["input.mean", "'colour'", "pixel, centre"]),

@@ -128,6 +128,17 @@ WRONG_ARGUMENTS = {
         ["'conv9'", "conv1", "fc8"],
     ),
     "no_threads": (["threads=0"], ["threads", "0", "positive"]),
+    "time_out_without_end": (["timeout_seconds=inf"], ["timeout_seconds is inf", "at most 1e9"]),
+    "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "positive"]),
+    "time_out_that_no_clock_holds": (["timeout_seconds=1e18"], ["timeout_seconds is 1e+18", "at most 1e9"]),
+    "checkpoints_at_no_time": (["checkpoint_minutes=nan"], ["checkpoint_minutes is nan", "positive"]),
+    "colour_noise_on_grey": (
+        [
+            "network.image=[1,28,28]",
+            "recipe.augmentation.colour={std: 0.1, eigenvalues: root}",
+        ],
+        ["colour noise needs 3 channels", "the network reads 1", "recipe.augmentation.colour=null"],
+    ),
 }
 
 

@@ -11,6 +11,8 @@ from alexnet_mp.errors import ConfigurationError
 
 T = TypeVar("T")
 
+_LARGEST = 1e9  # as a time-out 30 years; a timedelta takes 8.6e13 seconds
+
 
 def from_mapping(cls: type[T], mapping: object, where: str, ready: Mapping[str, object] | None = None) -> T:
     """Build the dataclass `cls` from `mapping`; nested dataclasses, lists and optional values are followed.
@@ -58,6 +60,18 @@ def suggestion(key: str, known: typing.Iterable[str]) -> str:
     """`; did you mean ...?` with the known word that is nearest to `key`, or nothing."""
     near = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Raise ConfigurationError where one of these settings is not a positive number of at most 1e9; None is left out.
+
+    So infinity and nan are not, and a time-out in seconds fits wherever it is handed to.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value <= _LARGEST:
+            must = "be at most 1e9" if value > 0 else "be positive"
+            raise ConfigurationError(f"{name} is {value}, must {must}")
 
 
 def _convert(hint: Any, value: object, where: str) -> Any:

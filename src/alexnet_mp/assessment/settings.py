@@ -9,7 +9,7 @@ import torch
 
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,7 @@ class EvaluateSettings:
 def parse_evaluate_settings(configuration: Mapping[str, Any]) -> EvaluateSettings:
     """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
     settings = from_mapping(EvaluateSettings, configuration, "")
-    for name in ("batch_size", "threads", "timeout_seconds", "most_confused"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"{name} is {value}, must be positive")
+    check_positive(settings, "batch_size", "threads", "timeout_seconds", "most_confused")
     folders = [folder.resolve() for folder in settings.folders]
     if not folders or len(set(folders)) < len(folders):
         raise ConfigurationError(

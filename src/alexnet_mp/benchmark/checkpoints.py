@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.checkpoints_report import Measured, Round, as_text, summarise
-from alexnet_mp.benchmark.in_turns import check_positive
 from alexnet_mp.benchmark.saved_training import SavedTraining
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.cores import usable_cores
@@ -30,7 +29,7 @@ from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,7 @@ def parse_checkpoints_settings(configuration: Mapping[str, Any]) -> CheckpointsS
     network = parse_network(configuration.get("network"))
     settings = from_mapping(CheckpointsSettings, configuration, "", ready={"network": network})
     network_cost(network)  # a window that does not fit is found here, before any process waits for another
-    check_positive(settings, "batch_size", "rounds", "steps", "warmup_steps")
-    for name in ("threads", "timeout_seconds"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"{name} is {value}, must be positive")
+    check_positive(settings, "batch_size", "rounds", "steps", "warmup_steps", "threads", "timeout_seconds")
     folders = {f"folder={settings.folder}": Path(settings.folder)}
     if settings.json:
         folders[f"json={settings.json}"] = Path(settings.json).absolute().parent

@@ -9,17 +9,9 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.machine import device_name, versions
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-def check_positive(settings: object, *names: str) -> None:
-    """Raise ConfigurationError for a setting below 1."""
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ConfigurationError(f"{name} is {getattr(settings, name)}, must be positive")
 
 
 def seconds_in_turns(calls: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, list[float]]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from alexnet_mp.benchmark.contenders import SPLIT
-from alexnet_mp.benchmark.in_turns import check_positive, cpu_of_the_report
+from alexnet_mp.benchmark.in_turns import cpu_of_the_report
 from alexnet_mp.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.benchmark.summary import contender_values
@@ -28,7 +28,7 @@ from alexnet_mp.planning.device import Device, load_device
 from alexnet_mp.planning.prediction import Prediction, predict
 from alexnet_mp.planning.replicas import Layout
 from alexnet_mp.planning.report import aligned
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,7 @@ def parse_check_settings(configuration: Mapping[str, Any]) -> CheckSettings:
     if settings.towers is not None:
         settings = replace(settings, network=network.cut_into(settings.towers))
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
-    for name in ("batch_size", "rounds", "threads", "timeout_seconds"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"{name} is {value}, must be positive")
+    check_positive(settings, "batch_size", "rounds", "threads", "timeout_seconds")
     if settings.json and not Path(settings.json).absolute().parent.is_dir():
         raise ConfigurationError(f"json={settings.json}: there is no folder {Path(settings.json).absolute().parent}")
     return settings

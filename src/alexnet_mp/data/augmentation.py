@@ -15,6 +15,8 @@ from torch import Tensor
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.randomness import keyed_generator
 
+COLOURS = 3  # the noise lies along the three principal components of RGB
+
 
 @dataclass(frozen=True)
 class ColourNoise:
@@ -58,6 +60,14 @@ class Augmentation:
                 f"{colour.std} and {colour.divisor}"
             )
 
+    def check_channels(self, channels: int) -> None:
+        """Raise ConfigurationError where images of so many channels cannot vary like this."""
+        if self.colour and channels != COLOURS:
+            raise ConfigurationError(
+                f"colour noise needs {COLOURS} channels, the network reads {channels}; recipe.augmentation.colour=null "
+                "trains without it"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
@@ -98,7 +108,7 @@ class EpochDraws:
         noise = augmentation.colour
         self._alphas = None
         if noise and (noise.until_epoch is None or epoch < noise.until_epoch):
-            self._alphas = noise.std * torch.randn(samples, 3, generator=keyed_generator(seed, "colour", epoch))
+            self._alphas = noise.std * torch.randn(samples, COLOURS, generator=keyed_generator(seed, "colour", epoch))
 
     def views(self, samples: Tensor, positions: Tensor) -> Views:
         """The views of `samples` [n] that stand at `positions` [n] of the epoch's order."""

@@ -8,10 +8,9 @@ import torch
 
 from alexnet_mp.data.loader import LoaderSettings
 from alexnet_mp.data.sources import DataSettings
-from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.strict import check_positive, from_mapping
 from alexnet_mp.training.initial_weights import InitialWeights
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
@@ -71,15 +70,14 @@ def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:
         settings = replace(settings, network=network.cut_into(settings.towers))
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
     settings.loader.check()
-    for name in (
+    settings.recipe.augmentation.check_channels(settings.network.image[0])
+    check_positive(
+        settings,
         "log_every_steps",
         "keep_checkpoints",
         "checkpoint_minutes",
         "checkpoint_steps",
         "timeout_seconds",
         "threads",
-    ):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"{name} is {value}, must be positive")
+    )
     return settings
