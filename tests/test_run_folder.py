@@ -125,7 +125,7 @@ def test_what_is_no_file_or_no_folder_in_a_run_folder_is_said(name, tmp_path, mo
     else:
         (runs / "1" / name).mkdir()
     run_dir = None if name == ".launch" else runs / "1"
-    with pytest.raises(ConfigurationError, match=rf"^run folder {run_dir or runs}: .*; choose another run_dir"):
+    with pytest.raises(ConfigurationError, match=rf"^run folder {run_dir or runs}: .*/{name}'; choose another"):
         claim(run_dir)
     (runs / "1" / name).rename(runs / "1" / "aside")
     claim(run_dir)

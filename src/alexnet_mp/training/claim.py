@@ -62,10 +62,9 @@ def _claim(run_dir: str | None, experiment_name: str, configuration: str) -> tup
             _begin(path, configuration)
     except BlockingIOError:
         claim = Claim(str(path), problem="another process is training into it; choose another run_dir")
-    except FileExistsError:
-        claim = Claim(str(path), problem="a file is in its place; choose another run_dir")
     except OSError as error:
-        claim = Claim(str(path), problem=f"{error}; choose another run_dir")
+        problem = "a file is in its place" if path.is_file() else str(error)
+        claim = Claim(str(path), problem=f"{problem}; choose another run_dir")
     if claim.problem and lock:
         lock.release()
         lock = None
