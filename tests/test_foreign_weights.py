@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from alexnet_mp import ConfigurationError, build_model, load_checkpoint, to_single_device
 from alexnet_mp.commands import convert
-from alexnet_mp.conversion.foreign import renamed
+from alexnet_mp.conversion.foreign import ForeignInput, as_read_by_us, renamed
 from alexnet_mp.entry import compose
+from alexnet_mp.network.rows import BatchNorm
 from alexnet_mp.network.table import Network
 from tests import independent
 from tests.checkpoints import narrowed, random_weights
@@ -248,6 +249,12 @@ def test_a_tensor_that_claims_to_be_huge_is_refused_by_its_shape(foreign: Foreig
     torch.save(weights, tmp_path / "x.pt")
     with pytest.raises(ConfigurationError, match=r"classifier\.6 \(bias \[10\], weight \[1073741824, 1024\]\)"):
         imported(tmp_path / "x.pt", table())
+
+
+def test_nothing_is_folded_into_a_layer_that_does_not_read_the_image_itself() -> None:
+    network = replace(table(), rows={"bn0": BatchNorm(), **table().rows})
+    with pytest.raises(ConfigurationError, match="bn0 stands between the image and conv1"):
+        as_read_by_us({}, network, ForeignInput("bgr", None))
 
 
 @pytest.mark.parametrize(

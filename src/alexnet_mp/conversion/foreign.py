@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import WeightedRow
 from alexnet_mp.network.table import Network
 from alexnet_mp.printable import printable
 from alexnet_mp.single_device import single_device_shapes
@@ -70,14 +69,21 @@ def as_read_by_us(single: Mapping[str, Tensor], network: Network, given: Foreign
     """The same network for images whose channels are red, green, blue, and not divided: the first layer is rewritten.
 
     w ((x - mean) / std) = (w / std) (x - mean), so that its weights are divided by `given.std`. The mean is not in the
-    weights: it stays the data's. Raises ConfigurationError for an image that has not the channels for it.
+    weights: it stays the data's. Raises ConfigurationError for an image that has not the channels for it, and where
+    another row reads the image before the first layer does.
     """
     if given.is_ours:
         return dict(single)
     channels = network.image[0]
     if given.channels == "bgr" and channels != 3:
         raise ConfigurationError(f"channels=bgr is for three channels; network {network.name} reads {channels}")
-    name = next(name for name, row in network.rows.items() if isinstance(row, WeightedRow)) + ".weight"
+    first = next(iter(network.rows))
+    if first != network.first_layer:
+        raise ConfigurationError(
+            f"{first} stands between the image and {network.first_layer}, into whose weights channels= and input_std= "
+            "would be folded"
+        )
+    name = f"{first}.weight"
     weight = single[name]  # [kernels, channels, height, width], or [units, inputs] channel by channel
     by_channel = weight.unflatten(1, (channels, -1))
     if given.channels == "bgr":
