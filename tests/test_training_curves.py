@@ -93,6 +93,11 @@ def test_the_ratio_is_taken_seed_by_seed(runs: list[Path], tmp_path: Path, capsy
     assert (tmp_path / "plots" / "relu.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_lower_bound_alone_is_told_too(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "plots", runs[0], runs[3], line=0.22)
+    assert "more than 6.67 times the epochs to 22 % (1 seed); the paper: 6" in capsys.readouterr().out  # 12 / 1.8
+
+
 def test_a_run_that_does_not_come_to_the_line_gives_a_lower_bound(runs: list[Path], tmp_path: Path) -> None:
     found = draw(tmp_path / "plots", *runs, line=0.22)
     # ReLU of seed 0 is at 0.22 after 1.8 epochs, tanh not after 12.

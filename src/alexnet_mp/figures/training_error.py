@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.counting import count
 from alexnet_mp.differences import differences
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Relu, Tanh
@@ -135,6 +136,10 @@ def in_words(found: Comparison) -> str:
         return "no seed with both ReLU and tanh, so no ratio"
     unknown = len(found.ratios) - len(found.found)
     if not found.found:
+        least = [ratio.at_least for ratio in found.ratios if ratio.at_least is not None]
+        if len(least) == unknown:
+            line, seeds = f"{100 * found.line:g} %", count(unknown, "seed")
+            return f"tanh / ReLU: more than {min(least):.2f} times the epochs to {line} ({seeds}); the paper: {PAPER_RATIO:g}"
         return f"tanh / ReLU: not both at {100 * found.line:g} % at any of {unknown} seeds"
     low, high = min(found.found), max(found.found)
     words = f"tanh / ReLU: {statistics.median(found.found):.2f} times the epochs to {100 * found.line:g} %"
