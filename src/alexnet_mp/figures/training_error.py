@@ -138,8 +138,8 @@ def in_words(found: Comparison) -> str:
     if not found.found:
         least = [ratio.at_least for ratio in found.ratios if ratio.at_least is not None]
         if len(least) == unknown:
-            line, seeds = f"{100 * found.line:g} %", count(unknown, "seed")
-            return f"tanh / ReLU: more than {min(least):.2f} times the epochs to {line} ({seeds}); the paper: {PAPER_RATIO:g}"
+            words = f"tanh / ReLU: more than {min(least):.2f} times the epochs to {100 * found.line:g} %"
+            return f"{words} ({count(unknown, 'seed')}); the paper: {PAPER_RATIO:g}"
         return f"tanh / ReLU: not both at {100 * found.line:g} % at any of {unknown} seeds"
     low, high = min(found.found), max(found.found)
     words = f"tanh / ReLU: {statistics.median(found.found):.2f} times the epochs to {100 * found.line:g} %"
