@@ -79,8 +79,8 @@ def run_sweep(
 
     `say` gets one line a job, and the table at the end. A job that fails does not keep the others from running.
     `command`, the command line that asked for it, is noted in the tables. Call it from the main thread, for the sake of
-    signals. Raises ConfigurationError before the first job where the
-    configuration of one is wrong, or `out` is not this sweep's.
+    signals. Raises ConfigurationError before the first job where the configuration of one is wrong, or `out` is not
+    this sweep's.
     """
     out = Path(settings.out).absolute()
     jobs = make_jobs(settings, compose)
