@@ -25,8 +25,7 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alexnet_mp.cores import usable_cores
-from alexnet_mp.machine import device_name, versions
+from alexnet_mp.common.host import device_name, usable_cores, versions
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import RowCost, network_cost
 from alexnet_mp.network.table import load_network

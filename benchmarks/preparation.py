@@ -119,7 +119,7 @@ def main() -> None:
 
 def summarise(arguments: argparse.Namespace, rates: dict[str, list[float]], load: float) -> dict[str, object]:
     """Images per second: the median over the rounds, and (max - min) / median."""
-    from alexnet_mp.cores import usable_cores
+    from alexnet_mp.common.host import usable_cores
 
     median = {name: statistics.median(values) for name, values in rates.items()}
     return {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alexnet_mp.commands import describe, plan
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network, parse_network
 

@@ -15,7 +15,7 @@ from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.split_vs_single import run
 from alexnet_mp.benchmark.stock import stock_network
 from alexnet_mp.benchmark.timed_link import waiting
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from tests.processes import Finished, run_script
 
 BATCH = 4

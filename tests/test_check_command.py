@@ -16,8 +16,8 @@ from alexnet_mp.checking import job, step
 from alexnet_mp.checking.link import exchange_seconds
 from alexnet_mp.checking.parity import parity_outcomes
 from alexnet_mp.checking.settings import CheckSettings, parse_check_settings
+from alexnet_mp.common.cli import compose
 from alexnet_mp.crossing import LocalLink, ProcessLink
-from alexnet_mp.entry import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.link_check import Passage
 from alexnet_mp.mesh import Mesh

@@ -17,7 +17,7 @@ from alexnet_mp.benchmark.saved_training import SavedTraining
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_momentum
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.network.table import load_network

@@ -21,9 +21,9 @@ from alexnet_mp.assessment.photographs import Classified, classify
 from alexnet_mp.assessment.settings import parse_classify_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
+from alexnet_mp.common.cli import compose
 from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.digits import digits
-from alexnet_mp.entry import compose
 from alexnet_mp.errors import LinkError
 from tests.checkpoints import narrowed, random_weights
 from tests.test_link_check import TWO_DEVICES, corrupt

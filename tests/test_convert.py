@@ -13,7 +13,7 @@ from torch import Tensor
 from alexnet_mp import ConfigurationError, build_model, load_network, to_single_device
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.network.table import Network, parse_network
 from tests.processes import run_script
 

@@ -8,8 +8,8 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import describe
-from alexnet_mp.entry import compose
-from alexnet_mp.presets import preset_names
+from alexnet_mp.common.cli import compose
+from alexnet_mp.common.presets import preset_names
 from tests.processes import run_script
 
 # Per tower of the paper's network (§3.5): kernels or units, inputs that one of them reads, and positions of the output.

@@ -22,9 +22,9 @@ from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
 from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
+from alexnet_mp.common.cli import compose
 from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.pack import open_pack
-from alexnet_mp.entry import compose
 from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network, parse_network

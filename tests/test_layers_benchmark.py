@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.benchmark.layers import run
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 
 
 def test_every_layer_shape_and_format_and_every_message_is_measured(tmp_path: Path, capsys, one_thread) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet_mp.commands import plot
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.metrics import Evaluation, Metrics, Step, read_metrics, read_whole_metrics
 

@@ -4,9 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from alexnet_mp import ConfigurationError, build_model, load_network
+from alexnet_mp.common.presets import preset_names
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
-from alexnet_mp.presets import preset_names
 
 # Per tower: weights of conv1, conv2, conv3 (both towers), conv4, conv5, fc6 (both), fc7 (both), fc8 (own inputs).
 TOWER_WEIGHTS = [

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet_mp import build_model, from_single_device, load_network, to_single_device
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.losses import LossOnEveryTower

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from alexnet_mp import ConfigurationError, Network, load_network
+from alexnet_mp.common.presets import preset_names
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
 from alexnet_mp.planning.choice import choose
@@ -15,7 +16,6 @@ from alexnet_mp.planning.memory import kept_bytes
 from alexnet_mp.planning.overlap import all_reduce
 from alexnet_mp.planning.prediction import Prediction, predict
 from alexnet_mp.planning.software import Achieved
-from alexnet_mp.presets import preset_names
 
 INIT = {"std": 0.01, "bias": 0}
 

@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.planning.device import Device, Link
 from alexnet_mp.planning.prediction import Prediction, predict
 from alexnet_mp.planning.replicas import Layout

@@ -18,8 +18,8 @@ from PIL import Image
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import prepare as command
+from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
-from alexnet_mp.entry import compose
 from alexnet_mp.preparation import job, workers, workspace
 from alexnet_mp.preparation.job import Summary, images_per_shard, prepare
 from alexnet_mp.preparation.settings import PreparationSettings

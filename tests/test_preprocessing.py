@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from alexnet_mp import ConfigurationError
+from alexnet_mp.common.presets import preset_path
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.augmentation import ColourNoise, Views
 from alexnet_mp.data.images import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
-from alexnet_mp.presets import preset_path
-from alexnet_mp.strict import from_mapping
 from alexnet_mp.training.recipe import Rates, Recipe
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.training.settings import TrainSettings, parse_train_settings
 from tests.processes import CHECKOUT

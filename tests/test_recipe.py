@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from alexnet_mp import ConfigurationError, build_model
-from alexnet_mp.presets import preset_path
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.common.presets import preset_path
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.training.optimiser import PaperSGD, make_optimiser, set_learning_rates
 from alexnet_mp.training.recipe import LayerRates, Milestone, Plateau, Rates, Recipe, Schedule
 from alexnet_mp.training.schedule import LearningRates

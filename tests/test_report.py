@@ -17,8 +17,8 @@ import yaml
 from alexnet_mp import ConfigurationError, build_model, load_network
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
+from alexnet_mp.common.cli import compose
 from alexnet_mp.data.digits import digits
-from alexnet_mp.entry import compose
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.report.examination import Examination, Example, Seen
 from alexnet_mp.report.folder import read_folder

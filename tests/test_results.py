@@ -13,8 +13,8 @@ from PIL import Image
 from alexnet_mp import ConfigurationError
 from alexnet_mp.command_line import command_line
 from alexnet_mp.commands import results
-from alexnet_mp.counting import count
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
+from alexnet_mp.common.text import count
 from alexnet_mp.placement import Launch
 from tests.processes import run_script
 

@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint.files import save_checkpoint
-from alexnet_mp.folder_lock import FolderLock
+from alexnet_mp.common.disk import FolderLock
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training.claim import Claim, claim_folder

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel

@@ -10,7 +10,7 @@ import pytest
 from alexnet_mp import ConfigurationError
 from alexnet_mp.benchmark import scaling
 from alexnet_mp.benchmark.measurement import MatrixWork, Measurement
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.planning.device import load_device
 
 BATCH = 8

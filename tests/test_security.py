@@ -21,13 +21,13 @@ from alexnet_mp.assessment.ensemble import open_ensemble
 from alexnet_mp.assessment.folder import ResultsFolder
 from alexnet_mp.assessment.settings import parse_evaluate_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
+from alexnet_mp.common.cli import compose, run_command, show
+from alexnet_mp.common.text import csv_cell, printable, printable_lines
 from alexnet_mp.conversion.files import load_single_device
-from alexnet_mp.entry import compose, run_command, show
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network
 from alexnet_mp.preparation import cifar10, ilsvrc
 from alexnet_mp.preparation.workspace import read_sums
-from alexnet_mp.printable import csv_cell, printable, printable_lines
 from alexnet_mp.results import markdown
 from alexnet_mp.results.record import read_run
 from tests.processes import CHECKOUT

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from alexnet_mp import ConfigurationError, entry
+from alexnet_mp import ConfigurationError
+from alexnet_mp.common import cli as entry
 from alexnet_mp.sweep import folder as sweep_folder
 from alexnet_mp.sweep import job as sweep_job
 from alexnet_mp.sweep.failure import last_error

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
+from alexnet_mp.common.gpu import energy_joules
 from alexnet_mp.placement import Launch, Placement, choose_placement
-from alexnet_mp.telemetry.nvml import energy_joules
 from alexnet_mp.telemetry.towers import open_telemetry
 from alexnet_mp.training.job import run_training
 from tests.nvml_library import (

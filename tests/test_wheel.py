@@ -17,7 +17,7 @@ GROUPS = ("network", "recipe", "data", "experiment", "ablation")
 
 COMPOSE = """
 import sys
-from alexnet_mp.entry import compose
+from alexnet_mp.common.cli import compose
 from alexnet_mp.training.settings import parse_train_settings
 for override in sys.argv[1:]:
     parse_train_settings(compose("train", [override]))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from alexnet_mp.printable import short_name
+from alexnet_mp.common.text import short_name
 
 RIGHT_COLOUR, OTHER_COLOUR = "#e57373", "#8fb4da"  # the paper's red and blue, light enough for words on them
 

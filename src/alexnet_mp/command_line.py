@@ -22,11 +22,6 @@ def command_line(script: str, launch: Launch, overrides: Sequence[str], but: str
     return shlex.join([*torchrun, script, *kept])
 
 
-def quoted_value(text: str) -> str:
-    """Text as a quoted value of Hydra's grammar."""
-    return "'" + text.replace("'", "\\'") + "'"
-
-
 def own_python_command(script: str) -> str | None:
     """`own_command_line` of a `script` that torchrun does not start, with all that it was told."""
     program, *arguments = sys.argv

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import torch
 
+from alexnet_mp.common.schema import choice
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.strict import choice
 
 PlacementKind = Literal["simulated", "two_devices", "distributed"]
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.dropout import Dropout
 from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
@@ -25,7 +26,6 @@ from alexnet_mp.layers.weighted import (
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.randomness import keyed_generator
 from alexnet_mp.steps import Aside, Join, Logits, Masks, Steps, run
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.assessment.tables import ClassErrors, Confusion, class_errors, most_confused
+from alexnet_mp.common.text import csv_cell, printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation
-from alexnet_mp.printable import csv_cell, printable
 
 SUMMARY = "summary.json"
 FILES = ("classes.csv", "confusions.csv", "classes.png", "confusions.png", SUMMARY)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_mp.assessment.photographs import Classified
+from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.printable import printable, short_name
 
 MOST = 100  # photographs in one PNG
 _WIDTH = 30  # characters of a bar that stands for 1

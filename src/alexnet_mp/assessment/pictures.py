@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.assessment.tables import LARGEST_MATRIX, ClassErrors, Confusion
-from alexnet_mp.printable import short_name
+from alexnet_mp.common.text import short_name
 
 AT_EACH_END = 15  # classes drawn where there are too many: so many worst, so many best
 _PAIRS = 25

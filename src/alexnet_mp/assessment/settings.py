@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 
+from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)

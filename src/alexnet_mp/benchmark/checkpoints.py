@@ -17,19 +17,17 @@ import safetensors
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.checkpoints_report import Measured, Round, as_text, summarise
 from alexnet_mp.benchmark.saved_training import SavedTraining
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.cores import usable_cores
-from alexnet_mp.entry import run_command, show
+from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.host import device_name, file_system, keep_large_blocks, usable_cores, versions
+from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.machine import device_name, file_system, versions
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.sgd import sgd
 
-from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.in_turns import cpu_of_the_report, median_and_spread, seconds_in_turns
 from alexnet_mp.benchmark.layers import FORMATS, LRN
 from alexnet_mp.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.entry import run_command
+from alexnet_mp.common.cli import run_command
+from alexnet_mp.common.host import keep_large_blocks
+from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.layers import local_response
 from alexnet_mp.layers.normalisation import LocalResponseNorm
 from alexnet_mp.network.table import load_network
-from alexnet_mp.strict import check_positive, from_mapping
 from alexnet_mp.tower import Tower
 from alexnet_mp.training.optimiser import make_optimiser
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.machine import device_name, versions
+from alexnet_mp.common.host import device_name, versions
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -18,15 +18,15 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
-from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.in_turns import cpu_of_the_report, median_and_spread, seconds_in_turns
+from alexnet_mp.common.cli import run_command
+from alexnet_mp.common.host import keep_large_blocks
+from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.crossing import ProcessLink
-from alexnet_mp.entry import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
 from alexnet_mp.network import rows
 from alexnet_mp.single_device_model import STOCK_PARTS
-from alexnet_mp.strict import check_positive, from_mapping
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 LRN = rows.LocalResponseNorm(5, 2.0, 1e-4, 0.75, "sum")  # paper §3.3

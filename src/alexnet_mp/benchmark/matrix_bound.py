@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alexnet_mp.benchmark.clock import now
 from alexnet_mp.benchmark.contenders.ours import start_up
 from alexnet_mp.benchmark.measurement import MatrixWork, Task
+from alexnet_mp.common.host import now
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost

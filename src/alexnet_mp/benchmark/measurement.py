@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from alexnet_mp.benchmark.timed_link import Exchange
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.strict import from_mapping
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from omegaconf import OmegaConf
 
-from alexnet_mp.presets import preset_path
-from alexnet_mp.strict import from_mapping
+from alexnet_mp.common.presets import preset_path
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.training.recipe import Recipe
 
 

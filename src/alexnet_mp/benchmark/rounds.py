@@ -13,7 +13,7 @@ from alexnet_mp.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.benchmark.settings import BenchmarkSettings, Setup
 from alexnet_mp.benchmark.turn import Turn, run_turn
-from alexnet_mp.cores import usable_cores
+from alexnet_mp.common.host import usable_cores
 from alexnet_mp.errors import ConfigurationError
 
 ROUNDS = 3  # where `rounds` is null, if they fit in

@@ -20,15 +20,15 @@ from alexnet_mp.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.benchmark.summary import contender_values
 from alexnet_mp.benchmark.turn import ContenderFailed, Turn, run_turn
-from alexnet_mp.cores import usable_cores
-from alexnet_mp.entry import run_command
+from alexnet_mp.common.cli import run_command
+from alexnet_mp.common.host import usable_cores
+from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.text import aligned
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.planning.device import Device, load_device
 from alexnet_mp.planning.prediction import Prediction, predict
 from alexnet_mp.planning.replicas import Layout
-from alexnet_mp.planning.report import aligned
-from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.benchmark.contenders import CONTENDERS
+from alexnet_mp.common.schema import choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.strict import choice, from_mapping
 
 
 @dataclass(frozen=True)

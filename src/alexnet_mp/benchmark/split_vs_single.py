@@ -12,7 +12,7 @@ from alexnet_mp.benchmark.rounds import Measured, choose_contenders, run_rounds,
 from alexnet_mp.benchmark.settings import BenchmarkSettings, Setup, parse_benchmark_settings
 from alexnet_mp.benchmark.summary import summarise
 from alexnet_mp.benchmark.turn import ContenderFailed
-from alexnet_mp.entry import run_command
+from alexnet_mp.common.cli import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.placement import Launch
 

@@ -10,8 +10,7 @@ from alexnet_mp.benchmark.rounds import Measured
 from alexnet_mp.benchmark.settings import BenchmarkSettings
 from alexnet_mp.benchmark.timed_link import Waiting, added, waiting
 from alexnet_mp.benchmark.turn import Turn
-from alexnet_mp.cores import usable_cores
-from alexnet_mp.machine import versions
+from alexnet_mp.common.host import usable_cores, versions
 
 PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimiser")
 NO_WAITING = Waiting(0.0, 0.0, 0.0)

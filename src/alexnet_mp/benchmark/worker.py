@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet_mp.benchmark.clock import now
 from alexnet_mp.benchmark.contenders import CONTENDERS, Trainee
 from alexnet_mp.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.benchmark.measurement import Measurement, Task
-from alexnet_mp.machine import device_name, resident_bytes
+from alexnet_mp.common.gpu import energy_joules
+from alexnet_mp.common.host import device_name, now, resident_bytes
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.placement import Launch
-from alexnet_mp.randomness import keyed_generator
-from alexnet_mp.telemetry.nvml import energy_joules
 
 TASK = "task.json"
 

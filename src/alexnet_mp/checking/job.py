@@ -12,18 +12,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.checking.link import Speed, link_outcome, measured_speeds, speed_outcomes
 from alexnet_mp.checking.outcome import Outcome, as_table
 from alexnet_mp.checking.parity import parity_outcomes
 from alexnet_mp.checking.settings import CheckSettings, parse_check_settings
 from alexnet_mp.checking.step import step_outcomes
 from alexnet_mp.command_line import own_command_line
-from alexnet_mp.cores import usable_cores
+from alexnet_mp.common.host import device_name, keep_large_blocks, usable_cores, versions
 from alexnet_mp.crossing import Link
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.link_check import examined_link
-from alexnet_mp.machine import device_name, versions
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.telemetry.towers import open_telemetry

@@ -5,8 +5,8 @@ from statistics import median
 
 import torch
 
-from alexnet_mp.benchmark.clock import now
 from alexnet_mp.checking.outcome import Outcome
+from alexnet_mp.common.host import now
 from alexnet_mp.crossing import Link
 from alexnet_mp.link_check import LinkTest, Passage, in_words, passages, what_to_do
 from alexnet_mp.mesh import Mesh

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.strict import check_positive, from_mapping
 
 
 @dataclass(frozen=True)

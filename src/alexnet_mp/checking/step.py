@@ -7,17 +7,17 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from alexnet_mp.benchmark.clock import now
 from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.benchmark.timed_link import Exchange, TimedLink, added, waiting
 from alexnet_mp.checking.link import Speed, why_nothing_is_carried
 from alexnet_mp.checking.outcome import Outcome
 from alexnet_mp.checking.settings import CheckSettings
+from alexnet_mp.common.host import now
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.crossing import Arrival, Direction, Link, Parcels, to_towers
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.randomness import keyed_generator
 from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from alexnet_mp.checkpoint.tensors import read_tensors, write_tensors
-from alexnet_mp.durable import flush, write_whole
+from alexnet_mp.common.disk import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 

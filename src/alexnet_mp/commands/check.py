@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_mp.checking.job import run_checks
-from alexnet_mp.entry import run_command
+from alexnet_mp.common.cli import run_command
 
 
 def run(configuration: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from alexnet_mp.assessment.photograph_bars import as_text, check_out, draw
 from alexnet_mp.assessment.photographs import classify
 from alexnet_mp.assessment.settings import parse_classify_settings
-from alexnet_mp.entry import run_command, show
+from alexnet_mp.common.cli import run_command, show
 
 
 def run(configuration: Mapping[str, Any]) -> None:

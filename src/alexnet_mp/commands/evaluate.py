@@ -5,7 +5,7 @@ from typing import Any
 
 from alexnet_mp.assessment.job import Assessment, assess
 from alexnet_mp.assessment.settings import parse_evaluate_settings
-from alexnet_mp.entry import run_command, show
+from alexnet_mp.common.cli import run_command, show
 
 
 def run(configuration: Mapping[str, Any]) -> None:

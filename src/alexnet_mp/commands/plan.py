@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.entry import run_command, show
+from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.planning import against, published, report
 from alexnet_mp.planning.device import load_device

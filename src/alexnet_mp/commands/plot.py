@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.entry import run_command, show
+from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.figures.job import plot
 from alexnet_mp.figures.settings import parse_plot_settings
 

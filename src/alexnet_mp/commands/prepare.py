@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.entry import run_command, show
+from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.preparation.job import Summary, prepare
 from alexnet_mp.preparation.settings import PreparationSettings, parse_preparation_settings
 

@@ -1,6 +1,6 @@
 """Train a network: torchrun launch/train.py, or anywhere torchrun -m alexnet_mp.commands.train."""
 
-from alexnet_mp.entry import run_command
+from alexnet_mp.common.cli import run_command
 from alexnet_mp.training.job import run_training
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet_mp.common.disk import write_whole
 from alexnet_mp.conversion.dropout import Convention, dropout_scales
 from alexnet_mp.conversion.files import about, scaled
-from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import RowCost, network_cost

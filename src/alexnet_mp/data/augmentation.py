@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.randomness import keyed_generator
 
 COLOURS = 3  # the noise lies along the three principal components of RGB
 

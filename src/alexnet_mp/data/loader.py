@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.augmentation import Augmentation, EpochDraws, Views, crop_and_flip, evaluation_views
 from alexnet_mp.data.images import DataSet, Images, Share
 from alexnet_mp.data.preprocessing import Batch
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.randomness import keyed_generator
 
 Order = Literal["shuffled", "fixed"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.strict import from_mapping
 
 FORMAT = "alexnet_mp pack"
 FORMAT_VERSION = 1

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.bars import draw_bars
+from alexnet_mp.common.text import short_name
 from alexnet_mp.figures.examples import Example, Examples
-from alexnet_mp.printable import short_name
 
 _SIDE, _BARS = 1.1, 2.1  # inches: of an image, and the width of the bars
 _BESIDE, _BETWEEN, _EDGE, _TOP = 0.1, 0.3, 0.15, 0.95  # inches: between columns, between rows, around, above

@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from alexnet_mp.assessment.ensemble import Member
 from alexnet_mp.classification import most_probable
+from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.common.schema import choice
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
 from alexnet_mp.data.images import DataSet, Images, Share
 from alexnet_mp.data.loader import Loader
@@ -20,8 +22,6 @@ from alexnet_mp.figures.features import last_hidden_features, nearest
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.randomness import keyed_generator
-from alexnet_mp.strict import choice
 
 BARS = 5
 _BATCH = 128

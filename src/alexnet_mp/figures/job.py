@@ -11,7 +11,8 @@ import torch
 from alexnet_mp.assessment.ensemble import Member, open_ensemble
 from alexnet_mp.assessment.settings import EvaluateSettings, InputChanges
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.durable import write_whole
+from alexnet_mp.common.disk import write_whole
+from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures import examples, specialisation, training_error
 from alexnet_mp.figures.example_pictures import draw_examples
@@ -20,7 +21,6 @@ from alexnet_mp.figures.settings import PlotSettings
 from alexnet_mp.figures.training_error_picture import draw_training_errors
 from alexnet_mp.metrics import read_metrics
 from alexnet_mp.pictures import draw_learning_curves
-from alexnet_mp.printable import printable
 
 Draw = Callable[[Path], object]
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.weighted import Convolution, OwnLayer, initialise
 from alexnet_mp.network.rows import Conv
 from alexnet_mp.network.table import Network
-from alexnet_mp.randomness import keyed_generator
 
 DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothing, weight decay has shrunk its noise
 MOST_COLUMNS = 16  # as in the paper's picture: 96 kernels, three rows of 16 a tower

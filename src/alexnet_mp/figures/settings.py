@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_mp.assessment.settings import DataChanges
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.examples import Choice
-from alexnet_mp.strict import from_mapping
 
 Figure = Literal["curves", "kernels", "examples", "relu"]
 

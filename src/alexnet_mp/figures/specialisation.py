@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.kernels import (
     Separation,
@@ -20,7 +21,6 @@ from alexnet_mp.figures.kernels import (
 )
 from alexnet_mp.network.rows import SummedFullyConnected, reads_of
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.printable import printable
 from alexnet_mp.results.groups import what_trains
 from alexnet_mp.results.markdown import code, table, text
 

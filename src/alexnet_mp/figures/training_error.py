@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.counting import count
-from alexnet_mp.differences import differences
+from alexnet_mp.common.schema import differences
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Relu, Tanh
 from alexnet_mp.network.table import Network, parse_network

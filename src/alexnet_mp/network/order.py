@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from alexnet_mp.common.schema import choice
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import (
     Auxiliary,
@@ -23,7 +24,6 @@ from alexnet_mp.network.rows import (
     reads_of,
     rows_within,
 )
-from alexnet_mp.strict import choice
 
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 

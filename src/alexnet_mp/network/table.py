@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alexnet_mp.common.presets import preset_names, preset_path
+from alexnet_mp.common.schema import choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.order import check_one_tower, check_order, in_place
 from alexnet_mp.network.rows import (
@@ -27,8 +29,6 @@ from alexnet_mp.network.rows import (
     reads_of,
     rows_within,
 )
-from alexnet_mp.presets import preset_names, preset_path
-from alexnet_mp.strict import choice, from_mapping
 
 
 @dataclasses.dataclass(frozen=True)

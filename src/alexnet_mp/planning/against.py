@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.common.text import aligned
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.planning.device import Device
 from alexnet_mp.planning.prediction import Way, predict
-from alexnet_mp.planning.report import aligned
 from alexnet_mp.planning.settings import PlanSettings
 
 # The contenders that are this library's network in a way that the model knows. Stock layers, other networks and

@@ -8,11 +8,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alexnet_mp.common.presets import preset_names, preset_path
+from alexnet_mp.common.schema import choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.planning.software import GENERATIONS, Achieved
 from alexnet_mp.planning.traffic import PASSES
-from alexnet_mp.presets import preset_names, preset_path
-from alexnet_mp.strict import choice, from_mapping
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from alexnet_mp.common.text import aligned
 from alexnet_mp.network.rows import Dropout
 from alexnet_mp.network.table import Network, load_network
 from alexnet_mp.planning.device import Device, load_device
 from alexnet_mp.planning.prediction import Prediction, Way, predict
-from alexnet_mp.planning.report import aligned
 from alexnet_mp.planning.settings import IMAGENET_TRAIN
 
 CONVNET_BENCHMARKS = "convnet-benchmarks, README.md"

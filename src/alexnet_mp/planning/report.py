@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from alexnet_mp.common.text import aligned
 from alexnet_mp.planning.choice import choose, sent
 from alexnet_mp.planning.device import Device
 from alexnet_mp.planning.overlap import Transfer
@@ -115,19 +116,6 @@ def _scaling_lines(values: dict[str, Any]) -> list[str]:
         f"replica's {found['one_replica_images_per_second']:,.0f} images/s; of a step: {parts}. "
         f"Bound by {found['bound']}."
     ]
-
-
-def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
-    """Lines of a table: the first row is its head, the first columns are text, the others are numbers."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def _crossing_line(transfer: dict[str, Any]) -> list[str]:

@@ -13,7 +13,9 @@ import PIL
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.cores import usable_cores
+from alexnet_mp.common.disk import write_whole
+from alexnet_mp.common.host import usable_cores
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -24,7 +26,6 @@ from alexnet_mp.data.manifest import (
     SplitEntry,
 )
 from alexnet_mp.data.npy import FLOAT64, INT64
-from alexnet_mp.durable import write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.decode import RULE
 from alexnet_mp.preparation.pictures import Listing, Picture
@@ -34,7 +35,6 @@ from alexnet_mp.preparation.sources import list_source
 from alexnet_mp.preparation.statistics import colour, mean_image, no_sums
 from alexnet_mp.preparation.workers import make_shards
 from alexnet_mp.preparation.workspace import Workspace, array_file, check_disk, read_sums
-from alexnet_mp.randomness import keyed_generator
 
 SHARD_BYTES = 256 * 10**6
 LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too

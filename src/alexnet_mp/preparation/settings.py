@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.preparation.statistics import MOST_IMAGES
-from alexnet_mp.strict import from_mapping
 
 Kind = Literal["auto", "folder", "ilsvrc", "cifar10"]
 

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mp.common.disk import FolderLock, flush, write_whole
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import MANIFEST, Manifest
 from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, UINT32, npy_bytes, npy_header
-from alexnet_mp.durable import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.preparation.shards import ShardResult, ShardTask
-from alexnet_mp.strict import from_mapping
 
 FOLDER = ".preparation"
 _PLAN = "plan.json"

@@ -6,7 +6,7 @@ from math import sqrt
 from torch import Tensor
 
 from alexnet_mp.assessment.tables import LARGEST_MATRIX, class_errors, most_confused
-from alexnet_mp.counting import count
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.kernels import colourfulness_of_towers, kernel_sheet, separation
 from alexnet_mp.report.examination import Examination, Example, Seen

@@ -14,6 +14,7 @@ from alexnet_mp.api import build_model
 from alexnet_mp.assessment.ensemble import Member, open_member
 from alexnet_mp.assessment.settings import DataChanges, InputChanges
 from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.images import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
@@ -23,7 +24,6 @@ from alexnet_mp.figures.kernels import first_layer_kernels
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network
-from alexnet_mp.randomness import keyed_generator
 
 T = TypeVar("T")
 

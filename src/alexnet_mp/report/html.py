@@ -4,7 +4,7 @@ import html
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 
-from alexnet_mp.printable import printable, printable_lines
+from alexnet_mp.common.text import printable, printable_lines
 
 _WITHOUT_END = ("br", "img", "meta")
 

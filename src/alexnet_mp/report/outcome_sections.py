@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from alexnet_mp.counting import count
+from alexnet_mp.common.text import count
 from alexnet_mp.report.checkpoint_sections import checkpoint_in_words
 from alexnet_mp.report.examination import Examination
 from alexnet_mp.report.folder import ReportedRun

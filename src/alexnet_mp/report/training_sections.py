@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from alexnet_mp.counting import count
+from alexnet_mp.common.text import count
 from alexnet_mp.metrics import Evaluation, Metrics
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network

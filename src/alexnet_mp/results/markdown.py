@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from alexnet_mp.printable import printable
+from alexnet_mp.common.text import printable
 
 
 def text(words: str) -> str:

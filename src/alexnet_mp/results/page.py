@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from alexnet_mp.counting import count
+from alexnet_mp.common.text import count, printable
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.printable import printable
 from alexnet_mp.results.groups import Group, Published, Reference, Spread, compare, published_of, read_groups, spread
 from alexnet_mp.results.markdown import block, code, table, text
 from alexnet_mp.results.record import Evaluated, RunRecord

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.counting import count
+from alexnet_mp.common.presets import preset_names
+from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.presets import preset_names
 from alexnet_mp.results.markdown import block, code, table, text
 from alexnet_mp.results.record import RunRecord, read_run
-from alexnet_mp.strict import from_mapping
 
 POINTS, POINTS_TOP5 = "points above the baseline", "the same of top-5"
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.printable import printable
+from alexnet_mp.common.text import printable
 from alexnet_mp.results.studies import Study, StudyVariant
 
 MOST_CURVES = 3  # more lie upon each other

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from alexnet_mp.printable import printable
+from alexnet_mp.common.text import printable
 
 _LONGEST = 300
 _LOG_BYTES = 1 << 20  # of the end of a log are read

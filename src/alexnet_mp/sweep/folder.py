@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.durable import write_whole
+from alexnet_mp.common.disk import FolderLock, write_whole
+from alexnet_mp.common.text import csv_cell
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.folder_lock import FolderLock
-from alexnet_mp.printable import csv_cell
 from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, as_rows, as_values
 from alexnet_mp.sweep.settings import SweepSettings
 

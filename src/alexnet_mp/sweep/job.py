@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from alexnet_mp.counting import count
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.results.record import read_run
 from alexnet_mp.sweep.failure import last_error

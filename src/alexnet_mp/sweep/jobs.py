@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from alexnet_mp.command_line import quoted_value
+from alexnet_mp.common.cli import quoted_value
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.results.record import RunRecord, read_run

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
-from alexnet_mp.cores import usable_cores
-from alexnet_mp.folder_lock import FolderLock
+from alexnet_mp.common.disk import FolderLock
+from alexnet_mp.common.host import usable_cores
 from alexnet_mp.sweep.jobs import Job
 
 # A terminal that is closed means the same as being told to end.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from alexnet_mp.planning.report import aligned
+from alexnet_mp.common.text import aligned
 from alexnet_mp.results.groups import Spread, spread
 from alexnet_mp.results.record import RunRecord
 from alexnet_mp.sweep.jobs import Job

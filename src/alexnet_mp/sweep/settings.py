@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alexnet_mp.common.schema import choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.strict import choice, from_mapping
 
 # A variant's name is the name of a folder, and stands in tables.
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)

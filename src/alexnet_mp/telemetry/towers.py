@@ -9,9 +9,17 @@ from itertools import pairwise
 
 import torch
 
+from alexnet_mp.common.gpu import (
+    Gpu,
+    NvmlUnavailable,
+    Reading,
+    find_gpu,
+    link_between,
+    memory_of,
+    open_nvml,
+    read,
+)
 from alexnet_mp.placement import Placement
-from alexnet_mp.telemetry.links import link_between
-from alexnet_mp.telemetry.nvml import Gpu, NvmlUnavailable, Reading, find_gpu, memory_of, open_nvml, read
 
 # The driver itself averages utilisation, and on newer GPUs power, over up to a second; and steps that are shorter than
 # its answers shall not wait for one each.

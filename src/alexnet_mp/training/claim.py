@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.checkpoint.folder import newest_checkpoint
-from alexnet_mp.durable import write_whole
+from alexnet_mp.common.disk import FolderLock, write_whole
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.folder_lock import FolderLock
 from alexnet_mp.mesh import Mesh
 
 _LAUNCH = ".launch"

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint
+from alexnet_mp.common.schema import differences
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.differences import differences
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel

@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from alexnet_mp.allocator import keep_large_blocks
+from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.data.images import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing

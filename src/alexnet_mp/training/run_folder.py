@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.checkpoint.folder import remove_unfinished, set_aside
-from alexnet_mp.durable import flush, write_whole
+from alexnet_mp.common.disk import flush, write_whole
 from alexnet_mp.training.claim import Claim
 
 LOG = logging.getLogger("alexnet_mp")

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from alexnet_mp.allocator import keep_large_blocks
 from alexnet_mp.benchmark.contenders.replicas import GradientBytes, replicated
 from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_count
 from alexnet_mp.benchmark.grouped import grouped_network
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.benchmark.timed_link import TimedLink
+from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.crossing import to_towers
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.normalisation import LocalResponseNorm

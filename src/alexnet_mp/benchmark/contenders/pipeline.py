@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.nn import functional as F
 
-from alexnet_mp.benchmark.clock import now
 from alexnet_mp.benchmark.contenders.replicas import check_several
 from alexnet_mp.benchmark.contenders.stock import stock_sgd
 from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_count
 from alexnet_mp.benchmark.measurement import Task
+from alexnet_mp.common.host import now
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.network import rows

@@ -1,6 +1,7 @@
-"""Text from files and archives that a terminal, a table or a page can show without obeying it."""
+"""Text for people: names made safe to print, counted things, and aligned columns."""
 
 import unicodedata
+from collections.abc import Sequence
 
 _CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line and paragraph separators
 _DIRECTIONS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # turn the text that follows
@@ -49,3 +50,21 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def count(number: int, thing: str, plural: str = "s") -> str:
+    """`1 epoch`, `0 epochs`, `1,320 steps`; `plural` is what is put behind `thing` for any number but one."""
+    return f"{number:,} {thing}{'' if number == 1 else plural}"
+
+
+def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
+    """Lines of a table: the first row is its head, the first columns are text, the others are numbers."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

@@ -18,11 +18,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.command_line import quoted_value
+from alexnet_mp.common.presets import CONF_PACKAGE, preset_names
+from alexnet_mp.common.schema import is_not_one_of, suggestion
+from alexnet_mp.common.text import printable_lines
 from alexnet_mp.errors import ConfigurationError, DataLost, LinkError, NotSaved, PeerLost, Stopped
-from alexnet_mp.presets import CONF_PACKAGE, preset_names
-from alexnet_mp.printable import printable_lines
-from alexnet_mp.strict import is_not_one_of, suggestion
 
 EXIT_CODES: dict[type[Exception], int] = {
     ConfigurationError: 2,
@@ -173,3 +172,8 @@ def _keys(configuration: DictConfig, above: str = "") -> list[str]:
 def _in_one_line(error: Exception) -> str:
     """A message without Hydra's list of search paths, its advice, and OmegaConf's `full_key` lines."""
     return " ".join(re.split("Config search path:|full_key:|You can|To append", str(error))[0].split())
+
+
+def quoted_value(text: str) -> str:
+    """Text as a quoted value of Hydra's grammar."""
+    return "'" + text.replace("'", "\\'") + "'"

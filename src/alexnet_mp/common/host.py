@@ -1,20 +1,29 @@
-"""What this machine says of itself: device names, memory, and the versions of what runs on it."""
+"""This machine: its name, cores, memory, allocator, clock and software versions.
 
+torch is imported only by what asks about a GPU: the processes that decode pictures read the cores here and need no torch.
+"""
+
+import ctypes
+import os
 import platform
 import resource
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-import numpy
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from alexnet_mp.version import __version__
 
+if TYPE_CHECKING:
+    import torch
 
-def device_name(device: torch.device) -> str:
+
+def device_name(device: "torch.device") -> str:
     """The maker's name of a GPU, or `CPU (<model>)`."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     table = Path("/proc/cpuinfo")
     lines = table.read_text().splitlines() if table.exists() else []
@@ -33,9 +42,13 @@ def resident_bytes(which: Literal["now", "peak"]) -> int:
     return int(line.split()[1]) * 1024  # the kernel's kB are KiB
 
 
-def peak_device_bytes(device: torch.device) -> int:
+def peak_device_bytes(device: "torch.device") -> int:
     """Peak memory that torch allocated on a GPU, or for a CPU the peak of this process."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_bytes("peak")
+    if device.type != "cuda":
+        return resident_bytes("peak")
+    import torch
+
+    return torch.cuda.max_memory_allocated(device)
 
 
 def file_system(folder: Path) -> str:
@@ -54,9 +67,50 @@ def file_system(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """What a figure was measured with: this library, Python, torch and NumPy."""
+    import numpy
+    import torch
+
     return {
         "alexnet_mp": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
     }
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def keep_large_blocks() -> bool:
+    """Let glibc's malloc reuse the memory of a step in the next one; returns whether it was told so.
+
+    Activations and gradients are tens of megabytes each. By default glibc asks the kernel for every such block and
+    gives it back when it is freed, so that each step pays for all its pages again: the kernel zeroes them one by one,
+    on first touch. Here no block comes from `mmap`, and the heap is never trimmed; a process keeps the memory of its
+    largest step, which it needs in the next one anyway. With another C library nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # not glibc
+        return False
+    # mallopt(3): it returns 1 on success. -1 becomes the largest threshold there is.
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def now(devices: "Sequence[torch.device]") -> float:
+    """Seconds, once all that was queued on GPUs is done."""
+    for device in devices:
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(device)
+    return time.perf_counter()

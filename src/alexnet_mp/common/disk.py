@@ -1,8 +1,28 @@
-"""A folder is one process's: a lock that the system lets go of when its process is killed."""
+"""Files and folders that survive a power cut: durable writes, and a lock for each folder."""
 
 import fcntl
 import os
 from pathlib import Path
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there with all of `content`, on the disk, or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    flush(path.parent)
 
 
 class FolderLock:

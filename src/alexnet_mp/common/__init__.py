@@ -1,0 +1,1 @@
+"""What every room shares: configuration schema, command line, text, disk, host, GPU queries, keyed randomness."""
