@@ -14,7 +14,7 @@ from alexnet_mp.data.images import Statistics
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.network.description import as_text, describe
+from alexnet_mp.network.describe import as_text, describe
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.sweep.jobs import make_jobs

@@ -19,10 +19,10 @@ from alexnet_mp.crossing import Direction, Link, LocalLink, Traffic, peers_of
 from alexnet_mp.errors import LinkError
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.crossings import crossing_points
 from alexnet_mp.network.rows import SummedFullyConnected
 from alexnet_mp.network.table import Network
 from alexnet_mp.placement import Placement
-from alexnet_mp.tower import crossing_points
 
 LARGEST_PARCEL = 4 * 2**20  # bytes: enough to see a link that corrupts, and little to wait for
 _LOG = logging.getLogger("alexnet_mp.link_check")

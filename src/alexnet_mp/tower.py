@@ -69,25 +69,6 @@ class SumOfLogits:
 
 
 @dataclass(frozen=True)
-class CrossingPoint:
-    """Where a stage begins: the row whose input crosses, and whether gradients come back."""
-
-    name: str
-    has_backward: bool
-
-
-def crossing_points(network: Network) -> list[CrossingPoint | None]:
-    """One entry a stage: None for the first, which reads the image, and for all stages of a network of one tower."""
-    found: list[CrossingPoint | None] = [None]
-    for name, row in network.rows.items():
-        if isinstance(row, rows.SummedFullyConnected):
-            found.append(CrossingPoint(name, has_backward=False))
-        elif rows.reads_of(row) == "both":
-            found.append(CrossingPoint(name, has_backward=True))
-    return found if network.towers > 1 else [None] * len(found)
-
-
-@dataclass(frozen=True)
 class Stage:
     """The run of layers from one crossing to the next, in two pure parts."""
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.accounting.lines import Account
+from alexnet_mp.network.costs import Account
 
 PANELS = (  # attribute, title, divisor, colour; the colours differ in grey too
     ("memory", "output memory, MB", 1e6, "#3b75b3"),

@@ -8,8 +8,8 @@ from io import StringIO
 from pathlib import Path
 
 from alexnet_mp.accounting.charts import draw_account, draw_comparison
-from alexnet_mp.accounting.lines import Account, Line, account
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.costs import Account, Line, account
 from alexnet_mp.network.table import Network
 
 COLUMNS = ("layer", "kind", "output of a tower", "memory, KiB", "parameters", "operations each", "operations")

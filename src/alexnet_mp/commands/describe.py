@@ -9,7 +9,7 @@ from typing import Any
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.description import as_text, describe
+from alexnet_mp.network.describe import as_text, describe
 from alexnet_mp.network.table import Network, parse_network
 
 OF_TRAINING = ("recipe", "crossing_dtype")  # what an ablation may change besides, which costs the same

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from alexnet_mp.common.presets import preset_names, preset_path
 from alexnet_mp.common.schema import choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.order import check_one_tower, check_order, in_place
+from alexnet_mp.network.check import check_one_tower, check_order, in_place
 from alexnet_mp.network.rows import (
     KINDS,
     Auxiliary,
