@@ -62,8 +62,8 @@ def plain_loop(photos: Path, out: Path, size: int, same_work: bool) -> int:
 def library(photos: Path, out: Path, size: int, workers: int) -> int:
     """Prepare the same pictures with this library."""
     # Worker processes import this file too, and do not need these.
-    from alexnet_mp.preparation.job import prepare
-    from alexnet_mp.preparation.settings import PreparationSettings
+    from alexnet_mp.data.prepare.prepare import prepare
+    from alexnet_mp.data.prepare.settings import PreparationSettings
 
     settings = PreparationSettings(str(photos), str(out), size=size, workers=workers, strict=True)
     return prepare(settings).images_decoded

@@ -7,7 +7,7 @@ import pytest
 import torch.distributed as dist
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.data.images import DataSet, ImagesInMemory, Statistics
+from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.placement import Launch, choose_placement
 from alexnet_mp.training.job import check_agreement

@@ -17,10 +17,10 @@ from scipy.io import savemat
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data.pack import open_pack
-from alexnet_mp.preparation import cifar10
-from alexnet_mp.preparation.job import Summary, prepare
-from alexnet_mp.preparation.settings import PreparationSettings
-from alexnet_mp.preparation.tar import index_tar
+from alexnet_mp.data.prepare import cifar10
+from alexnet_mp.data.prepare.prepare import Summary, prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings
+from alexnet_mp.data.prepare.tar import index_tar
 from tests.photographs import imagenet
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"

@@ -9,7 +9,7 @@ import torch
 from alexnet_mp import build_model
 from alexnet_mp.classification import most_probable
 from alexnet_mp.data.augmentation import Views
-from alexnet_mp.data.images import Statistics
+from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
 from alexnet_mp.model import TowerModel
 from tests.checkpoints import narrow_network

@@ -6,10 +6,10 @@ import torch
 from sklearn.datasets import load_digits
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.data.images import DataSet, ImagesInMemory, Share, Statistics
+from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
+from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
-from alexnet_mp.data.sources import DataSettings, load_data
 
 CPU = torch.device("cpu")
 

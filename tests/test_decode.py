@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from alexnet_mp.preparation.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
+from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 
 LIMIT = 1_000_000
 WIDTH, HEIGHT = 48, 32

@@ -25,11 +25,11 @@ from alexnet_mp.commands import convert, evaluate
 from alexnet_mp.common.cli import compose
 from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.pack import open_pack
+from alexnet_mp.data.prepare.prepare import prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network, parse_network
-from alexnet_mp.preparation.job import prepare
-from alexnet_mp.preparation.settings import PreparationSettings
 from alexnet_mp.single_device import to_single_device
 from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small

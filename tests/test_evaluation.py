@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet_mp.api import build_model
-from alexnet_mp.data.images import DataSet, Images, ImagesInMemory, Share, Statistics
+from alexnet_mp.data.dataset import DataSet, Images, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.evaluation import Evaluation, evaluate, in_top

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.augmentation import Augmentation, ColourNoise
-from alexnet_mp.data.images import DataSet, ImagesInMemory, Share, Statistics
+from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
+from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
 from alexnet_mp.data.preprocessing import Batch
-from alexnet_mp.data.sources import DataSettings, load_data
 from alexnet_mp.training.settings import parse_train_settings
 from tests.test_pack import LABELS, pixels, write_manifest, write_pack
 

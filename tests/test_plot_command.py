@@ -14,11 +14,11 @@ from alexnet_mp.api import build_model
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
-from alexnet_mp.data.images import Share
+from alexnet_mp.data.dataset import Share
+from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
-from alexnet_mp.data.sources import DataSettings, load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.features import last_hidden_features, nearest
 from alexnet_mp.figures.specialisation import read_kernels

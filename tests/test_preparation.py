@@ -20,10 +20,11 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import prepare as command
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
-from alexnet_mp.preparation import job, workers, workspace
-from alexnet_mp.preparation.job import Summary, images_per_shard, prepare
-from alexnet_mp.preparation.settings import PreparationSettings
-from alexnet_mp.preparation.shards import ShardResult, ShardTask, make_shard
+from alexnet_mp.data.prepare import prepare as job
+from alexnet_mp.data.prepare import workers, workspace
+from alexnet_mp.data.prepare.prepare import Summary, images_per_shard, prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings
+from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
 from tests.photographs import clothing, imagenet
 from tests.processes import CHECKOUT, run_command, run_script
 
@@ -272,9 +273,9 @@ def test_leftovers_of_other_pictures_are_refused(stopped: Stopped) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from alexnet_mp.preparation import workers
-from alexnet_mp.preparation.job import prepare
-from alexnet_mp.preparation.settings import PreparationSettings
+from alexnet_mp.data.prepare import workers
+from alexnet_mp.data.prepare.prepare import prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings
 make, sidecars = workers.make_shard, Path(sys.argv[2], ".preparation")
 def killed(task):
     if task.number == 2:
@@ -317,9 +318,9 @@ def linger(task: ShardTask) -> ShardResult:
 ORPHANS = """
 import os, signal, sys, threading
 from pathlib import Path
-from alexnet_mp.preparation import workers
-from alexnet_mp.preparation.job import prepare
-from alexnet_mp.preparation.settings import PreparationSettings
+from alexnet_mp.data.prepare import workers
+from alexnet_mp.data.prepare.prepare import prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings
 from tests.test_preparation import linger
 def kill():
     while len(list(Path(sys.argv[2]).parent.glob("*.pid"))) < 2:

@@ -13,7 +13,7 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.common.presets import preset_path
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.augmentation import ColourNoise, Views
-from alexnet_mp.data.images import DataSet, ImagesInMemory, Share, Statistics
+from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
 from alexnet_mp.training.recipe import Rates, Recipe

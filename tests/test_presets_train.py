@@ -10,7 +10,7 @@ import torch
 
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.augmentation import EpochDraws
-from alexnet_mp.data.images import Statistics
+from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel

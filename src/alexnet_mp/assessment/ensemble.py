@@ -12,9 +12,9 @@ from torch import Tensor
 from alexnet_mp.assessment.settings import DataChanges, EvaluateSettings, InputChanges
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.data.images import DataSet
+from alexnet_mp.data.dataset import DataSet
+from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.data.sources import DataSettings, load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.tower import Tower

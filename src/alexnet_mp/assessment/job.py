@@ -17,7 +17,7 @@ from alexnet_mp.assessment.settings import EvaluateSettings
 from alexnet_mp.command_line import own_command_line
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.common.schema import choice
-from alexnet_mp.data.images import DataSet, Share
+from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError

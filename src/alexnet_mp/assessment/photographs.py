@@ -13,16 +13,16 @@ from alexnet_mp.assessment.ensemble import checked_weights, class_names, data_se
 from alexnet_mp.assessment.settings import ClassifySettings
 from alexnet_mp.classification import most_probable
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
-from alexnet_mp.data.images import Statistics
+from alexnet_mp.data.dataset import Statistics
+from alexnet_mp.data.load import load_data
+from alexnet_mp.data.prepare.decode import BadPicture, decode_image, pillow_limits
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
-from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.link_check import checked_link
 from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.preparation.decode import BadPicture, decode_image, pillow_limits
 
 CLASSES = 5  # of each photograph, as in the paper's Figure 4
 _CROPS = 64  # at a time

@@ -12,14 +12,15 @@ from alexnet_mp.data.manifest import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
+    UINT8,
     Colour,
     FileEntry,
     Manifest,
     ShardEntry,
     SplitEntry,
+    npy_header,
 )
-from alexnet_mp.data.npy import UINT8, npy_header
-from alexnet_mp.preparation.job import images_per_shard
+from alexnet_mp.data.prepare.prepare import images_per_shard
 
 CLASSES = 10
 HELD_OUT = 8  # images; a pack without any is refused

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
-from alexnet_mp.preparation.job import Summary, prepare
-from alexnet_mp.preparation.settings import PreparationSettings, parse_preparation_settings
+from alexnet_mp.data.prepare.prepare import Summary, prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings, parse_preparation_settings
 
 _MOST_LINES = 20
 _STOPPED = 130  # what a shell reports for a command that was interrupted

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from alexnet_mp.data.images import DataSet, ImagesInMemory, Statistics
+from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
 
 VALIDATION_IMAGES = 360  # a fifth
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.augmentation import Augmentation, EpochDraws, Views, crop_and_flip, evaluation_views
-from alexnet_mp.data.images import DataSet, Images, Share
+from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.preprocessing import Batch
 from alexnet_mp.errors import ConfigurationError
 

@@ -1,6 +1,7 @@
 """A pack's manifest: what `manifest.json` holds, as frozen dataclasses, and every check that needs no other file."""
 
 import dataclasses
+import io
 import json
 import math
 import re
@@ -8,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
@@ -188,3 +191,22 @@ def _problems_of_colour(colour: Colour) -> Iterator[str]:
             if abs(sum(row[i] * row[j] for row in rows) - (i == j)) > 1e-6:
                 yield f"colour.eigenvectors are not orthonormal in columns {i} and {j}"
                 return
+
+
+UINT8, UINT32, INT64, FLOAT64 = "|u1", "<u4", "<i8", "<f8"
+_ITEM_BYTES = {UINT8: 1, UINT32: 4, INT64: 8, FLOAT64: 8}
+
+
+def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
+    """What a format 1.0 `.npy` file of this type and shape, in C order, begins with: as `numpy.save` writes it."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def npy_bytes(kind: str, shape: tuple[int, ...]) -> int:
+    """The length of such a file."""
+    items = 1
+    for length in shape:
+        items *= length
+    return len(npy_header(kind, shape)) + items * _ITEM_BYTES[kind]

@@ -14,8 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.data.manifest import FileEntry, Manifest, ShardEntry, SplitEntry, read_manifest
-from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, npy_bytes, npy_header
+from alexnet_mp.data.manifest import (
+    FLOAT64,
+    INT64,
+    UINT8,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    SplitEntry,
+    npy_bytes,
+    npy_header,
+    read_manifest,
+)
 from alexnet_mp.errors import ConfigurationError
 
 OPEN_FILES = 256  # of one split; a process may usually have 1,024

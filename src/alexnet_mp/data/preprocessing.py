@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.data.augmentation import ColourNoise, Views
-from alexnet_mp.data.images import Statistics
+from alexnet_mp.data.dataset import Statistics
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from alexnet_mp.classification import most_probable
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
-from alexnet_mp.data.images import DataSet, Images, Share
+from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError

@@ -15,7 +15,7 @@ from alexnet_mp.assessment.ensemble import Member, open_member
 from alexnet_mp.assessment.settings import DataChanges, InputChanges
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.common.rng import keyed_generator
-from alexnet_mp.data.images import Images, Share
+from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError

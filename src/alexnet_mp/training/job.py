@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from alexnet_mp.common.host import keep_large_blocks
-from alexnet_mp.data.images import DataSet, Share
+from alexnet_mp.data.dataset import DataSet, Share
+from alexnet_mp.data.load import load_data
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
-from alexnet_mp.data.sources import load_data
 from alexnet_mp.errors import ConfigurationError, NotSaved
 from alexnet_mp.link_check import checked_link
 from alexnet_mp.mesh import Mesh, open_mesh

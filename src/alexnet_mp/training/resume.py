@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
 from alexnet_mp.common.schema import differences, from_mapping
-from alexnet_mp.data.images import DataSet
+from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.errors import ConfigurationError, in_short
 from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 
 from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.data.load import DataSettings
 from alexnet_mp.data.loader import LoaderSettings
-from alexnet_mp.data.sources import DataSettings
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.initial_weights import InitialWeights

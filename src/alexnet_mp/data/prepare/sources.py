@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from alexnet_mp.data.prepare.cifar10 import DOWNLOAD, download, list_cifar10
+from alexnet_mp.data.prepare.folder import list_folder
+from alexnet_mp.data.prepare.ilsvrc import TRAIN_TAR, list_ilsvrc
+from alexnet_mp.data.prepare.listing import Listing
+from alexnet_mp.data.prepare.settings import Kind
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.cifar10 import DOWNLOAD, download, list_cifar10
-from alexnet_mp.preparation.folder import list_folder
-from alexnet_mp.preparation.ilsvrc import TRAIN_TAR, list_ilsvrc
-from alexnet_mp.preparation.pictures import Listing
-from alexnet_mp.preparation.settings import Kind
 
 
 def list_source(source: str, kind: Kind, scratch: Path) -> Listing:

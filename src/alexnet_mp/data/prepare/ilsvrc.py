@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
+from alexnet_mp.data.prepare.tar import Member, index_tar, read_compressed_tar
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.pictures import Listing, Picture, in_order
-from alexnet_mp.preparation.tar import Member, index_tar, read_compressed_tar
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from alexnet_mp.common.disk import FolderLock, flush, write_whole
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.data.manifest import MANIFEST, Manifest
-from alexnet_mp.data.npy import FLOAT64, INT64, UINT8, UINT32, npy_bytes, npy_header
+from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, Manifest, npy_bytes, npy_header
+from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.shards import ShardResult, ShardTask
 
 FOLDER = ".preparation"
 _PLAN = "plan.json"

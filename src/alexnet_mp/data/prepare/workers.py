@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
+from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.shards import ShardResult, ShardTask, make_shard
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:

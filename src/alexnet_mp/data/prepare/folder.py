@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet_mp.data.manifest import Skipped
+from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.pictures import Listing, Picture, in_order
 
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pooch  # type: ignore[import-untyped]
 
+from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
+from alexnet_mp.data.prepare.tar import read_compressed_tar
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.pictures import Listing, Picture, in_order
-from alexnet_mp.preparation.tar import read_compressed_tar
 
 DOWNLOAD = "cifar10"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -17,24 +17,25 @@ from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.manifest import (
+    FLOAT64,
     FORMAT,
     FORMAT_VERSION,
+    INT64,
     FileEntry,
     Manifest,
     ShardEntry,
     Skipped,
     SplitEntry,
 )
-from alexnet_mp.data.npy import FLOAT64, INT64
+from alexnet_mp.data.prepare.decode import RULE
+from alexnet_mp.data.prepare.listing import Listing, Picture
+from alexnet_mp.data.prepare.settings import PreparationSettings
+from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
+from alexnet_mp.data.prepare.sources import list_source
+from alexnet_mp.data.prepare.statistics import colour, mean_image, no_sums
+from alexnet_mp.data.prepare.workers import make_shards
+from alexnet_mp.data.prepare.workspace import Workspace, array_file, check_disk, read_sums
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.decode import RULE
-from alexnet_mp.preparation.pictures import Listing, Picture
-from alexnet_mp.preparation.settings import PreparationSettings
-from alexnet_mp.preparation.shards import ShardResult, ShardTask
-from alexnet_mp.preparation.sources import list_source
-from alexnet_mp.preparation.statistics import colour, mean_image, no_sums
-from alexnet_mp.preparation.workers import make_shards
-from alexnet_mp.preparation.workspace import Workspace, array_file, check_disk, read_sums
 
 SHARD_BYTES = 256 * 10**6
 LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.data.npy import UINT8, UINT32, npy_header
+from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
+from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
+from alexnet_mp.data.prepare.listing import Encoding, Picture
+from alexnet_mp.data.prepare.statistics import no_sums
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
-from alexnet_mp.preparation.pictures import Encoding, Picture
-from alexnet_mp.preparation.statistics import no_sums
 
 _PIXELS_A_BLOCK = 1 << 16  # images are counted in together up to this size, so that small ones cost little each
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import LARGEST_SIZE
+from alexnet_mp.data.prepare.statistics import MOST_IMAGES
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.preparation.statistics import MOST_IMAGES
 
 Kind = Literal["auto", "folder", "ilsvrc", "cifar10"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from alexnet_mp.data.dataset import DataSet, Statistics
 from alexnet_mp.data.digits import digits
-from alexnet_mp.data.images import DataSet, Statistics
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.errors import ConfigurationError
 
