@@ -1,6 +1,6 @@
 """This machine: its name, cores, memory, allocator, clock and software versions.
 
-torch is imported only by what asks about a GPU: the processes that decode pictures read the cores here and need no torch.
+torch is imported only by what asks about a GPU: the processes that decode pictures count cores here without it.
 """
 
 import ctypes
