@@ -15,8 +15,8 @@ from typing import Any
 import pynvml
 import torch
 
-from alexnet_mp.placement import Placement
-from alexnet_mp.telemetry.towers import open_telemetry
+from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.parallel.telemetry import open_telemetry
 
 DEVICE = pynvml.c_nvmlDevice_t
 OK, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 0, 1, 2, 3, 6  # nvmlReturn_t

@@ -8,8 +8,9 @@ import torch.distributed as dist
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
-from alexnet_mp.mesh import make_mesh
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.job import check_agreement
 from tests.processes import run_processes
 

@@ -17,12 +17,13 @@ from alexnet_mp import (
     to_single_device,
 )
 from alexnet_mp.conversion.dropout import dropout_scales
-from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import BatchNorm, LocalResponseNorm, Tanh, kind_of
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.diagnosis import not_finite_state
 from alexnet_mp.training.optimiser import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe

@@ -10,18 +10,18 @@ from unittest.mock import patch
 import pytest
 import torch
 
-import alexnet_mp.mesh
+import alexnet_mp.parallel.mesh
 from alexnet_mp.benchmark.timed_link import Exchange
 from alexnet_mp.checking import job, step
 from alexnet_mp.checking.link import exchange_seconds
 from alexnet_mp.checking.parity import parity_outcomes
 from alexnet_mp.checking.settings import CheckSettings, parse_check_settings
 from alexnet_mp.common.cli import compose
-from alexnet_mp.crossing import LocalLink, ProcessLink
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.link_check import Passage
-from alexnet_mp.mesh import Mesh
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.link_test import Passage
+from alexnet_mp.parallel.links import LocalLink, ProcessLink
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import Placement
 from tests.processes import CHECKOUT, as_under_torchrun, run_processes, run_script, torchrun
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}
@@ -57,7 +57,7 @@ def two_devices(monkeypatch, tmp_path):
 
     def run(link: type[LocalLink] = LocalLink, *overrides: str) -> tuple[bool, dict]:
         monkeypatch.setattr(job, "choose_placement", lambda *arguments: TWO_DEVICES)
-        monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", link)
+        monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", link)
         monkeypatch.chdir(tmp_path)
         with patch.dict(os.environ):
             passed = job.run_checks(compose("check", [*QUICK, *overrides]))
@@ -225,7 +225,7 @@ def check_over_a_corrupt_link(path: str) -> bool:
     with (
         as_under_torchrun(),
         patch.object(job, "keep_large_blocks"),
-        patch.object(alexnet_mp.mesh, "ProcessLink", CorruptProcessLink),
+        patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink),
     ):
         return job.run_checks(compose("check", [*QUICK, f"json={path}"]))
 

@@ -19,9 +19,10 @@ from alexnet_mp.checkpoint.files import load_momentum
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
-from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.network.table import load_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from tests.checkpoints import narrow_network
 from tests.processes import as_under_torchrun, run_processes, run_script
 

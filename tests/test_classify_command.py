@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import alexnet_mp.assessment.photographs
-import alexnet_mp.mesh
+import alexnet_mp.parallel.mesh
 from alexnet_mp import ConfigurationError, build_model
 from alexnet_mp.assessment.photograph_bars import as_text
 from alexnet_mp.assessment.photographs import Classified, classify
@@ -22,9 +22,9 @@ from alexnet_mp.assessment.settings import parse_classify_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
 from alexnet_mp.common.cli import compose
-from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.digits import digits
 from alexnet_mp.errors import LinkError
+from alexnet_mp.parallel.links import LocalLink
 from tests.checkpoints import narrowed, random_weights
 from tests.test_link_check import TWO_DEVICES, corrupt
 
@@ -118,7 +118,7 @@ def test_ten_views_are_averaged(scene: Callable[..., Scene]) -> None:
 def test_a_link_that_corrupts_is_found_before_anything_is_classified(
     scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
+    monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
     monkeypatch.setattr(alexnet_mp.assessment.photographs, "choose_placement", lambda *_: TWO_DEVICES)
     with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
         classified(scene(ABOUT))

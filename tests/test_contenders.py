@@ -28,10 +28,11 @@ from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.one_tower import one_column_network, ungrouped_network
 from alexnet_mp.benchmark.stock import stock_network
 from alexnet_mp.conversion.dropout import dropout_scales
-from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.network.rows import Dropout
 from alexnet_mp.network.table import parse_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from tests import independent
 from tests.processes import run_processes
 

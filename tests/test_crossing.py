@@ -11,11 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 import alexnet_mp
-from alexnet_mp.crossing import Crossing, LocalLink, ProcessLink
-from alexnet_mp.half_precision import HalfPrecisionLink
-from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.crossing import Crossing
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.links import HalfPrecisionLink, LocalLink, ProcessLink
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.losses import LossOnEveryTower
 from tests.processes import run_processes
 

@@ -16,20 +16,20 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import alexnet_mp.assessment.job
-import alexnet_mp.mesh
+import alexnet_mp.parallel.mesh
 from alexnet_mp.api import build_model
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
 from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
 from alexnet_mp.common.cli import compose
-from alexnet_mp.crossing import LocalLink
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network, parse_network
+from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.single_device import to_single_device
 from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small
@@ -421,7 +421,7 @@ def test_a_loss_that_is_not_a_number_is_no_result(saved: Save, tmp_path: Path) -
 def test_a_link_that_corrupts_is_found_before_anything_is_evaluated(
     saved: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
+    monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
     monkeypatch.setattr(alexnet_mp.assessment.job, "choose_placement", lambda *_: TWO_DEVICES)
     with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
         run(f"checkpoint={saved(network=load_network('small'), data={'source': 'digits'})}")

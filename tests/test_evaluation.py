@@ -14,10 +14,11 @@ from alexnet_mp.data.dataset import DataSet, Images, ImagesInMemory, Share, Stat
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.evaluation import Evaluation, evaluate, in_top
-from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network, load_network, parse_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from tests.processes import run_processes
 
 CROP = (16, 16)  # of the preset `small`

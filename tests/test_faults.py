@@ -13,12 +13,13 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from alexnet_mp.crossing import LocalLink
 from alexnet_mp.errors import PeerLost
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, Placement, choose_placement
-from alexnet_mp.training.device_wait import await_device
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.links import LocalLink
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import Placement, choose_placement
+from alexnet_mp.parallel.wait import await_device
 from alexnet_mp.training.loop import Trainer
 from tests.checkpoints import narrow_network
 from tests.disturbed import assert_ended_alike, pair, running

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.placement import Placement
 from tests.nvml_library import (
     CUDA,
     DEVICE_FUNCTIONS,

@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-import alexnet_mp.mesh
+import alexnet_mp.parallel.mesh
 import alexnet_mp.training.job
 from alexnet_mp import load_network
 from alexnet_mp.commands import train
-from alexnet_mp.crossing import LocalLink, ProcessLink
 from alexnet_mp.errors import LinkError
-from alexnet_mp.link_check import checked_link, differing_values, passages, what_to_do
-from alexnet_mp.mesh import Mesh, make_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, Placement, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.link_test import checked_link, differing_values, passages, what_to_do
+from alexnet_mp.parallel.links import LocalLink, ProcessLink
+from alexnet_mp.parallel.mesh import Mesh, make_mesh
+from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.training.losses import LossOnEveryTower
 from tests.processes import as_under_torchrun, run_processes
 
@@ -81,7 +82,7 @@ class CorruptProcessLink(ProcessLink):
 
 @pytest.mark.parametrize("where", PASSAGES, ids="-".join)
 def test_one_flipped_bit_in_a_direct_copy_is_found_and_copies_go_through_host_memory(where, monkeypatch, caplog):
-    monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", corrupt(LocalLink, where, host=False))
+    monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, where, host=False))
     with caplog.at_level(logging.WARNING, "alexnet_mp"):
         link = checked_link(Mesh(TWO_DEVICES, None), load_network("small"), 2)
     assert isinstance(link, LocalLink) and link.through_host
@@ -111,7 +112,7 @@ def test_any_bit_of_a_value_counts_also_where_that_is_no_number(bit, monkeypatch
 
 
 def test_copies_that_are_corrupt_through_host_memory_too_stop_the_run(monkeypatch):
-    monkeypatch.setattr(alexnet_mp.mesh, "LocalLink", corrupt(LocalLink, ("fc8", "forward"), host=True))
+    monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("fc8", "forward"), host=True))
     with pytest.raises(LinkError, match=r"also through host memory.*fc8 forward from tower 0 .*: 1 of 20 values"):
         checked_link(Mesh(TWO_DEVICES, None), load_network("small"), 2)
 
@@ -121,7 +122,7 @@ def of_a_process(corrupted: bool) -> tuple[str, int]:
     world = torch.distributed.get_world_size()
     launch = Launch.from_environment(torch.distributed.get_rank(), world)
     mesh = make_mesh(choose_placement("distributed", "cpu", 2, launch), 30)
-    with patch.object(alexnet_mp.mesh, "ProcessLink", CorruptProcessLink if corrupted else ProcessLink):
+    with patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink if corrupted else ProcessLink):
         try:
             link = checked_link(mesh, load_network("small"), 3)
         except LinkError as error:
@@ -241,7 +242,7 @@ def train_over_a_corrupt_link(folder: str) -> tuple[int, str]:
     with (
         as_under_torchrun(),
         patch.object(alexnet_mp.training.job, "keep_large_blocks"),
-        patch.object(alexnet_mp.mesh, "ProcessLink", CorruptProcessLink),
+        patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink),
         patch.object(sys, "argv", ["train.py", f"run_dir={folder}", "recipe.epochs=1", "device=cpu"]),
         contextlib.redirect_stderr(said),
         pytest.raises(SystemExit) as ended,

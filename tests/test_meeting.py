@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from alexnet_mp import mesh
 from alexnet_mp.errors import ConfigurationError, DataLost, NotSaved, PeerLost, Stopped
-from alexnet_mp.meeting import name_of_start, silent_ranks
-from alexnet_mp.placement import Launch, Placement
+from alexnet_mp.parallel import mesh
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.parallel.rendezvous import name_of_start, silent_ranks
 
 SECONDS = timedelta(seconds=20)
 AT_ONCE = timedelta(seconds=0.02)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from alexnet_mp.common.gpu import energy_joules, find_gpu, open_nvml, read
-from alexnet_mp.placement import Placement
-from alexnet_mp.telemetry.towers import TowerReadings, open_telemetry
+from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.parallel.telemetry import TowerReadings, open_telemetry
 from tests.nvml_library import (
     CUDA,
     DEVICE_FUNCTIONS,

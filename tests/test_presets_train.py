@@ -12,11 +12,12 @@ from alexnet_mp.common.cli import compose
 from alexnet_mp.data.augmentation import EpochDraws
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.describe import as_text, describe
 from alexnet_mp.network.table import Network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.sweep.jobs import make_jobs
 from alexnet_mp.sweep.settings import parse_sweep_settings
 from alexnet_mp.training.losses import LossOnEveryTower

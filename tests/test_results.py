@@ -11,11 +11,10 @@ import yaml
 from PIL import Image
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.command_line import command_line
 from alexnet_mp.commands import results
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.text import count
-from alexnet_mp.placement import Launch
+from alexnet_mp.parallel.launch import Launch, command_line
 from tests.processes import run_script
 
 LAST_EPOCH = 12

@@ -11,8 +11,9 @@ import pytest
 from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.common.disk import FolderLock
-from alexnet_mp.mesh import Mesh
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.claim import Claim, claim_folder
 from alexnet_mp.training.run_folder import RunFolder
 from tests.checkpoints import narrow_network, weights

@@ -12,9 +12,10 @@ from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.claim import claim_folder
 from alexnet_mp.training.resume import begin
 from alexnet_mp.training.run_folder import RunFolder

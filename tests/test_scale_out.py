@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from alexnet_mp.checkpoint.files import load_checkpoint
-from alexnet_mp.mesh import Mesh
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training import summary as summaries
 from tests.processes import Finished, agent, free_port, run_together
 from tests.test_training_run import NARROW, TRAIN, in_this_process, in_workers, metrics, summary

@@ -8,8 +8,9 @@ import torch
 
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.gpu import energy_joules
-from alexnet_mp.placement import Launch, Placement, choose_placement
-from alexnet_mp.telemetry.towers import open_telemetry
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.placement import Placement, choose_placement
+from alexnet_mp.parallel.telemetry import open_telemetry
 from alexnet_mp.training.job import run_training
 from tests.nvml_library import (
     CUDA,
@@ -153,7 +154,7 @@ def test_every_training_line_has_the_towers_numbers_until_their_gpu_is_lost(
 ):
     machine(gpu(0), gpu(1, celsius=66, errors=LostAfter(readings=3)), peer=PEERS)
     monkeypatch.setattr(Placement, "replica_devices", {0: CUDA[0], 1: CUDA[1]})
-    monkeypatch.setattr("alexnet_mp.telemetry.towers.READING_LASTS_SECONDS", 0)
+    monkeypatch.setattr("alexnet_mp.parallel.telemetry.READING_LASTS_SECONDS", 0)
     *lines, validation = train(tmp_path / "run")
     assert [line.get("tower1_gpu_temperature_celsius") for line in lines] == [66, 66, 66, None, None]
     assert all(line["tower0_gpu_utilisation"] == 0.37 for line in lines)

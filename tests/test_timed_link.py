@@ -5,9 +5,9 @@ import torch
 
 from alexnet_mp import load_network
 from alexnet_mp.benchmark.timed_link import Exchange, TimedLink, Waiting, waiting
-from alexnet_mp.crossing import LocalLink
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.links import LocalLink
+from alexnet_mp.parallel.placement import Placement
 
 
 def exchange(begun: float, posted: float, wait_began: float, wait_ended: float, crossing: str = "conv3") -> Exchange:

@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet_mp import load_network
-from alexnet_mp.crossing import LocalLink, to_towers
-from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.crossing import to_towers
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.links import LocalLink
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe

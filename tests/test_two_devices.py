@@ -1,16 +1,16 @@
 """One process, two devices, without a GPU: fake tensors remember their device, and every operation is watched."""
 
+import alexnet_mp.crossing as crossing_file
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import alexnet_mp.crossing as crossing_file
 from alexnet_mp import load_network
-from alexnet_mp.crossing import LocalLink
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.links import LocalLink
+from alexnet_mp.parallel.placement import Placement
 
 TOWER_DEVICES = {0: torch.device("cpu:0"), 1: torch.device("cpu:1")}
 

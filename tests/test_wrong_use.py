@@ -12,7 +12,8 @@ import torch.distributed as dist
 import alexnet_mp
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import train
-from alexnet_mp.placement import Launch, Placement, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.placement import Placement, choose_placement
 from tests.processes import CHECKOUT, Finished, run_command, torchrun
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")

@@ -6,10 +6,11 @@ import torch
 import torch.distributed as dist
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network, load_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 
 
 def build_model(

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
+from alexnet_mp.parallel.mesh import Mesh
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from alexnet_mp.assessment.ensemble import Member, open_ensemble
 from alexnet_mp.assessment.folder import ResultsFolder, claim_results_folder
 from alexnet_mp.assessment.settings import EvaluateSettings
-from alexnet_mp.command_line import own_command_line
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.common.schema import choice
 from alexnet_mp.data.dataset import DataSet, Share
@@ -22,10 +21,11 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
-from alexnet_mp.link_check import checked_link
-from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, Placement, choose_placement
+from alexnet_mp.parallel.launch import Launch, own_command_line
+from alexnet_mp.parallel.link_test import checked_link
+from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.training.job import check_agreement
 
 

@@ -18,11 +18,12 @@ from alexnet_mp.data.load import load_data
 from alexnet_mp.data.prepare.decode import BadPicture, decode_image, pillow_limits
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.link_check import checked_link
-from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.link_test import checked_link
+from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 
 CLASSES = 5  # of each photograph, as in the paper's Figure 4
 _CROPS = 64  # at a time

@@ -24,10 +24,11 @@ from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.host import device_name, file_system, keep_large_blocks, usable_cores, versions
 from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from alexnet_mp.benchmark.in_turns import cpu_of_the_report, median_and_spread, 
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.common.schema import check_positive, from_mapping
-from alexnet_mp.crossing import ProcessLink
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
 from alexnet_mp.network import rows
+from alexnet_mp.parallel.links import ProcessLink
 from alexnet_mp.single_device_model import STOCK_PARTS
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}

@@ -22,11 +22,12 @@ from torch.nn import functional as F
 from alexnet_mp.benchmark.contenders.ours import start_up
 from alexnet_mp.benchmark.measurement import MatrixWork, Task
 from alexnet_mp.common.host import now
-from alexnet_mp.mesh import open_mesh
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 
 MATRIX_BOUND = "matrix_bound"
 REPEATS = 3

@@ -13,11 +13,11 @@ from alexnet_mp.checkpoint.folder import checkpoint_name, prune, remove_unfinish
 from alexnet_mp.checkpoint.writer import CheckpointWriter, Outcome
 from alexnet_mp.common.host import now
 from alexnet_mp.common.rng import keyed_generator
-from alexnet_mp.crossing import to_towers
 from alexnet_mp.errors import NotSaved
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.crossing import to_towers
+from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.diagnosis import not_finite_state
 from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser

@@ -14,7 +14,7 @@ from alexnet_mp.benchmark.summary import summarise
 from alexnet_mp.benchmark.turn import ContenderFailed
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.placement import Launch
+from alexnet_mp.parallel.launch import Launch
 
 
 def run(configuration: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alexnet_mp.crossing import Arrival, Direction, Link, Parcels
+from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels
 
 
 @dataclass(frozen=True)

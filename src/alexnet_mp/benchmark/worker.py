@@ -19,7 +19,7 @@ from alexnet_mp.benchmark.measurement import Measurement, Task
 from alexnet_mp.common.gpu import energy_joules
 from alexnet_mp.common.host import device_name, now, resident_bytes
 from alexnet_mp.common.rng import keyed_generator
-from alexnet_mp.placement import Launch
+from alexnet_mp.parallel.launch import Launch
 
 TASK = "task.json"
 

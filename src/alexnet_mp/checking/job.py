@@ -17,14 +17,14 @@ from alexnet_mp.checking.outcome import Outcome, as_table
 from alexnet_mp.checking.parity import parity_outcomes
 from alexnet_mp.checking.settings import CheckSettings, parse_check_settings
 from alexnet_mp.checking.step import step_outcomes
-from alexnet_mp.command_line import own_command_line
 from alexnet_mp.common.host import device_name, keep_large_blocks, usable_cores, versions
-from alexnet_mp.crossing import Link
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.link_check import examined_link
-from alexnet_mp.mesh import Mesh, open_mesh
-from alexnet_mp.placement import Launch, choose_placement
-from alexnet_mp.telemetry.towers import open_telemetry
+from alexnet_mp.parallel.launch import Launch, own_command_line
+from alexnet_mp.parallel.link_test import examined_link
+from alexnet_mp.parallel.links import Link
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
+from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.parallel.telemetry import open_telemetry
 
 REPORTED_ENVIRONMENT = ("NCCL_", "CUDA_", "OMP_", "TORCH_NCCL_", "GLOO_")
 

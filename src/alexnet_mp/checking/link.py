@@ -7,10 +7,10 @@ import torch
 
 from alexnet_mp.checking.outcome import Outcome
 from alexnet_mp.common.host import now
-from alexnet_mp.crossing import Link
-from alexnet_mp.link_check import LinkTest, Passage, in_words, passages, what_to_do
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.link_test import LinkTest, Passage, in_words, passages, what_to_do
+from alexnet_mp.parallel.links import Link
+from alexnet_mp.parallel.mesh import Mesh
 
 WARMUP = 2  # exchanges that are not timed: NCCL connects at the first
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from alexnet_mp.command_line import own_python_command
 from alexnet_mp.common.cli import compose, own_presets, run_command, show
+from alexnet_mp.parallel.launch import own_python_command
 from alexnet_mp.sweep.folder import TABLE, VALUES
 from alexnet_mp.sweep.job import run_sweep
 from alexnet_mp.sweep.jobs import torchrun_command

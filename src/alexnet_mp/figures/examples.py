@@ -19,9 +19,10 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.features import last_hidden_features, nearest
-from alexnet_mp.mesh import make_mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
 
 BARS = 5
 _BATCH = 128

@@ -21,9 +21,9 @@ from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
 from alexnet_mp.figures.kernels import first_layer_kernels
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.mesh import Mesh
 
 T = TypeVar("T")
 

@@ -11,11 +11,10 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
-from alexnet_mp.command_line import command_line
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.metrics import Evaluation, Metrics, read_whole_metrics
-from alexnet_mp.placement import Launch
+from alexnet_mp.parallel.launch import Launch, command_line
 
 T = TypeVar("T")
 

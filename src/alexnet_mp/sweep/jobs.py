@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from alexnet_mp.common.cli import quoted_value
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.results.record import RunRecord, read_run
 from alexnet_mp.sweep.settings import SweepSettings
 from alexnet_mp.training.settings import parse_train_settings

@@ -11,7 +11,7 @@ from typing import Any
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.common.disk import FolderLock, write_whole
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.mesh import Mesh
+from alexnet_mp.parallel.mesh import Mesh
 
 _LAUNCH = ".launch"
 

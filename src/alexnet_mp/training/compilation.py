@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 
 from alexnet_mp.layers.normalisation import LocalResponseNorm
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
+from alexnet_mp.parallel.mesh import Mesh
 
 # Forward and backward, for each value of the maps and a CPU thread: 105 ms without and 57 ms with a compiler for the
 # 15.3 million values of a tower at batch 64 (docs/performance.md). On GPUs an estimate: some twenty passes over memory

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_mp.layers.weighted import TwoInputLayer
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
+from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.tower import Tower
 
 _NOWHERE = (inf, -1)

@@ -19,12 +19,13 @@ from alexnet_mp.data.load import load_data
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.errors import ConfigurationError, NotSaved
-from alexnet_mp.link_check import checked_link
-from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.metrics import read_metrics
 from alexnet_mp.model import TowerModel
-from alexnet_mp.placement import Launch, Placement, choose_placement
-from alexnet_mp.telemetry.towers import open_telemetry
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.link_test import checked_link
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
+from alexnet_mp.parallel.placement import Placement, choose_placement
+from alexnet_mp.parallel.telemetry import open_telemetry
 from alexnet_mp.training.claim import Claim, claim_folder
 from alexnet_mp.training.compilation import choose_kernels
 from alexnet_mp.training.initial_weights import load_initial_weights

@@ -12,14 +12,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alexnet_mp.checkpoint.folder import checkpoint_name
-from alexnet_mp.crossing import to_towers
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.evaluation import Errors, evaluate
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.model import TowerModel
-from alexnet_mp.training.device_wait import await_device
+from alexnet_mp.parallel.crossing import to_towers
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.wait import await_device
 from alexnet_mp.training.diagnosis import first_not_finite, not_finite_state
 from alexnet_mp.training.losses import LossOnEveryTower, averaging_gradients, data_parallel
 from alexnet_mp.training.optimiser import set_learning_rates

@@ -7,7 +7,7 @@ from typing import Any
 from alexnet_mp.checkpoint.folder import checkpoint_name, prune, remove_unfinished
 from alexnet_mp.checkpoint.writer import CheckpointWriter
 from alexnet_mp.errors import NotSaved
-from alexnet_mp.mesh import Mesh
+from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.run_folder import LOG, RunFolder
 from alexnet_mp.training.settings import TrainSettings
 from alexnet_mp.training.state import TrainingState

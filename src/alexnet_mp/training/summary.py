@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from alexnet_mp.command_line import own_command_line
 from alexnet_mp.common.host import device_name, peak_device_bytes, versions
 from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.launch import own_command_line
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import Placement
 from alexnet_mp.training.progress import Progress
 from alexnet_mp.training.settings import TrainSettings
 

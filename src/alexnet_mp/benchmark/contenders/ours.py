@@ -14,14 +14,15 @@ from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.benchmark.timed_link import TimedLink
 from alexnet_mp.common.host import keep_large_blocks
-from alexnet_mp.crossing import to_towers
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.layers.normalisation import LocalResponseNorm
-from alexnet_mp.mesh import open_mesh
 from alexnet_mp.model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.crossing import to_towers
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimiser import make_optimiser
 

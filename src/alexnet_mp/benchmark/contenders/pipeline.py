@@ -15,10 +15,11 @@ from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_cou
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.common.host import now
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import Network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.single_device_model import STOCK_PARTS
 from alexnet_mp.single_network import row_layers
 

@@ -12,9 +12,10 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_count
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.mesh import Mesh, open_mesh
 from alexnet_mp.network.table import Network
-from alexnet_mp.placement import Launch, choose_placement
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 
 Build = Callable[[Task], nn.Module]
 MakeOptimiser = Callable[[nn.Module, Task], torch.optim.Optimizer]

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from alexnet_mp.crossing import Link, LocalLink, ProcessLink
 from alexnet_mp.errors import NotSaved, PeerLost, Stopped, in_short
-from alexnet_mp.meeting import meeting_store, silent_ranks
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.links import Link, LocalLink, ProcessLink
+from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.parallel.rendezvous import meeting_store, silent_ranks
 
 # What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among these:
 # in an evaluation one process alone may have it, because only its images cannot be read.

@@ -19,12 +19,12 @@ from alexnet_mp.common.gpu import (
     open_nvml,
     read,
 )
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.placement import Placement
 
 # The driver itself averages utilisation, and on newer GPUs power, over up to a second; and steps that are shorter than
 # its answers shall not wait for one each.
 READING_LASTS_SECONDS = 1.0
-_LOG = logging.getLogger("alexnet_mp.telemetry")
+_LOG = logging.getLogger("alexnet_mp.parallel.telemetry")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where the processes of a run find each other when it starts, and find out who is missing when one is lost."""
+"""Rendezvous at start-up, and detection of ranks that stop responding."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.placement import Launch
+from alexnet_mp.parallel.launch import Launch
 
 
 def meeting_store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]

@@ -1,6 +1,5 @@
 """Placement: which towers this process holds, where, as which replica; decided before anything communicates."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -8,29 +7,9 @@ import torch
 
 from alexnet_mp.common.schema import choice
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.parallel.launch import Launch
 
 PlacementKind = Literal["simulated", "two_devices", "distributed"]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What torchrun says about this process; the defaults are a process started without it."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-
-    @classmethod
-    def from_environment(cls, rank: int | None = None, world_size: int | None = None) -> "Launch":
-        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them; the arguments go first.
-
-        Without the local two, all processes are taken to be on one node.
-        """
-        rank = _from_environment("RANK", 0) if rank is None else rank
-        world_size = _from_environment("WORLD_SIZE", 1) if world_size is None else world_size
-        local_rank = _from_environment("LOCAL_RANK", rank)
-        return cls(rank, world_size, local_rank, _from_environment("LOCAL_WORLD_SIZE", world_size))
 
 
 @dataclass(frozen=True)
@@ -111,13 +90,6 @@ def choose_placement(
     return Placement(
         "simulated", towers, dict.fromkeys(range(towers), only), launch.rank, launch.world_size, launch=launch
     )
-
-
-def _from_environment(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default))
-    if not value.isdecimal():
-        raise ConfigurationError(f"the environment variable {name} is {value!r}, not a number; torchrun sets it")
-    return int(value)
 
 
 def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:

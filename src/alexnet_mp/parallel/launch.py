@@ -1,11 +1,41 @@
-"""The command line that starts the same again: on any machine, from a checkout, into a new folder."""
+"""What torchrun says about this process, and the command line that starts the same run again."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_mp.placement import Launch
+from alexnet_mp.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun says about this process; the defaults are a process started without it."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+
+    @classmethod
+    def from_environment(cls, rank: int | None = None, world_size: int | None = None) -> "Launch":
+        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them; the arguments go first.
+
+        Without the local two, all processes are taken to be on one node.
+        """
+        rank = _from_environment("RANK", 0) if rank is None else rank
+        world_size = _from_environment("WORLD_SIZE", 1) if world_size is None else world_size
+        local_rank = _from_environment("LOCAL_RANK", rank)
+        return cls(rank, world_size, local_rank, _from_environment("LOCAL_WORLD_SIZE", world_size))
+
+
+def _from_environment(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise ConfigurationError(f"the environment variable {name} is {value!r}, not a number; torchrun sets it")
+    return int(value)
 
 
 def command_line(script: str, launch: Launch, overrides: Sequence[str], but: str) -> str:

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
-from alexnet_mp.crossing import Direction, Link, LocalLink, Traffic, peers_of
 from alexnet_mp.errors import LinkError
-from alexnet_mp.mesh import Mesh
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.crossings import crossing_points
 from alexnet_mp.network.rows import SummedFullyConnected
 from alexnet_mp.network.table import Network
-from alexnet_mp.placement import Placement
+from alexnet_mp.parallel.links import Direction, Link, LocalLink, Traffic, peers_of
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import Placement
 
 LARGEST_PARCEL = 4 * 2**20  # bytes: enough to see a link that corrupts, and little to wait for
-_LOG = logging.getLogger("alexnet_mp.link_check")
+_LOG = logging.getLogger("alexnet_mp.parallel.link_test")
 
 
 @dataclass(frozen=True)

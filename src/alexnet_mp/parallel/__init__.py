@@ -1,0 +1,1 @@
+"""Towers on devices and processes: crossings and the links that carry them, placement, mesh, rendezvous."""
