@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet_mp.common.host import device_name, usable_cores, versions
+from alexnet_mp.model.tower import Tower
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import RowCost, network_cost
 from alexnet_mp.network.table import load_network
-from alexnet_mp.tower import Tower
 from alexnet_mp.training.optimiser import PaperSGD
 
 PAYLOAD = 11_000_000  # bytes: what conv3 of the paper's network exchanges for 128 images

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alexnet_mp import build_model, to_single_device
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 
 

@@ -11,7 +11,7 @@ from alexnet_mp.classification import most_probable
 from alexnet_mp.data.augmentation import Views
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from tests.checkpoints import narrow_network
 
 MEAN = 100.0

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from alexnet_mp import build_model, load_network
-from alexnet_mp.layers import normalisation
-from alexnet_mp.layers.normalisation import LocalResponseNorm
+from alexnet_mp.model.layers import norm as normalisation
+from alexnet_mp.model.layers.norm import LocalResponseNorm
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training import compilation
 from alexnet_mp.training.compilation import choose_kernels

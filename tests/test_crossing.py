@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import alexnet_mp
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import Crossing
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import HalfPrecisionLink, LocalLink, ProcessLink

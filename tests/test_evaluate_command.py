@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 
 import alexnet_mp.assessment.job
 import alexnet_mp.parallel.mesh
-from alexnet_mp.api import build_model
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
 from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
@@ -28,6 +27,7 @@ from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.evaluation import Errors, Evaluation
+from alexnet_mp.model.build import build_model
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.single_device import to_single_device

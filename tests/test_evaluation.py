@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet_mp.api import build_model
 from alexnet_mp.data.dataset import DataSet, Images, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.evaluation import Evaluation, evaluate, in_top
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.build import build_model
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network, load_network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh

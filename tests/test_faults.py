@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from alexnet_mp.errors import PeerLost
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import Mesh

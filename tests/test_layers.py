@@ -7,12 +7,20 @@ import torch
 from torch.nn import functional as F
 
 from alexnet_mp import load_network
-from alexnet_mp.layers import compiled_response, local_response, spatial
-from alexnet_mp.layers.dropout import Dropout
-from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
-from alexnet_mp.layers.pooling import AveragePool, MaxPool
-from alexnet_mp.layers.weighted import Convolution
-from alexnet_mp.tower import Tower
+from alexnet_mp.model.layers import (
+    lrn as local_response,
+)
+from alexnet_mp.model.layers import (
+    lrn_compiled as compiled_response,
+)
+from alexnet_mp.model.layers import (
+    spatial_norm as spatial,
+)
+from alexnet_mp.model.layers.dropout import Dropout
+from alexnet_mp.model.layers.norm import LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.layers.pooling import AveragePool, MaxPool
+from alexnet_mp.model.layers.weighted import Convolution
+from alexnet_mp.model.tower import Tower
 from tests import independent
 
 

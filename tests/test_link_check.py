@@ -16,7 +16,7 @@ import alexnet_mp.training.job
 from alexnet_mp import load_network
 from alexnet_mp.commands import train
 from alexnet_mp.errors import LinkError
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link, differing_values, passages, what_to_do
 from alexnet_mp.parallel.links import LocalLink, ProcessLink

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import alexnet_mp
 from alexnet_mp import load_network, to_single_device
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.placement import Placement

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet_mp.api import build_model
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
@@ -22,6 +21,7 @@ from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.features import last_hidden_features, nearest
 from alexnet_mp.figures.specialisation import read_kernels
+from alexnet_mp.model.build import build_model
 from alexnet_mp.network.table import Network, parse_network
 from tests.test_evaluate_command import CLASSES, make_pack
 from tests.test_evaluation import small

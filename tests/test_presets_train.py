@@ -12,7 +12,7 @@ from alexnet_mp.common.cli import compose
 from alexnet_mp.data.augmentation import EpochDraws
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.describe import as_text, describe
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch

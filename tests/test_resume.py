@@ -16,7 +16,7 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, verify_checkpoint
 from alexnet_mp.data.loader import Loader
-from alexnet_mp.layers.normalisation import LocalResponseNorm
+from alexnet_mp.model.layers.norm import LocalResponseNorm
 from alexnet_mp.training.run_folder import RunFolder
 from tests.disturbed import assert_ended_alike
 from tests.processes import Finished, as_under_torchrun, run_processes, run_script

@@ -12,7 +12,7 @@ from alexnet_mp.checkpoint import tensors as files_of_tensors
 from alexnet_mp.checkpoint.folder import newest_checkpoint
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import choose_placement

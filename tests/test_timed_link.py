@@ -5,7 +5,7 @@ import torch
 
 from alexnet_mp import load_network
 from alexnet_mp.benchmark.timed_link import Exchange, TimedLink, Waiting, waiting
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.placement import Placement
 

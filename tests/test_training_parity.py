@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet_mp import load_network
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import LocalLink

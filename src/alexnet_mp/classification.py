@@ -5,7 +5,7 @@ from torch import Tensor
 
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.evaluation import log_probabilities
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.mesh import Mesh
 
 

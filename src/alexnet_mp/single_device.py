@@ -9,7 +9,15 @@ from torch import Tensor
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import BatchNorm, Conv, FullyConnected, Local, SummedFullyConnected, WeightedRow, reads_of
+from alexnet_mp.network.rows import (
+    BatchNorm,
+    Conv,
+    FullyConnected,
+    Local,
+    SummedFullyConnected,
+    WeightedRow,
+    reads_of,
+)
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import peers_of
 

@@ -16,8 +16,8 @@ from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.tower import Tower
 
 
 @dataclass(frozen=True)

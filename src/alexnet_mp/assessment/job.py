@@ -21,7 +21,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch, own_command_line
 from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import open_mesh

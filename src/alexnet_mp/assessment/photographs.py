@@ -18,7 +18,7 @@ from alexnet_mp.data.load import load_data
 from alexnet_mp.data.prepare.decode import BadPicture, decode_image, pillow_limits
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link

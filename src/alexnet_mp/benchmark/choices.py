@@ -23,10 +23,10 @@ from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.common.schema import check_positive, from_mapping
-from alexnet_mp.layers import local_response
-from alexnet_mp.layers.normalisation import LocalResponseNorm
+from alexnet_mp.model.layers import lrn as local_response
+from alexnet_mp.model.layers.norm import LocalResponseNorm
+from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import load_network
-from alexnet_mp.tower import Tower
 from alexnet_mp.training.optimiser import make_optimiser
 
 Way = Callable[[], object]

@@ -2,11 +2,10 @@
 
 from torch import nn
 
-from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.layers.norm import BatchNorm, LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.single_device import DrawnDropout, Parts, single_network
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import Network
-from alexnet_mp.single_device_model import DrawnDropout
-from alexnet_mp.single_network import Parts, single_network
 
 
 def grouped_network(network: Network) -> nn.Sequential:

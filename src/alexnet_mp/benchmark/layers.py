@@ -23,10 +23,10 @@ from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.common.schema import check_positive, from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.layers.normalisation import LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.layers.norm import LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.single_device import STOCK_PARTS
 from alexnet_mp.network import rows
 from alexnet_mp.parallel.links import ProcessLink
-from alexnet_mp.single_device_model import STOCK_PARTS
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 LRN = rows.LocalResponseNorm(5, 2.0, 1e-4, 0.75, "sum")  # paper §3.3

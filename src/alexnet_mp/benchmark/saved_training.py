@@ -14,7 +14,7 @@ from alexnet_mp.checkpoint.writer import CheckpointWriter, Outcome
 from alexnet_mp.common.host import now
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import NotSaved
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from alexnet_mp.model.single_device import single_device_model
 from alexnet_mp.network.table import Network
-from alexnet_mp.single_device_model import single_device_model
 
 
 def stock_network(network: Network) -> nn.Sequential:

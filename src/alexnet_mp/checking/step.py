@@ -14,7 +14,7 @@ from alexnet_mp.checking.outcome import Outcome
 from alexnet_mp.checking.settings import CheckSettings
 from alexnet_mp.common.host import now
 from alexnet_mp.common.rng import keyed_generator
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels

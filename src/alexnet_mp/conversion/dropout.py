@@ -1,10 +1,9 @@
 """The two conventions of dropout, and what turns weights for one into weights for the other."""
 
-from typing import Literal
-
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import (
     AveragePool,
+    Convention,
     Dropout,
     GlobalAveragePool,
     MaxPool,
@@ -14,8 +13,6 @@ from alexnet_mp.network.rows import (
     rows_within,
 )
 from alexnet_mp.network.table import Network
-
-Convention = Literal["authors", "inverted"]
 
 _SCALING_WITH_THEIR_INPUT = (AveragePool, Dropout, GlobalAveragePool, MaxPool, Relu)
 

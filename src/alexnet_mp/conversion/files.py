@@ -11,10 +11,11 @@ from torch import Tensor
 
 from alexnet_mp.checkpoint.tensors import write_tensors
 from alexnet_mp.common.text import printable
-from alexnet_mp.conversion.dropout import Convention, dropout_scales
+from alexnet_mp.conversion.dropout import dropout_scales
 from alexnet_mp.conversion.foreign import ForeignInput, as_read_by_us, renamed
 from alexnet_mp.conversion.weight_files import read_weights
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.single_device import check_single_device, from_single_device, to_single_device
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 
 
 @torch.no_grad()

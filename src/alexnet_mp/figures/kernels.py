@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.layers.weighted import Convolution, OwnLayer, initialise
+from alexnet_mp.model.layers.weighted import Convolution, OwnLayer, initialise
 from alexnet_mp.network.rows import Conv
 from alexnet_mp.network.table import Network
 

@@ -231,3 +231,6 @@ def rows_within(name: str, row: Row) -> dict[str, LayerRow]:
             return {f"{name}_{layer}": each for layer, each in row.layers.items()}
         case _:
             return {name: row}
+
+
+Convention = Literal["authors", "inverted"]

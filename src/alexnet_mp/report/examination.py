@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet_mp.api import build_model
 from alexnet_mp.assessment.ensemble import Member, open_member
 from alexnet_mp.assessment.settings import DataChanges, InputChanges
 from alexnet_mp.checkpoint.folder import newest_checkpoint
@@ -21,7 +20,8 @@ from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.evaluation import Evaluation, evaluate
 from alexnet_mp.figures.kernels import first_layer_kernels
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.build import build_model
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.mesh import Mesh
 

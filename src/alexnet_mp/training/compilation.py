@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from alexnet_mp.layers.normalisation import LocalResponseNorm
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.layers.norm import LocalResponseNorm
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.parallel.mesh import Mesh

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet_mp.layers.weighted import TwoInputLayer
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.layers.weighted import TwoInputLayer
+from alexnet_mp.model.tower import Tower
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.tower import Tower
 
 _NOWHERE = (inf, -1)
 

@@ -11,7 +11,7 @@ from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.common.schema import differences
 from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.rows import Dropout
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.mesh import Mesh

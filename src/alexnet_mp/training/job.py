@@ -20,7 +20,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.errors import ConfigurationError, NotSaved
 from alexnet_mp.metrics import read_metrics
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh

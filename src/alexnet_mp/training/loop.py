@@ -16,7 +16,7 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.evaluation import Errors, evaluate
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.wait import await_device

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_mp.errors import PeerLost
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.stage import Logits
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.rows import Auxiliary
 from alexnet_mp.parallel.mesh import Mesh, needing_all
-from alexnet_mp.steps import Logits
 
 
 class LossOnEveryTower(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from alexnet_mp.layers.normalisation import BatchNorm
+from alexnet_mp.model.layers.norm import BatchNorm
 from alexnet_mp.training.recipe import Kind, Recipe
 
 

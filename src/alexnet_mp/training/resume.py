@@ -11,7 +11,7 @@ from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
 from alexnet_mp.common.schema import differences, from_mapping
 from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.errors import ConfigurationError, in_short
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.claim import Claim
 from alexnet_mp.training.optimiser import make_optimiser

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.training.optimiser import PaperSGD
 from alexnet_mp.training.progress import Progress
 from alexnet_mp.training.schedule import LearningRates

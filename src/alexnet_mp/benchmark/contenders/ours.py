@@ -15,8 +15,8 @@ from alexnet_mp.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.benchmark.timed_link import TimedLink
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.layers.normalisation import LocalResponseNorm
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.layers.norm import LocalResponseNorm
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.crossing import to_towers

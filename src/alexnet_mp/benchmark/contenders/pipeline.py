@@ -15,13 +15,12 @@ from alexnet_mp.benchmark.contenders.trainee import Sent, Trainee, parameter_cou
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.common.host import now
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.single_device import STOCK_PARTS, row_layers
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.single_device_model import STOCK_PARTS
-from alexnet_mp.single_network import row_layers
 
 # Or the most below that divide the batch. On two cores the fastest of 2, 4, 8 and 16 at batch 64: with fewer, parts
 # wait longer for the first and the last; with more, the gradients of fc6 and fc7 are added up more often.

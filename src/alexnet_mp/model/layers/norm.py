@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alexnet_mp.layers.local_response import local_response_norm
-from alexnet_mp.layers.spatial import spatial_norm
-from alexnet_mp.layers.window import Window
+from alexnet_mp.model.layers.lrn import local_response_norm
+from alexnet_mp.model.layers.spatial_norm import spatial_norm
+from alexnet_mp.model.layers.window import Window
 
 
 class LocalResponseNorm(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet_mp.layers.window import Window, inverse_power, rows_in_a_block
+from alexnet_mp.model.layers.window import Window, inverse_power, rows_in_a_block
 
 # Each of the tensors that a block works on has about so many bytes a CPU thread: the fastest of 0.1 to 2 MB on a core
 # with 1 MB of second-level cache (docs/performance.md).
@@ -149,7 +149,7 @@ class Blocks:
 
 
 def _compiled_blocks(rows: Tensor, window: Window) -> Any:
-    from alexnet_mp.layers.compiled_response import CompiledBlocks  # brings in the compiler, which takes seconds
+    from alexnet_mp.model.layers.lrn_compiled import CompiledBlocks  # brings in the compiler, which takes seconds
 
     return CompiledBlocks(rows, window)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from alexnet_mp.layers.window import Window, inverse_power, rows_in_a_block
+from alexnet_mp.model.layers.window import Window, inverse_power, rows_in_a_block
 
 BLOCK_BYTES = 768 * 1024  # a CPU thread, as in `local_response.py`
 

@@ -1,18 +1,16 @@
 """A tower: the rows of a network table as layers, cut into stages at the crossings; it knows no device or rank."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.layers.dropout import Dropout
-from alexnet_mp.layers.normalisation import BatchNorm, LocalResponseNorm, SpatialNorm
-from alexnet_mp.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
-from alexnet_mp.layers.weighted import (
+from alexnet_mp.model.layers.dropout import Dropout
+from alexnet_mp.model.layers.norm import BatchNorm, LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from alexnet_mp.model.layers.weighted import (
     Convolution,
     LocallyConnected,
     OwnLayer,
@@ -23,66 +21,10 @@ from alexnet_mp.layers.weighted import (
     initialise,
     matrix_product,
 )
+from alexnet_mp.model.stage import Aside, Entrance, Head, Join, Stage, Steps, SumOfLogits
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.steps import Aside, Join, Logits, Masks, Steps, run
-
-
-class Head(Protocol):
-    """How a stage takes in what crossed: `own_half` needs only this tower, `add_peer` joins what the peers sent."""
-
-    def own_half(self, own: Tensor) -> Tensor: ...
-
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor: ...
-
-
-class Entrance:
-    """The head of the first stage: the image enters, nothing crosses.
-
-    From here on maps are in channels_last, in which convolution, pooling and LRN are all faster than in the contiguous
-    format (docs/performance.md).
-    """
-
-    def own_half(self, own: Tensor) -> Tensor:
-        return own.contiguous(memory_format=torch.channels_last) if own.ndim == 4 else own
-
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
-        return partial
-
-
-@dataclass(frozen=True)
-class SumOfLogits:
-    """The head of the last stage: partial logits [N, classes] of all towers are added in tower order."""
-
-    tower: int
-
-    def own_half(self, own: Tensor) -> Tensor:
-        return own
-
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
-        if peer is None:
-            return partial
-        peers = list(torch.split(peer, partial.shape[1], dim=1))
-        parts = [*peers[: self.tower], partial, *peers[self.tower :]]
-        return sum(parts[1:], start=parts[0])
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The run of layers from one crossing to the next, in two pure parts."""
-
-    head: Head
-    tail: Steps
-
-    def own_half(self, own: Tensor) -> Tensor:
-        """What needs only this tower; runs while the peers' half is on its way."""
-        return self.head.own_half(own)
-
-    def rest(self, partial: Tensor, peer: Tensor | None, masks: Masks, auxiliary: Logits | None = None) -> Tensor:
-        """From the peers' half on, up to the next crossing; `masks` and `auxiliary` as in `steps.run`."""
-        return run(self.tail, self.head.add_peer(partial, peer), masks, auxiliary)
-
 
 RESERVED = ("stages",)  # besides what a tower has before its first layer
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from alexnet_mp.layers.window import Window, inverse_power, rows_in_a_block
+from alexnet_mp.model.layers.window import Window, inverse_power, rows_in_a_block
 
 # Fewer tensors pass through the cache at once than without a compiler, and a call costs more (docs/performance.md).
 BLOCK_BYTES = 1536 * 1024

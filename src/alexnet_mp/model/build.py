@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.model import TowerModel
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network, load_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh

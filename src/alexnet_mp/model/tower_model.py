@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.stage import Logits
+from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.crossings import crossing_points
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.crossing import Crossing, one_of_equal_logits, to_towers
 from alexnet_mp.parallel.links import HalfPrecisionLink, Link
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.steps import Logits
-from alexnet_mp.tower import Tower
 
 
 class TowerModel(nn.Module):

@@ -1,0 +1,104 @@
+"""Stages: what a tower computes from one crossing to the next, in the half before the peers' activations and the rest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from alexnet_mp.model.layers.dropout import Dropout
+
+Masks = Mapping[str, Tensor]  # a dropout row's full name -> True where a unit is kept, [N, units]
+Logits = dict[str, Tensor]  # an auxiliary classifier's name -> its logits, [N, classes]
+
+
+@dataclass(frozen=True)
+class Join:
+    """Branches that all begin with the same maps; their outputs are concatenated, [N, sum of maps, H, W]."""
+
+    branches: tuple["Steps", ...]
+
+
+@dataclass(frozen=True)
+class Aside:
+    """An auxiliary classifier; the activations that it reads pass on as they are."""
+
+    layers: "Steps"
+
+
+Steps = Sequence[tuple[str, nn.Module | Join | Aside]]
+
+
+def run(steps: Steps, activations: Tensor, masks: Masks, auxiliary: Logits | None) -> Tensor:
+    """What comes out of the last step. Without a mask, dropout rows act as in evaluation.
+
+    Auxiliary classifiers run only where `auxiliary` is given, and leave their logits in it.
+    """
+    for name, step in steps:
+        match step:
+            case Join():
+                activations = torch.cat([run(branch, activations, masks, None) for branch in step.branches], dim=1)
+            case Aside():
+                if auxiliary is not None:
+                    auxiliary[name] = run(step.layers, activations, masks, None)
+            case Dropout():
+                activations = step(activations, masks.get(name))
+            case _:
+                activations = step(activations)
+    return activations
+
+
+class Head(Protocol):
+    """How a stage takes in what crossed: `own_half` needs only this tower, `add_peer` joins what the peers sent."""
+
+    def own_half(self, own: Tensor) -> Tensor: ...
+
+    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor: ...
+
+
+class Entrance:
+    """The head of the first stage: the image enters, nothing crosses.
+
+    From here on maps are in channels_last, in which convolution, pooling and LRN are all faster than in the contiguous
+    format (docs/performance.md).
+    """
+
+    def own_half(self, own: Tensor) -> Tensor:
+        return own.contiguous(memory_format=torch.channels_last) if own.ndim == 4 else own
+
+    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
+        return partial
+
+
+@dataclass(frozen=True)
+class SumOfLogits:
+    """The head of the last stage: partial logits [N, classes] of all towers are added in tower order."""
+
+    tower: int
+
+    def own_half(self, own: Tensor) -> Tensor:
+        return own
+
+    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
+        if peer is None:
+            return partial
+        peers = list(torch.split(peer, partial.shape[1], dim=1))
+        parts = [*peers[: self.tower], partial, *peers[self.tower :]]
+        return sum(parts[1:], start=parts[0])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The run of layers from one crossing to the next, in two pure parts."""
+
+    head: Head
+    tail: Steps
+
+    def own_half(self, own: Tensor) -> Tensor:
+        """What needs only this tower; runs while the peers' half is on its way."""
+        return self.head.own_half(own)
+
+    def rest(self, partial: Tensor, peer: Tensor | None, masks: Masks, auxiliary: Logits | None = None) -> Tensor:
+        """From the peers' half on, up to the next crossing; `masks` and `auxiliary` as in `steps.run`."""
+        return run(self.tail, self.head.add_peer(partial, peer), masks, auxiliary)
