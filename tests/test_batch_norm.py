@@ -16,7 +16,7 @@ from alexnet_mp import (
     load_network,
     to_single_device,
 )
-from alexnet_mp.conversion.dropout import dropout_scales
+from alexnet_mp.checkpoint.convert.dropout import dropout_scales
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import BatchNorm, LocalResponseNorm, Tanh, kind_of

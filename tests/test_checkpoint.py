@@ -16,9 +16,14 @@ from torch import Tensor
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.checkpoint import files
-from alexnet_mp.checkpoint import tensors as files_of_tensors
-from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, save_checkpoint, verify_checkpoint
-from alexnet_mp.checkpoint.folder import newest_checkpoint, prune, remove_unfinished
+from alexnet_mp.checkpoint import files as files_of_tensors
+from alexnet_mp.checkpoint.files import (
+    load_checkpoint,
+    load_momentum,
+    save_checkpoint,
+    verify_checkpoint,
+)
+from alexnet_mp.checkpoint.retention import newest_checkpoint, prune, remove_unfinished
 from alexnet_mp.checkpoint.writer import CheckpointWriter
 from tests.checkpoints import narrow_network, weights
 

@@ -14,9 +14,9 @@ from alexnet_mp import ConfigurationError, load_checkpoint
 from alexnet_mp.benchmark import checkpoints
 from alexnet_mp.benchmark.checkpoints_report import Measured, Round, as_text, interval_of_median, summarise
 from alexnet_mp.benchmark.saved_training import SavedTraining
-from alexnet_mp.checkpoint import tensors as files_of_tensors
+from alexnet_mp.checkpoint import files as files_of_tensors
 from alexnet_mp.checkpoint.files import load_momentum
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.network.table import load_network

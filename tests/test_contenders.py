@@ -27,7 +27,7 @@ from alexnet_mp.benchmark.grouped import grouped_network
 from alexnet_mp.benchmark.measurement import Task
 from alexnet_mp.benchmark.one_tower import one_column_network, ungrouped_network
 from alexnet_mp.benchmark.stock import stock_network
-from alexnet_mp.conversion.dropout import dropout_scales
+from alexnet_mp.checkpoint.convert.dropout import dropout_scales
 from alexnet_mp.network.rows import Dropout
 from alexnet_mp.network.table import parse_network
 from alexnet_mp.parallel.launch import Launch

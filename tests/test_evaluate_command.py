@@ -19,6 +19,7 @@ import alexnet_mp.assessment.job
 import alexnet_mp.parallel.mesh
 from alexnet_mp.assessment.pictures import draw_classes, draw_confusions
 from alexnet_mp.assessment.tables import ClassErrors, class_errors, most_confused
+from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
 from alexnet_mp.common.cli import compose
@@ -30,7 +31,6 @@ from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.model.build import build_model
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.parallel.links import LocalLink
-from alexnet_mp.single_device import to_single_device
 from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small
 from tests.test_link_check import TWO_DEVICES, corrupt

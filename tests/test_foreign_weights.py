@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet_mp import ConfigurationError, build_model, load_checkpoint, to_single_device
+from alexnet_mp.checkpoint.convert.foreign import ForeignInput, as_read_by_us, renamed
 from alexnet_mp.commands import convert
 from alexnet_mp.common.cli import compose
-from alexnet_mp.conversion.foreign import ForeignInput, as_read_by_us, renamed
 from alexnet_mp.network.rows import BatchNorm
 from alexnet_mp.network.table import Network
 from tests import independent

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from alexnet_mp import ConfigurationError, build_model, load_network
+from alexnet_mp.checkpoint.convert.onnx import save_onnx, write_graph
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import convert
 from alexnet_mp.common.cli import compose
-from alexnet_mp.conversion.onnx_graph import save_onnx, write_graph
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import Network, parse_network
 from tests.checkpoints import narrow_network, narrowed, random_weights

@@ -13,7 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.checkpoint import tensors as files_of_tensors
+from alexnet_mp.checkpoint import files as files_of_tensors
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum, verify_checkpoint
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.model.layers.norm import LocalResponseNorm

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from alexnet_mp import ConfigurationError, load_network
-from alexnet_mp.conversion.dropout import dropout_scales
+from alexnet_mp.checkpoint.convert.dropout import dropout_scales
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.losses import LossOnEveryTower

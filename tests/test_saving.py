@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from alexnet_mp.checkpoint import tensors as files_of_tensors
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint import files as files_of_tensors
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.model.tower_model import TowerModel

@@ -20,10 +20,10 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.assessment.ensemble import open_ensemble
 from alexnet_mp.assessment.folder import ResultsFolder
 from alexnet_mp.assessment.settings import parse_evaluate_settings
+from alexnet_mp.checkpoint.convert.single_device_file import load_single_device
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.common.cli import compose, run_command, show
 from alexnet_mp.common.text import csv_cell, printable, printable_lines
-from alexnet_mp.conversion.files import load_single_device
 from alexnet_mp.data.prepare import cifar10, ilsvrc
 from alexnet_mp.data.prepare.workspace import read_sums
 from alexnet_mp.evaluation import Errors, Evaluation

@@ -15,12 +15,12 @@ from alexnet_mp import (
     load_network,
     to_single_device,
 )
+from alexnet_mp.checkpoint.convert.layout import single_device_shapes
+from alexnet_mp.checkpoint.convert.single_device_file import save_single_device
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.common.presets import preset_names
-from alexnet_mp.conversion.files import save_single_device
 from alexnet_mp.model import single_device as single_device_model
 from alexnet_mp.network.table import parse_network
-from alexnet_mp.single_device import single_device_shapes
 from tests.checkpoints import narrow_network, narrowed, random_weights
 
 

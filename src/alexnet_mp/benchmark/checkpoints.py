@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from alexnet_mp.benchmark.checkpoints_report import Measured, Round, as_text, summarise
 from alexnet_mp.benchmark.saved_training import SavedTraining
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.host import device_name, file_system, keep_large_blocks, usable_cores, versions
 from alexnet_mp.common.schema import check_positive, from_mapping

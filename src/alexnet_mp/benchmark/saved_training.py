@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from alexnet_mp.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.checkpoint.folder import checkpoint_name, prune, remove_unfinished
+from alexnet_mp.checkpoint.retention import checkpoint_name, prune, remove_unfinished
 from alexnet_mp.checkpoint.writer import CheckpointWriter, Outcome
 from alexnet_mp.common.host import now
 from alexnet_mp.common.rng import keyed_generator

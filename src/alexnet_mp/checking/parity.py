@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from alexnet_mp.checking.outcome import Outcome
 from alexnet_mp.checking.settings import CheckSettings
+from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.single_device import single_device_model
 from alexnet_mp.model.tower_model import TowerModel
@@ -19,7 +20,6 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import Link, LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.single_device import to_single_device
 
 IMAGES = 4  # batch normalisation of fewer has gradients that are rounding alone
 # Largest difference of a tensor, relative to its largest value. In float32 another order of summation turns a ReLU or

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet_mp.checkpoint.tensors import read_tensors, write_tensors
 from alexnet_mp.common.disk import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
@@ -190,3 +191,22 @@ def _wait_for(paths: list[Path], timeout_seconds: float, abandoned: threading.Ev
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_seconds:.0f} s for {missing[0].stem}, which its process did not write")
         time.sleep(0.005)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError where the disk does not take it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        save_file(dict(tensors), unfinished, metadata)
+    except SafetensorError as error:  # which it raises for a full disk too
+        raise OSError(str(error)) from error
+    flush(unfinished)
+    unfinished.replace(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises OSError where it is missing or none."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

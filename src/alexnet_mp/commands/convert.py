@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from alexnet_mp.checkpoint.convert.foreign import ForeignInput
+from alexnet_mp.checkpoint.convert.onnx import save_onnx
+from alexnet_mp.checkpoint.convert.single_device_file import load_single_device, save_single_device
+from alexnet_mp.checkpoint.convert.weight_files import TORCH_SUFFIXES
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.conversion.files import load_single_device, save_single_device
-from alexnet_mp.conversion.foreign import ForeignInput
-from alexnet_mp.conversion.onnx_graph import save_onnx
-from alexnet_mp.conversion.weight_files import TORCH_SUFFIXES
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network

@@ -10,7 +10,7 @@ import torch
 
 from alexnet_mp.assessment.ensemble import Member, open_ensemble
 from alexnet_mp.assessment.settings import EvaluateSettings, InputChanges
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.figures.kernels import (

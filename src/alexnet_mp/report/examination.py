@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet_mp.assessment.ensemble import Member, open_member
 from alexnet_mp.assessment.settings import DataChanges, InputChanges
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.checkpoint.folder import newest_checkpoint
+from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.disk import FolderLock, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.mesh import Mesh

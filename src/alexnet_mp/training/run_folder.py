@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.checkpoint.folder import remove_unfinished, set_aside
+from alexnet_mp.checkpoint.retention import remove_unfinished, set_aside
 from alexnet_mp.common.disk import flush, write_whole
 from alexnet_mp.training.claim import Claim
 

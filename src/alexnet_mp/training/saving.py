@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.checkpoint.folder import checkpoint_name, prune, remove_unfinished
+from alexnet_mp.checkpoint.retention import checkpoint_name, prune, remove_unfinished
 from alexnet_mp.checkpoint.writer import CheckpointWriter
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.parallel.mesh import Mesh

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet_mp.checkpoint.tensors import write_tensors
+from alexnet_mp.checkpoint.convert.dropout import dropout_scales
+from alexnet_mp.checkpoint.convert.foreign import ForeignInput, as_read_by_us, renamed
+from alexnet_mp.checkpoint.convert.layout import check_single_device, from_single_device, to_single_device
+from alexnet_mp.checkpoint.convert.weight_files import read_weights
+from alexnet_mp.checkpoint.files import write_tensors
 from alexnet_mp.common.text import printable
-from alexnet_mp.conversion.dropout import dropout_scales
-from alexnet_mp.conversion.foreign import ForeignInput, as_read_by_us, renamed
-from alexnet_mp.conversion.weight_files import read_weights
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.single_device import check_single_device, from_single_device, to_single_device
 
 ABOUT = ("class_names", "input")  # of a checkpoint's description, what goes with its weights wherever they go
 

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet_mp.checkpoint.convert.dropout import dropout_scales
+from alexnet_mp.checkpoint.convert.layout import BATCH_NORM_TENSORS, to_single_device
+from alexnet_mp.checkpoint.convert.single_device_file import about, scaled
 from alexnet_mp.common.disk import write_whole
-from alexnet_mp.conversion.dropout import dropout_scales
-from alexnet_mp.conversion.files import about, scaled
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import RowCost, network_cost
 from alexnet_mp.network.rows import Convention, kind_of
 from alexnet_mp.network.table import Network
-from alexnet_mp.single_device import BATCH_NORM_TENSORS, to_single_device
 from alexnet_mp.version import __version__
 
 Array = NDArray[Any]

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alexnet_mp.checkpoint.convert.layout import single_device_shapes
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
-from alexnet_mp.single_device import single_device_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 
