@@ -30,7 +30,7 @@ from alexnet_mp.model.tower import Tower
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import RowCost, network_cost
 from alexnet_mp.network.table import load_network
-from alexnet_mp.training.optimiser import PaperSGD
+from alexnet_mp.training.optimizer import PaperSGD
 
 PAYLOAD = 11_000_000  # bytes: what conv3 of the paper's network exchanges for 128 images
 BUCKET = 25 * 1024 * 1024  # bytes of an all-reduce: a bucket of DistributedDataParallel

@@ -41,7 +41,7 @@ from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings, Order
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.config import parse_train_settings
 
 THREADS = 1
 M_MMAP_THRESHOLD = -3  # malloc.h: blocks from this size on are the kernel's again as soon as they are free

@@ -11,7 +11,7 @@ from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.job import check_agreement
+from alexnet_mp.training.train import check_agreement
 from tests.processes import run_processes
 
 

@@ -24,8 +24,8 @@ from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.diagnosis import not_finite_state
-from alexnet_mp.training.optimiser import make_optimiser
+from alexnet_mp.training.nonfinite import not_finite_state
+from alexnet_mp.training.optimizer import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests import independent
 from tests.processes import run_processes

@@ -7,8 +7,8 @@ from alexnet_mp import build_model, load_network
 from alexnet_mp.model.layers import norm as normalisation
 from alexnet_mp.model.layers.norm import LocalResponseNorm
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.training import compilation
-from alexnet_mp.training.compilation import choose_kernels
+from alexnet_mp.training import compile as compilation
+from alexnet_mp.training.compile import choose_kernels
 
 BATCH = 64
 # network=small: LRN after conv1 and conv2; at 16x16 their maps are 48 of 16x16 and 128 of 7x7, on each of two towers.

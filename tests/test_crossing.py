@@ -17,7 +17,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import HalfPrecisionLink, LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.losses import LossOnEveryTower
+from alexnet_mp.training.loss import LossOnEveryTower
 from tests.processes import run_processes
 
 CPU = torch.device("cpu")

@@ -27,10 +27,10 @@ from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.errors import ConfigurationError, LinkError
-from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.model.build import build_model
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.parallel.links import LocalLink
+from alexnet_mp.training.validation import Errors, Evaluation
 from tests.processes import CHECKOUT, Finished, run_script, torchrun
 from tests.test_evaluation import Floats, by_hand, small
 from tests.test_link_check import TWO_DEVICES, corrupt

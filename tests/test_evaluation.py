@@ -12,13 +12,13 @@ from torch import nn
 from alexnet_mp.data.dataset import DataSet, Images, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
-from alexnet_mp.evaluation import Evaluation, evaluate, in_top
 from alexnet_mp.model.build import build_model
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network, load_network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.training.validation import Evaluation, evaluate, in_top
 from tests.processes import run_processes
 
 CROP = (16, 16)  # of the preset `small`

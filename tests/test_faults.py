@@ -20,7 +20,7 @@ from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.parallel.wait import await_device
-from alexnet_mp.training.loop import Trainer
+from alexnet_mp.training.trainer import Trainer
 from tests.checkpoints import narrow_network
 from tests.disturbed import assert_ended_alike, pair, running
 from tests.processes import run_script
@@ -167,8 +167,8 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
         read.append("weights")
         return True
 
-    monkeypatch.setattr("alexnet_mp.training.loop.await_device", never)
-    monkeypatch.setattr("alexnet_mp.training.diagnosis._is_finite", finite)
+    monkeypatch.setattr("alexnet_mp.training.trainer.await_device", never)
+    monkeypatch.setattr("alexnet_mp.training.nonfinite._is_finite", finite)
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():
         trainer._agree([torch.tensor(1.0)], step=1)
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import alexnet_mp.parallel.mesh
-import alexnet_mp.training.job
+import alexnet_mp.training.train
 from alexnet_mp import load_network
 from alexnet_mp.commands import train
 from alexnet_mp.errors import LinkError
@@ -22,7 +22,7 @@ from alexnet_mp.parallel.link_test import checked_link, differing_values, passag
 from alexnet_mp.parallel.links import LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
-from alexnet_mp.training.losses import LossOnEveryTower
+from alexnet_mp.training.loss import LossOnEveryTower
 from tests.processes import as_under_torchrun, run_processes
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}
@@ -241,7 +241,7 @@ def train_over_a_corrupt_link(folder: str) -> tuple[int, str]:
     said = io.StringIO()
     with (
         as_under_torchrun(),
-        patch.object(alexnet_mp.training.job, "keep_large_blocks"),
+        patch.object(alexnet_mp.training.train, "keep_large_blocks"),
         patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink),
         patch.object(sys, "argv", ["train.py", f"run_dir={folder}", "recipe.epochs=1", "device=cpu"]),
         contextlib.redirect_stderr(said),

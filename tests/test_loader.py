@@ -20,7 +20,7 @@ from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
 from alexnet_mp.data.preprocessing import Batch
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.config import parse_train_settings
 from tests.test_pack import LABELS, pixels, write_manifest, write_pack
 
 CROP, BATCH = (5, 6), 8

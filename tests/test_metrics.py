@@ -10,7 +10,7 @@ from PIL import Image
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.metrics import Evaluation, Metrics, Step, read_metrics, read_whole_metrics
+from alexnet_mp.training.metrics import Evaluation, Metrics, Step, read_metrics, read_whole_metrics
 
 TRAIN = {"kind": "train", "step": 1, "epoch": 1, "loss": 2.5, "learning_rate": 0.01, "images_per_second": 90.5}
 VALIDATION = {"kind": "validation", "step": 20, "epoch": 2, "loss": 1.5, "top1_error": 0.5, "top5_error": 0.125}

@@ -13,9 +13,9 @@ from alexnet_mp import build_model, from_single_device, load_network, to_single_
 from alexnet_mp.common.cli import compose
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.training.losses import LossOnEveryTower
-from alexnet_mp.training.optimiser import make_optimiser
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.config import parse_train_settings
+from alexnet_mp.training.loss import LossOnEveryTower
+from alexnet_mp.training.optimizer import make_optimiser
 from tests import independent
 from tests.foreign import assert_same_gradients, images_and_labels, leaves, randomised
 

@@ -13,7 +13,7 @@ import yaml
 
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.training.settings import TrainSettings, parse_train_settings
+from alexnet_mp.training.config import TrainSettings, parse_train_settings
 from tests.processes import CHECKOUT
 
 

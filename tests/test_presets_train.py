@@ -20,9 +20,9 @@ from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.sweep.jobs import make_jobs
 from alexnet_mp.sweep.settings import parse_sweep_settings
-from alexnet_mp.training.losses import LossOnEveryTower
-from alexnet_mp.training.optimiser import make_optimiser
-from alexnet_mp.training.settings import TrainSettings, parse_train_settings
+from alexnet_mp.training.config import TrainSettings, parse_train_settings
+from alexnet_mp.training.loss import LossOnEveryTower
+from alexnet_mp.training.optimizer import make_optimiser
 from tests.test_presets import presets
 
 CLASSES, IMAGES = 5, 4

@@ -8,9 +8,9 @@ from torch import nn
 from alexnet_mp import ConfigurationError, build_model
 from alexnet_mp.common.presets import preset_path
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.training.optimiser import PaperSGD, make_optimiser, set_learning_rates
+from alexnet_mp.training.lr_schedule import LearningRates
+from alexnet_mp.training.optimizer import PaperSGD, make_optimiser, set_learning_rates
 from alexnet_mp.training.recipe import LayerRates, Milestone, Plateau, Rates, Recipe, Schedule
-from alexnet_mp.training.schedule import LearningRates
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 

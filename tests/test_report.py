@@ -19,11 +19,11 @@ from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.digits import digits
-from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.report.examination import Examination, Example, Seen
 from alexnet_mp.report.folder import read_folder
 from alexnet_mp.report.page import as_html
 from alexnet_mp.report.words import layers, network_sentences
+from alexnet_mp.training.validation import Errors, Evaluation
 from tests.browser import browser_program, opened_page
 from tests.checkpoints import narrow_network
 from tests.test_results import evaluate, make_run

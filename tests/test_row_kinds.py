@@ -11,7 +11,7 @@ from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.checkpoint.convert.dropout import dropout_scales
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.training.losses import LossOnEveryTower
+from alexnet_mp.training.loss import LossOnEveryTower
 from tests import independent
 from tests.foreign import assert_same_gradients, images_and_labels, leaves, randomised
 

@@ -14,8 +14,8 @@ from alexnet_mp.common.disk import FolderLock
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.claim import Claim, claim_folder
 from alexnet_mp.training.run_folder import RunFolder
+from alexnet_mp.training.run_lock import Claim, claim_folder
 from tests.checkpoints import narrow_network, weights
 
 ALONE = Mesh(choose_placement("simulated", "cpu", 2, Launch()), None)
@@ -36,7 +36,7 @@ def saved(run_dir: Path, step: int) -> Path:
 
 def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alexnet_mp.training.claim.time.time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr("alexnet_mp.training.run_lock.time.time", lambda: 1_000_000_000.0)
     folders = [Path(claim(None, f"run: {number}").path) for number in range(3)]
     assert folders == [folders[0], *(folders[0].with_name(f"{folders[0].name}-{n}") for n in (2, 3))]
     assert [(folder / "config.yaml").read_text() for folder in folders] == ["run: 0", "run: 1", "run: 2"]
@@ -45,7 +45,7 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path, m
 def test_processes_that_torchrun_starts_again_go_on_in_their_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
-    monkeypatch.setattr("alexnet_mp.training.claim.time.time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr("alexnet_mp.training.run_lock.time.time", lambda: 1_000_000_000.0)
     mine = claim(None).path
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
     other = claim(None).path
@@ -63,7 +63,7 @@ def test_a_later_torchrun_with_the_same_id_does_not_go_on_in_the_folder_of_an_ea
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "alexnet")  # as --rdzv-id gives it
     first = claim(None).path
     assert claim(None).path == first
-    monkeypatch.setattr("alexnet_mp.training.claim.os.getppid", os.getpid)
+    monkeypatch.setattr("alexnet_mp.training.run_lock.os.getppid", os.getpid)
     assert claim(None).path != first
 
 
@@ -99,7 +99,7 @@ def test_a_run_that_is_killed_while_it_writes_its_configuration_can_be_started_a
 
     with monkeypatch.context() as context:
         context.setattr("os.fsync", cut)
-        context.setattr("alexnet_mp.training.claim.FolderLock", lambda _folder: None)  # a kill lets go of it
+        context.setattr("alexnet_mp.training.run_lock.FolderLock", lambda _folder: None)  # a kill lets go of it
         with pytest.raises(Killed):
             claim(tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()

@@ -16,11 +16,11 @@ from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.claim import claim_folder
+from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.training.config import parse_train_settings
 from alexnet_mp.training.resume import begin
 from alexnet_mp.training.run_folder import RunFolder
-from alexnet_mp.training.saving import Saver
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.run_lock import claim_folder
 from alexnet_mp.training.state import TrainingState
 from tests.test_training_run import NARROW
 

@@ -179,7 +179,7 @@ KILLED_ONCE = """
 import os, signal
 from pathlib import Path
 from alexnet_mp.commands.train import main
-from alexnet_mp.training.loop import Trainer
+from alexnet_mp.training.trainer import Trainer
 
 agree, victim, mark = Trainer._agree, {victim!r}, Path({mark!r})
 

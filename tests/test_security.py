@@ -26,10 +26,10 @@ from alexnet_mp.common.cli import compose, run_command, show
 from alexnet_mp.common.text import csv_cell, printable, printable_lines
 from alexnet_mp.data.prepare import cifar10, ilsvrc
 from alexnet_mp.data.prepare.workspace import read_sums
-from alexnet_mp.evaluation import Errors, Evaluation
 from alexnet_mp.network.table import load_network
 from alexnet_mp.results import markdown
 from alexnet_mp.results.record import read_run
+from alexnet_mp.training.validation import Errors, Evaluation
 from tests.processes import CHECKOUT
 from tests.test_results import make_run, page
 

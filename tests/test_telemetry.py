@@ -11,7 +11,7 @@ from alexnet_mp.common.gpu import energy_joules
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
-from alexnet_mp.training.job import run_training
+from alexnet_mp.training.train import run_training
 from tests.nvml_library import (
     CUDA,
     DRIVER_NOT_LOADED,

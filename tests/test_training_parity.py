@@ -15,8 +15,8 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimiser import make_optimiser
+from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
+from alexnet_mp.training.optimizer import make_optimiser
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests.processes import run_processes
 

@@ -12,8 +12,8 @@ from PIL import Image
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network, parse_network
-from alexnet_mp.training import loop
-from alexnet_mp.training.saving import Saver
+from alexnet_mp.training import trainer as loop
+from alexnet_mp.training.checkpointing import Saver
 from tests.processes import CHECKOUT, Finished, run_command, run_script, run_script_in, torchrun
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")

@@ -18,7 +18,7 @@ GROUPS = ("network", "recipe", "data", "experiment", "ablation")
 COMPOSE = """
 import sys
 from alexnet_mp.common.cli import compose
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.config import parse_train_settings
 for override in sys.argv[1:]:
     parse_train_settings(compose("train", [override]))
 """

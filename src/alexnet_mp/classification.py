@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.evaluation import log_probabilities
 from alexnet_mp.model.tower_model import TowerModel
+from alexnet_mp.training.validation import log_probabilities
 
 
 @torch.no_grad()

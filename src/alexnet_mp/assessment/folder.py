@@ -10,7 +10,7 @@ from typing import Any
 from alexnet_mp.assessment.tables import ClassErrors, Confusion, class_errors, most_confused
 from alexnet_mp.common.text import csv_cell, printable
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.evaluation import Evaluation
+from alexnet_mp.training.validation import Evaluation
 
 SUMMARY = "summary.json"
 FILES = ("classes.csv", "confusions.csv", "classes.png", "confusions.png", SUMMARY)

@@ -20,13 +20,13 @@ from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.evaluation import Evaluation, evaluate
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch, own_command_line
 from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
-from alexnet_mp.training.job import check_agreement
+from alexnet_mp.training.train import check_agreement
+from alexnet_mp.training.validation import Evaluation, evaluate
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alexnet_mp.evaluation import Evaluation
+from alexnet_mp.training.validation import Evaluation
 
 LARGEST_MATRIX = 20  # classes whose confusions can be read as a matrix
 

@@ -27,7 +27,7 @@ from alexnet_mp.model.layers import lrn as local_response
 from alexnet_mp.model.layers.norm import LocalResponseNorm
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import load_network
-from alexnet_mp.training.optimiser import make_optimiser
+from alexnet_mp.training.optimizer import make_optimiser
 
 Way = Callable[[], object]
 

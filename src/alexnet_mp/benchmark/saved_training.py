@@ -18,13 +18,12 @@ from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.training.diagnosis import not_finite_state
-from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimiser import make_optimiser
-from alexnet_mp.training.progress import Progress
+from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
+from alexnet_mp.training.lr_schedule import LearningRates
+from alexnet_mp.training.nonfinite import not_finite_state
+from alexnet_mp.training.optimizer import make_optimiser
 from alexnet_mp.training.run_folder import RunFolder
-from alexnet_mp.training.schedule import LearningRates
-from alexnet_mp.training.state import TrainingState
+from alexnet_mp.training.state import Progress, TrainingState
 
 KEPT = 2  # checkpoints, as by default in training
 

@@ -19,8 +19,8 @@ from alexnet_mp.network.costs import network_cost
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimiser import make_optimiser
+from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
+from alexnet_mp.training.optimizer import make_optimiser
 
 WARMUP = 2  # steps that are not timed; in the first ones memory is new to the process
 

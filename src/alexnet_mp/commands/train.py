@@ -1,7 +1,7 @@
 """Train a network: torchrun launch/train.py, or anywhere torchrun -m alexnet_mp.commands.train."""
 
 from alexnet_mp.common.cli import run_command
-from alexnet_mp.training.job import run_training
+from alexnet_mp.training.train import run_training
 
 
 def main() -> None:

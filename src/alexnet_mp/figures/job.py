@@ -19,8 +19,8 @@ from alexnet_mp.figures.example_pictures import draw_examples
 from alexnet_mp.figures.kernel_pictures import draw_kernels, draw_study
 from alexnet_mp.figures.settings import PlotSettings
 from alexnet_mp.figures.training_error_picture import draw_training_errors
-from alexnet_mp.metrics import read_metrics
-from alexnet_mp.pictures import draw_learning_curves
+from alexnet_mp.training.curves import draw_learning_curves
+from alexnet_mp.training.metrics import read_metrics
 
 Draw = Callable[[Path], object]
 

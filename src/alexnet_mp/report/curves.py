@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
-from alexnet_mp.metrics import Metrics, Step
+from alexnet_mp.training.metrics import Metrics, Step
 
 MOST_POINTS = 160  # of a curve: more than a chart has room for would only make the page large
 

@@ -18,12 +18,12 @@ from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.evaluation import Evaluation, evaluate
 from alexnet_mp.figures.kernels import first_layer_kernels
 from alexnet_mp.model.build import build_model
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.training.validation import Evaluation, evaluate
 
 T = TypeVar("T")
 

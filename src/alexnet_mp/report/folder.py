@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.metrics import Metrics, read_metrics
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.results.record import RunRecord, Summary, read_configuration, read_run, read_summary, said_of_data
+from alexnet_mp.training.metrics import Metrics, read_metrics
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 T = TypeVar("T")

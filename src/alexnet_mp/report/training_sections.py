@@ -3,7 +3,6 @@
 from statistics import median
 
 from alexnet_mp.common.text import count
-from alexnet_mp.metrics import Evaluation, Metrics
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.report.chart import Mark, Series, Style, line_chart
@@ -24,6 +23,7 @@ from alexnet_mp.report.pieces import (
     terms,
 )
 from alexnet_mp.report.words import layers, listed, meeting_points, network_sentences, recipe_in_words
+from alexnet_mp.training.metrics import Evaluation, Metrics
 
 
 def configuration_section(run: ReportedRun, network: Network | None) -> Section:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.metrics import Evaluation
 from alexnet_mp.results.record import Evaluated, RunRecord, read_run
+from alexnet_mp.training.metrics import Evaluation
 
 Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
 

@@ -54,8 +54,8 @@ def write_results(
     `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError where a run cannot be
     read, before anything is written, and where `out` cannot be.
     """
-    from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
     from alexnet_mp.results.study_chart import draw_study
+    from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
 
     groups = read_groups(folders)
     studies = [read_study(Path(sweep)) for sweep in sweeps]

@@ -13,8 +13,8 @@ import yaml
 
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.metrics import Evaluation, Metrics, read_whole_metrics
 from alexnet_mp.parallel.launch import Launch, command_line
+from alexnet_mp.training.metrics import Evaluation, Metrics, read_whole_metrics
 
 T = TypeVar("T")
 

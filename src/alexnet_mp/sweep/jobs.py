@@ -16,7 +16,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.results.record import RunRecord, read_run
 from alexnet_mp.sweep.settings import SweepSettings
-from alexnet_mp.training.settings import parse_train_settings
+from alexnet_mp.training.config import parse_train_settings
 
 Compose = Callable[[list[str]], Mapping[str, Any]]  # overrides -> the composed configuration of conf/train.yaml
 

@@ -13,12 +13,11 @@ from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.errors import ConfigurationError, in_short
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.training.claim import Claim
-from alexnet_mp.training.optimiser import make_optimiser
-from alexnet_mp.training.progress import Progress
-from alexnet_mp.training.schedule import LearningRates, PlateauState
-from alexnet_mp.training.settings import TrainSettings
-from alexnet_mp.training.state import TrainingState
+from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.lr_schedule import LearningRates, PlateauState
+from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.run_lock import Claim
+from alexnet_mp.training.state import Progress, TrainingState
 
 LOG = logging.getLogger("alexnet_mp")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_mp.checkpoint.retention import remove_unfinished, set_aside
 from alexnet_mp.common.disk import flush, write_whole
-from alexnet_mp.training.claim import Claim
+from alexnet_mp.training.run_lock import Claim
 
 LOG = logging.getLogger("alexnet_mp")
 

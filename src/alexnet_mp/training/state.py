@@ -1,4 +1,4 @@
-"""What a run is at any moment, all of which a checkpoint keeps."""
+"""The state of a run, all of which a checkpoint keeps."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,9 +6,28 @@ from typing import Any
 from torch import Tensor
 
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.training.optimiser import PaperSGD
-from alexnet_mp.training.progress import Progress
-from alexnet_mp.training.schedule import LearningRates
+from alexnet_mp.training.lr_schedule import LearningRates
+from alexnet_mp.training.optimizer import PaperSGD
+from alexnet_mp.training.validation import Errors
+
+
+@dataclass
+class Progress:
+    """`epoch` counts finished epochs, their validation included; `samples_of_epoch` are of the one after them.
+
+    Where training is, follows from these and the seed alone: no count is of one process or of one replica.
+    """
+
+    epoch: int = 0
+    samples_of_epoch: int = 0
+    samples_seen: int = 0
+    step: int = 0
+    training_seconds: float = 0.0
+    train_loss: float | None = None
+    validation: Errors | None = None
+    best_error: float | None = None
+    best_checkpoint: str = ""
+    crossing_bytes_per_step: int = 0
 
 
 @dataclass(frozen=True, eq=False)

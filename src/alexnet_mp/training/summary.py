@@ -15,8 +15,8 @@ from alexnet_mp.network.table import Network, load_network
 from alexnet_mp.parallel.launch import own_command_line
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.training.progress import Progress
-from alexnet_mp.training.settings import TrainSettings
+from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.state import Progress
 
 
 def announcement(settings: TrainSettings, placement: Placement, data: DataSet, nvml: str) -> str:

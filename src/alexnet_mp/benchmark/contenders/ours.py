@@ -23,8 +23,8 @@ from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.losses import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimiser import make_optimiser
+from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
+from alexnet_mp.training.optimizer import make_optimiser
 
 # The layout of the whole network of ours: that in which a tower has its maps.
 MEMORY_FORMAT = torch.channels_last

@@ -11,7 +11,7 @@ from alexnet_mp.data.load import DataSettings
 from alexnet_mp.data.loader import LoaderSettings
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.training.initial_weights import InitialWeights
+from alexnet_mp.training.finetune import InitialWeights
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 

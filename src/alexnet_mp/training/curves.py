@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Draws a run's learning curves."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.metrics import Metrics
+from alexnet_mp.training.metrics import Metrics
 
 
 def draw_learning_curves(metrics: Metrics, picture: Path, title: str) -> None:

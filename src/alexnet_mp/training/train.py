@@ -19,24 +19,24 @@ from alexnet_mp.data.load import load_data
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.errors import ConfigurationError, NotSaved
-from alexnet_mp.metrics import read_metrics
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
-from alexnet_mp.training.claim import Claim, claim_folder
-from alexnet_mp.training.compilation import choose_kernels
-from alexnet_mp.training.initial_weights import load_initial_weights
-from alexnet_mp.training.loop import Trainer
-from alexnet_mp.training.progress import Progress
+from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.training.compile import choose_kernels
+from alexnet_mp.training.config import TrainSettings, parse_train_settings
+from alexnet_mp.training.finetune import load_initial_weights
+from alexnet_mp.training.metrics import read_metrics
 from alexnet_mp.training.resume import begin, claimed_progress, log_changes, restore
 from alexnet_mp.training.run_folder import LOG, RunFolder
-from alexnet_mp.training.saving import Saver
-from alexnet_mp.training.settings import TrainSettings, parse_train_settings
+from alexnet_mp.training.run_lock import Claim, claim_folder
 from alexnet_mp.training.signals import noted_signals
+from alexnet_mp.training.state import Progress
 from alexnet_mp.training.summary import announcement, current_commit, summarise
+from alexnet_mp.training.trainer import Trainer
 
 
 def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def check_agreement(configuration: str, data: DataSet, mesh: Mesh) -> None:
 
 
 def _finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
-    from alexnet_mp.pictures import draw_learning_curves  # matplotlib: not before there is something to draw
+    from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
 
     try:
         metrics = read_metrics(folder.metrics)

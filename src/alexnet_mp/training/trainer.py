@@ -15,19 +15,19 @@ from alexnet_mp.checkpoint.retention import checkpoint_name
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
-from alexnet_mp.evaluation import Errors, evaluate
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.wait import await_device
-from alexnet_mp.training.diagnosis import first_not_finite, not_finite_state
-from alexnet_mp.training.losses import LossOnEveryTower, averaging_gradients, data_parallel
-from alexnet_mp.training.optimiser import set_learning_rates
+from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.loss import LossOnEveryTower, averaging_gradients, data_parallel
+from alexnet_mp.training.nonfinite import first_not_finite, not_finite_state
+from alexnet_mp.training.optimizer import set_learning_rates
 from alexnet_mp.training.run_folder import LOG, RunFolder
-from alexnet_mp.training.saving import Saver
-from alexnet_mp.training.settings import TrainSettings
 from alexnet_mp.training.signals import StopSignals
 from alexnet_mp.training.state import TrainingState
+from alexnet_mp.training.validation import Errors, evaluate
 
 SECONDS_TO_ANSWER = 2.0  # after another process was lost, for the others to notice it too
 

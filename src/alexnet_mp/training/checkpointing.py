@@ -1,4 +1,4 @@
-"""When a run is saved, and that all its processes know whether it was."""
+"""Schedules checkpoints and agrees across ranks whether each one succeeded."""
 
 import time
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from alexnet_mp.checkpoint.retention import checkpoint_name, prune, remove_unfin
 from alexnet_mp.checkpoint.writer import CheckpointWriter
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.training.config import TrainSettings
 from alexnet_mp.training.run_folder import LOG, RunFolder
-from alexnet_mp.training.settings import TrainSettings
 from alexnet_mp.training.state import TrainingState
 
 SECONDS_TO_CLOSE = 2.0  # for the files of other processes, where the run ends early
