@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_mp import ConfigurationError, load_network
-from alexnet_mp.accounting.page import as_markdown, write_page
+from alexnet_mp.analysis.results.layer_costs import as_markdown, write_page
 from alexnet_mp.commands import account as command
 from alexnet_mp.common.cli import compose
 from alexnet_mp.network.costs import account

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alexnet_mp import build_model
-from alexnet_mp.classification import most_probable
+from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.data.augmentation import Views
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing

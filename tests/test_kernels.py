@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from alexnet_mp import build_model, load_network
-from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.figures.kernel_pictures import scale_for
-from alexnet_mp.figures.kernels import (
+from alexnet_mp.analysis.figures.kernel_pictures import scale_for
+from alexnet_mp.analysis.figures.kernels import (
     colourfulness,
     colourfulness_of_towers,
     first_layer_kernels,
     kernel_sheet,
     separation,
 )
+from alexnet_mp.errors import ConfigurationError
 
 
 def kernel(red: float, green: float, blue: float, size: int = 3) -> torch.Tensor:

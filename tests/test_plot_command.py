@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
+from alexnet_mp.analysis.figures.kernel_color import read_kernels
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
@@ -19,8 +21,6 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.figures.features import last_hidden_features, nearest
-from alexnet_mp.figures.specialisation import read_kernels
 from alexnet_mp.model.build import build_model
 from alexnet_mp.network.table import Network, parse_network
 from tests.test_evaluate_command import CLASSES, make_pack

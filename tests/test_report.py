@@ -15,14 +15,14 @@ import torch
 import yaml
 
 from alexnet_mp import ConfigurationError, build_model, load_network
+from alexnet_mp.analysis.report.checkpoint_analysis import Examination, Example, Seen
+from alexnet_mp.analysis.report.folder import read_folder
+from alexnet_mp.analysis.report.page import as_html
+from alexnet_mp.analysis.report.words import layers, network_sentences
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.digits import digits
-from alexnet_mp.report.examination import Examination, Example, Seen
-from alexnet_mp.report.folder import read_folder
-from alexnet_mp.report.page import as_html
-from alexnet_mp.report.words import layers, network_sentences
 from alexnet_mp.training.validation import Errors, Evaluation
 from tests.browser import browser_program, opened_page
 from tests.checkpoints import narrow_network

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from alexnet_mp.report import html
-from alexnet_mp.report.chart import Mark, Series, line_chart, log_ticks, nice_ticks
-from alexnet_mp.report.curves import thinned
-from alexnet_mp.report.pieces import amount, duration
+from alexnet_mp.analysis.report import html
+from alexnet_mp.analysis.report.chart import Mark, Series, line_chart, log_ticks, nice_ticks
+from alexnet_mp.analysis.report.curves import thinned
+from alexnet_mp.analysis.report.pieces import amount, duration
 
 
 def test_neighbours_become_their_median_and_range() -> None:

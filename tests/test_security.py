@@ -17,9 +17,11 @@ import yaml
 from safetensors.torch import save_file
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.assessment.ensemble import open_ensemble
-from alexnet_mp.assessment.folder import ResultsFolder
-from alexnet_mp.assessment.settings import parse_evaluate_settings
+from alexnet_mp.analysis.evaluate.ensemble import open_ensemble
+from alexnet_mp.analysis.evaluate.folder import ResultsFolder
+from alexnet_mp.analysis.evaluate.settings import parse_evaluate_settings
+from alexnet_mp.analysis.results import markdown
+from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.checkpoint.convert.single_device_file import load_single_device
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.common.cli import compose, run_command, show
@@ -27,8 +29,6 @@ from alexnet_mp.common.text import csv_cell, printable, printable_lines
 from alexnet_mp.data.prepare import cifar10, ilsvrc
 from alexnet_mp.data.prepare.workspace import read_sums
 from alexnet_mp.network.table import load_network
-from alexnet_mp.results import markdown
-from alexnet_mp.results.record import read_run
 from alexnet_mp.training.validation import Errors, Evaluation
 from tests.processes import CHECKOUT
 from tests.test_results import make_run, page

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from alexnet_mp import ConfigurationError
+from alexnet_mp.analysis.results.studies import read_study
 from alexnet_mp.commands import results
 from alexnet_mp.common.cli import compose
-from alexnet_mp.results.studies import read_study
 from tests.test_results import make_run
 from tests.test_sweep import TWO, Fake, sweep
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from alexnet_mp.analysis.figures.training_error import compare_activations, epochs_to
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.figures.training_error import compare_activations, epochs_to
 from alexnet_mp.network.table import load_network
 from tests.test_results import LAST_EPOCH, make_run
 

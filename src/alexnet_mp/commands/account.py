@@ -22,7 +22,9 @@ class AccountSettings:
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Write the page, its CSV files and its charts; print their paths."""
-    from alexnet_mp.accounting.page import write_page  # matplotlib: not before the networks are known to be right
+    from alexnet_mp.analysis.results.layer_costs import (
+        write_page,  # matplotlib: not before the networks are known to be right
+    )
 
     settings = from_mapping(AccountSettings, configuration, "")
     networks = [load_network(name) for name in settings.networks]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.assessment.photograph_bars import as_text, check_out, draw
-from alexnet_mp.assessment.photographs import classify
-from alexnet_mp.assessment.settings import parse_classify_settings
+from alexnet_mp.analysis.evaluate.photograph_bars import as_text, check_out, draw
+from alexnet_mp.analysis.evaluate.photographs import classify
+from alexnet_mp.analysis.evaluate.settings import parse_classify_settings
 from alexnet_mp.common.cli import run_command, show
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.assessment.job import Assessment, assess
-from alexnet_mp.assessment.settings import parse_evaluate_settings
+from alexnet_mp.analysis.evaluate.run import Assessment, assess
+from alexnet_mp.analysis.evaluate.settings import parse_evaluate_settings
 from alexnet_mp.common.cli import run_command, show
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from alexnet_mp.analysis.figures.job import plot
+from alexnet_mp.analysis.figures.settings import parse_plot_settings
 from alexnet_mp.common.cli import run_command, show
-from alexnet_mp.figures.job import plot
-from alexnet_mp.figures.settings import parse_plot_settings
 
 
 def run(configuration: Mapping[str, Any]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from alexnet_mp.analysis.report.checkpoint_analysis import Wishes
+from alexnet_mp.analysis.report.page import write_report
+from alexnet_mp.analysis.results.groups import Published
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.report.examination import Wishes
-from alexnet_mp.report.page import write_report
-from alexnet_mp.results.groups import Published
 
 
 @dataclass(frozen=True)

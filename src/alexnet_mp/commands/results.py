@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.analysis.results.groups import Published
+from alexnet_mp.analysis.results.page import write_results
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.results.groups import Published
-from alexnet_mp.results.page import write_results
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.results.record import read_run
 from alexnet_mp.sweep.failure import last_error
 from alexnet_mp.sweep.folder import check_definition, claimed, write_results
 from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.cli import quoted_value
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.results.record import RunRecord, read_run
 from alexnet_mp.sweep.settings import SweepSettings
 from alexnet_mp.training.config import parse_train_settings
 

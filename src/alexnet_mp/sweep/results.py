@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from alexnet_mp.analysis.results.groups import Spread, spread
+from alexnet_mp.analysis.results.record import RunRecord
 from alexnet_mp.common.text import aligned
-from alexnet_mp.results.groups import Spread, spread
-from alexnet_mp.results.record import RunRecord
 from alexnet_mp.sweep.jobs import Job
 from alexnet_mp.sweep.settings import Published, Variant
 

@@ -1,0 +1,98 @@
+"""Pictures of an assessment: the classes by error, and what was taken for what."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from alexnet_mp.analysis.evaluate.tables import LARGEST_MATRIX, ClassErrors, Confusion
+from alexnet_mp.common.text import short_name
+
+AT_EACH_END = 15  # classes drawn where there are too many: so many worst, so many best
+_PAIRS = 25
+
+
+def draw_classes(classes: Sequence[ClassErrors], picture: Path, title: str) -> None:
+    """Draw a bar for every class that has images, the worst at the top, as a PNG.
+
+    Of more than twice AT_EACH_END classes, those many worst and best, with a gap between them.
+    """
+    seen = sorted((each for each in classes if each.images), key=lambda each: -(each.top1_error or 0))
+    left_out = max(0, len(seen) - 2 * AT_EACH_END)
+    places = list(range(len(seen)))
+    if left_out:
+        seen = [*seen[:AT_EACH_END], *seen[-AT_EACH_END:]]
+        places = [*range(AT_EACH_END), *range(AT_EACH_END + 1, 2 * AT_EACH_END + 1)]
+    figure, axes = _bars(len(places))
+    top5 = len(classes) > 5  # with fewer classes no image is outside of the first five
+    top1_errors, top5_errors = (
+        [100 * (getattr(each, key) or 0) for each in seen] for key in ("top1_error", "top5_error")
+    )
+    axes.barh(places, top1_errors, height=0.75, color="tab:blue", label="top-1")
+    if top5:
+        axes.barh(places, top5_errors, height=0.35, color="tab:orange", label="top-5")
+    _name_bars(axes, places, [f"{short_name(each.name)} ({each.images})" for each in seen])
+    if left_out:
+        text = f"... {left_out:,} classes between the worst and the best ..."
+        axes.text(0.5, AT_EACH_END, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=8)
+    axes.set(xlabel="error, %; in brackets the images of a class", xlim=(0, 1.05 * max(top1_errors) or 1))
+    if top5:
+        axes.legend(frameon=False, loc="lower right")
+    figure.suptitle(title, parse_math=False)
+    figure.savefig(picture, dpi=120, format="png")
+
+
+def draw_confusions(
+    confusions: Tensor, names: Sequence[str], pairs: Sequence[Confusion], picture: Path, title: str
+) -> None:
+    """Draw the matrix `confusions` [classes, classes] or, of more than LARGEST_MATRIX classes, the first `pairs`."""
+    if len(names) <= LARGEST_MATRIX:
+        figure = _matrix(confusions, names)
+    else:
+        shown = list(pairs[:_PAIRS])
+        places = list(range(len(shown)))
+        figure, axes = _bars(len(shown))
+        axes.barh(places, [pair.count for pair in shown], height=0.75, color="tab:blue")
+        _name_bars(
+            axes, places, [f"{short_name(p.label)} → {short_name(p.predicted)} ({p.fraction:.0%})" for p in shown]
+        )
+        axes.set(xlabel="images; label → predicted, in brackets the part of the label's images")
+        if not shown:
+            axes.text(0.5, 0.5, "no image was taken for another class", transform=axes.transAxes, ha="center")
+    figure.suptitle(title, parse_math=False)
+    figure.savefig(picture, dpi=120, format="png")
+
+
+def _bars(count: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 1.6 + 0.25 * max(count, 4)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    return figure, axes
+
+
+def _name_bars(axes: Axes, places: Sequence[int], names: Sequence[str]) -> None:
+    axes.set_yticks(places, names, fontsize=8, parse_math=False)  # a name may hold dollar signs
+
+
+def _matrix(confusions: Tensor, names: Sequence[str]) -> Figure:
+    size = 3 + 0.45 * len(names)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    fractions = 100 * confusions / confusions.sum(dim=1, keepdim=True).clamp(min=1)
+    image = axes.imshow(fractions.numpy(), cmap="Blues", vmin=0, vmax=100)
+    for label, predicted in confusions.nonzero().tolist():
+        colour = "white" if fractions[label, predicted] > 50 else "black"
+        count = str(int(confusions[label, predicted]))
+        axes.text(predicted, label, count, ha="center", va="center", color=colour, fontsize=7)
+    ticks, labels = list(range(len(names))), [short_name(name) for name in names]
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(ticks, labels, fontsize=8, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="label")
+    figure.colorbar(image, label="of the label's images, %", shrink=0.8)
+    return figure

@@ -1,0 +1,196 @@
+"""Test images with their most probable classes, and the training images nearest to them: the paper's Figure 4."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from alexnet_mp.analysis.evaluate.classification import most_probable
+from alexnet_mp.analysis.evaluate.ensemble import Member
+from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
+from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.common.schema import choice
+from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
+from alexnet_mp.data.dataset import DataSet, Images, Share
+from alexnet_mp.data.loader import Loader
+from alexnet_mp.data.preprocessing import Batch, Preprocessing
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.tower_model import TowerModel
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import make_mesh
+from alexnet_mp.parallel.placement import choose_placement
+
+BARS = 5
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images of which split, by number, or so many drawn by `seed`; and how many neighbours of each are sought.
+
+    Neighbours are sought among all training images, or the first `among`.
+    """
+
+    split: str | None
+    images: tuple[int, ...] | None
+    count: int
+    seed: int
+    neighbours: int
+    among: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """A training image: its number, its label, and how far its features are from those of the image it is near to."""
+
+    image: int
+    label: str
+    distance: float
+    pixels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image of the split, number `image`: `pixels` uint8 [height, width, channels], as the network is shown it.
+
+    `classes` are the most probable ones, the first first.
+    """
+
+    image: int
+    label: str
+    pixels: Tensor
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    neighbours: tuple[Neighbour, ...]
+
+    @property
+    def right(self) -> int | None:
+        """The place of the right class among `classes`; a data set has each name once."""
+        return self.classes.index(self.label) if self.label in self.classes else None
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The examples of a checkpoint: from which split, and among how many training images neighbours were sought."""
+
+    split: str
+    searched: int
+    examples: tuple[Example, ...]
+
+
+def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
+    """Load a checkpoint's model and data, all towers on one device, and find what the choice asks for.
+
+    Memory is bounded by a batch, whatever the number of training images. Raises ConfigurationError where data or
+    checkpoint cannot be read or do not fit each other, and for images that the split does not have.
+    """
+    network = member.network
+    data = member.load_data()
+    if member.class_names and member.class_names != data.class_names:
+        raise ConfigurationError(f"checkpoint {member.folder} was trained on other classes than those of {data.name}")
+    split = data.held_out if chosen.split is None else choice(chosen.split, data.splits, "split")
+    rows = _rows(chosen, len(data.splits[split]), split)
+    placement = choose_placement("simulated", device, network.towers, Launch())
+    model = TowerModel(network, placement, make_mesh(placement, timeout_seconds=60).link(), seed=0)
+    model.load_state_dict(member.weights(range(network.towers)))
+    preprocess = Preprocessing(data.statistics, network.image[1:], member.input, torch.float32)
+    batch = centre_views(data.splits[split], rows, network.image[1:])
+    probabilities, classes = most_probable(model, preprocess, batch, BARS)
+    searched = min(chosen.among or len(data.splits["train"]), len(data.splits["train"]))
+    distances, places = nearest(
+        last_hidden_features(model, preprocess, batch),
+        _training_batches(data, network.image[1:], searched),
+        lambda batch: last_hidden_features(model, preprocess, batch),
+        min(chosen.neighbours, searched),
+    )
+    names, train = data.class_names, data.splits["train"]
+    found = []
+    for n, row in enumerate(rows.tolist()):
+        near = centre_views(train, places[n], network.image[1:])
+        neighbours = [
+            Neighbour(image, names[label], distance, pixels)
+            for image, label, distance, pixels in zip(
+                places[n].tolist(), near.labels.tolist(), distances[n].tolist(), near.pixels, strict=True
+            )
+        ]
+        found.append(
+            Example(
+                image=row,
+                label=names[int(batch.labels[n])],
+                pixels=batch.pixels[n],
+                classes=tuple(names[label] for label in classes[n].tolist()),
+                probabilities=tuple(probabilities[n].tolist()),
+                neighbours=tuple(neighbours),
+            )
+        )
+    return Examples(split, searched, tuple(found))
+
+
+def centre_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
+    """The images `rows` [n] of a split, in any order, cropped in the centre as in evaluation."""
+    height, width, channels = images.image_shape
+    whole = torch.empty(len(rows), height, width, channels, dtype=torch.uint8)
+    images.read(rows.numpy(), whole.numpy())
+    views = evaluation_views(1, (height - crop[0], width - crop[1]))[torch.zeros(len(rows), dtype=torch.int64)]
+    pixels = torch.empty(len(rows), *crop, channels, dtype=torch.uint8)
+    crop_and_flip(list(whole), views, pixels)
+    return Batch(pixels, torch.from_numpy(images.labels[rows.numpy()]), views)
+
+
+def _rows(chosen: Choice, available: int, split: str) -> Tensor:
+    if chosen.images is None:
+        order = torch.randperm(available, generator=keyed_generator(chosen.seed, "examples", split))
+        return order[: chosen.count].sort().values
+    outside = [image for image in chosen.images if not 0 <= image < available]
+    if outside:
+        raise ConfigurationError(f"images={outside}: {split} has images 0 to {available - 1}")
+    return torch.tensor(chosen.images)
+
+
+def _training_batches(data: DataSet, crop: tuple[int, int], count: int) -> Iterator[Batch]:
+    train = data.splits["train"]
+    size = min(_BATCH, len(train))
+    batches = Loader(data, crop, size, Share(), seed=0).evaluation("train")
+    interval = 0.2 if sys.stderr.isatty() else 5
+    with tqdm(total=count, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
+        for number, batch in enumerate(islice(batches, -(-count // size))):
+            kept = min(len(batch.labels), count - number * size)
+            yield _first(batch, kept)
+            bar.update(kept)
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    views = batch.views[torch.arange(count)]
+    return replace(batch, pixels=batch.pixels[:count], labels=batch.labels[:count], views=views)
+
+
+def as_values(found: Examples) -> dict[str, object]:
+    """What was found, as plain values."""
+
+    def neighbour(each: Neighbour) -> dict[str, object]:
+        return {"image": each.image, "label": each.label, "distance": each.distance}
+
+    return {
+        "split": found.split,
+        "training_images_searched": found.searched,
+        "examples": [
+            {
+                "image": each.image,
+                "label": each.label,
+                "classes": list(each.classes),
+                "probabilities": list(each.probabilities),
+                "neighbours": [neighbour(near) for near in each.neighbours],
+            }
+            for each in found.examples
+        ],
+    }
+
+
+def same_label(found: Examples) -> tuple[int, int]:
+    """How many neighbours have the label of the image that they are near to, and how many there are."""
+    pairs: Sequence[bool] = [near.label == each.label for each in found.examples for near in each.neighbours]
+    return sum(pairs), len(pairs)

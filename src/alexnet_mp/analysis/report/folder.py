@@ -1,0 +1,146 @@
+"""The folder of a run as the report reads it: whatever is there, and what is missing in words."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alexnet_mp.analysis.results.record import (
+    RunRecord,
+    Summary,
+    read_configuration,
+    read_run,
+    read_summary,
+    said_of_data,
+)
+from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.training.metrics import Metrics, read_metrics
+from alexnet_mp.training.recipe import BatchScaling, Recipe
+
+T = TypeVar("T")
+
+_SCALING: dict[str, BatchScaling] = {"linear": "linear", "square_root": "square_root"}  # what replicas matter to
+_PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """What a folder holds of a run. `record` is there for a finished run; `missing` says what else is not, and why.
+
+    `summary` may be there without a `record`: that of an earlier end of a run which went on since. `said` has lines of
+    the log that tell what the configuration leaves open, and why the run ended before its time.
+    """
+
+    folder: Path
+    configuration: Mapping[str, Any]
+    metrics: Metrics
+    summary: Summary | None
+    record: RunRecord | None
+    network: Network | None
+    recipe: Recipe | None
+    data: str
+    said: Mapping[str, str]
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's name; the folder's where nothing says it."""
+        return str(self.configuration.get("experiment_name") or self.folder.resolve().name)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The global batch."""
+        return self.summary.batch_size if self.summary else self.recipe.batch_size if self.recipe else None
+
+    def part(self, group: str, key: str) -> object:
+        """A key of the configuration, or None."""
+        inner = self.configuration.get(group)
+        return inner.get(key) if isinstance(inner, Mapping) else None
+
+
+def read_folder(folder: Path) -> ReportedRun:
+    """Read the folder of a run that has finished, was interrupted, or goes on.
+
+    Raises ConfigurationError for a folder that has nothing of a run.
+    """
+    if not any((folder / part).exists() for part in _PARTS):
+        raise ConfigurationError(f"{folder} is not the folder of a run: it has none of {', '.join(_PARTS)}")
+    missing: list[str] = []
+
+    def attempt(read: Callable[[], T], otherwise: T, consequence: str) -> T:
+        try:
+            return read()
+        except ConfigurationError as error:
+            missing.append(f"{error}; so {consequence}.")
+            return otherwise
+
+    nothing: Mapping[str, Any] = {}
+    said = attempt(lambda: read_configuration(folder / "config.yaml"), nothing, "the configuration is not told")
+    metrics = Metrics()
+    if (folder / "metrics.jsonl").is_file():
+        metrics = read_metrics(folder / "metrics.jsonl")
+        if metrics.unread:
+            missing.append(f"Lines of metrics.jsonl that no run writes, left out: {len(metrics.unread)}.")
+    if not metrics.steps:
+        missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
+    if not metrics.validations:
+        missing.append("There is no validation in metrics.jsonl; so there is no curve of the error.")
+    summary = None
+    if (folder / "summary.json").is_file():
+        summary = attempt(lambda: read_summary(folder), None, "the end of the run is not told")
+    else:
+        missing.append("The run has not finished: it has no summary.json. The page shows how far it came.")
+    record = attempt(lambda: read_run(folder), None, "no number is set beside published ones") if summary else None
+    network = attempt(lambda: _network(said), None, "the network is told by its checkpoint alone") if said else None
+    log = folder / "train.log"
+    logged = _said(log)
+    replicas = _replicas(summary, logged)
+    recipe = attempt(lambda: _recipe(said, replicas), None, "the recipe is not told in words") if said else None
+    if recipe and replicas is None and said.get("batch_scaling") in _SCALING:
+        missing.append(
+            f"Nothing says on how many replicas it ran; so the batch is one replica's, and with batch_scaling="
+            f"{said['batch_scaling']} the learning rates told here are not yet scaled by their number."
+        )
+    data = said_of_data(log, said)
+    return ReportedRun(folder, said, metrics, summary, record, network, recipe, data, logged, missing)
+
+
+def _network(configuration: Mapping[str, Any]) -> Network:
+    network = parse_network(configuration.get("network"))
+    towers = configuration.get("towers")
+    if isinstance(towers, int):
+        network = network.cut_into(towers)
+    network_cost(network)
+    return network
+
+
+def _recipe(configuration: Mapping[str, Any], replicas: int | None) -> Recipe:
+    """The recipe in force on so many replicas; where that is not known, as it is configured."""
+    recipe = from_mapping(Recipe, configuration.get("recipe"), "recipe")
+    rule = _SCALING.get(str(configuration.get("batch_scaling")))
+    return recipe if rule is None or replicas is None else recipe.scaled(rule, replicas)
+
+
+def _replicas(summary: Summary | None, logged: Mapping[str, str]) -> int | None:
+    """How many replicas a run had, or said that it has when it last began."""
+    found = re.search(r"\), (\d{1,9}) replicas?; process ", logged.get("placement", ""))
+    replicas = summary.replicas if summary else int(found[1]) if found else 0
+    return replicas if replicas > 0 else None
+
+
+def _said(log: Path) -> dict[str, str]:
+    """The last line of each kind that the report repeats, by its first word; no end that the run went on after."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return {}
+    said: dict[str, str] = {}
+    for word, words in re.findall(r"^(placement|devices|compile|ended)[: ] *(.+)$", text, re.MULTILINE):
+        if word == "placement":  # every start of a run says it
+            said.pop("ended", None)
+        said[word] = words
+    return said

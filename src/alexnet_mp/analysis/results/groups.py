@@ -1,0 +1,168 @@
+"""What runs found: those that differ in their seed alone are grouped, and set beside the numbers of others."""
+
+import fnmatch
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from alexnet_mp.analysis.results.record import Evaluated, RunRecord, read_run
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.training.metrics import Evaluation
+
+Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
+
+# Names, where a run computes and how it reads its images; seeds are what a group is over.
+_NOT_WHAT_IT_TRAINS = (
+    "experiment_name",
+    "seed",
+    "run_dir",
+    "placement",
+    "device",
+    "threads",
+    "loader",
+    "log_every_steps",
+    "keep_checkpoints",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "training_error",
+    "timeout_seconds",
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A number to stand beside ours.
+
+    `at_epoch` compares the validation after that epoch, null the last; `views` compares an evaluation of the last
+    checkpoint with so many views in place of the run's own validation, which has one.
+    """
+
+    what: str
+    value: float
+    unit: Unit
+    source: str
+    at_epoch: int | None = None
+    views: int | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of an experiment before it runs: a note for its reader, and numbers to compare with."""
+
+    note: str = ""
+    references: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone, by seed."""
+
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        return self.runs[0]
+
+    @property
+    def median_run(self) -> RunRecord:
+        """The run with the median top-1 error, the lower one of two."""
+        return sorted(self.runs, key=lambda run: run.summary.top1_error)[(len(self.runs) - 1) // 2]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and range of a number over runs."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+
+def what_trains(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share to differ in their seed alone: all of a configuration but what is known not to matter.
+
+    A key of another version, or of somebody's own, counts as one that matters.
+    """
+    return {key: value for key, value in configuration.items() if key not in _NOT_WHAT_IT_TRAINS}
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """`values` are one or more."""
+    return Spread(statistics.median(values), min(values), max(values), len(values))
+
+
+def read_groups(folders: Sequence[str]) -> list[Group]:
+    """Read runs and group them, in the order of each group's first run; groups of one experiment follow each other.
+
+    Raises ConfigurationError for a folder that is named twice, and for what `read_run` raises it.
+    """
+    if not folders:
+        raise ConfigurationError("runs is empty; give the folders of finished runs: runs=[runs/a,runs/b]")
+    seen: set[Path] = set()
+    runs: dict[str, dict[str, list[RunRecord]]] = {}
+    for name in folders:
+        folder = Path(name)
+        if folder.resolve() in seen:
+            raise ConfigurationError(f"run folder {name} is named twice")
+        seen.add(folder.resolve())
+        run = read_run(folder)
+        runs.setdefault(run.summary.experiment, {}).setdefault(_all_but_the_seed(run), []).append(run)
+    return [
+        Group(tuple(sorted(group, key=lambda run: run.summary.seed)))
+        for groups in runs.values()
+        for group in groups.values()
+    ]
+
+
+def published_of(experiment: str, published: Mapping[str, Published], command: str | None = None) -> Published:
+    """What is published for an experiment: under its name, or the first pattern that fits it (`imagenet_*`).
+
+    Where the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
+    """
+    pattern = next((name for name in published if fnmatch.fnmatchcase(experiment, name)), None)
+    found = published.get(experiment) or (Published() if pattern is None else published[pattern])
+    return replace(found, references=()) if " ablation=" in (command or "") else found
+
+
+def compare(group: Group, reference: Reference) -> Spread | str:
+    """What the group's runs have for a reference, in its unit, or why they have nothing."""
+    values = [_measure(found, reference.unit) for run in group.runs if (found := _counterpart(run, reference))]
+    if values:
+        return spread(values)
+    if reference.views is not None:
+        return f"not evaluated with {reference.views} views"
+    return f"no validation at epoch {reference.at_epoch}"
+
+
+def _counterpart(run: RunRecord, reference: Reference) -> Evaluation | Evaluated | None:
+    if reference.views is not None:
+        return next((found for found in run.evaluations if _is_the_runs(found, run, reference.views)), None)
+    return run.metrics.validations[-1] if reference.at_epoch is None else run.at_epoch(reference.at_epoch)
+
+
+def _is_the_runs(found: Evaluated, run: RunRecord, views: int) -> bool:
+    """Whether an evaluation is of this run's last checkpoint alone, on images that were held out, as in training."""
+    alone = found.checkpoint_names in ((), (run.summary.checkpoint,))
+    as_trained = run.is_own_input(found) and run.is_own_data(found)
+    return alone and as_trained and found.views == views and found.split != "train"
+
+
+def _measure(found: Evaluation | Evaluated, unit: Unit) -> float:
+    measures: dict[Unit, Callable[[], float]] = {
+        "top-1 error, %": lambda: found.top1_error,
+        "top-5 error, %": lambda: found.top5_error,
+        "top-1 accuracy, %": lambda: 1 - found.top1_error,
+        "top-5 accuracy, %": lambda: 1 - found.top5_error,
+    }
+    return 100 * measures[unit]()
+
+
+def _all_but_the_seed(run: RunRecord) -> str:
+    """What two runs must share to be told as one result: all that they train, and where."""
+    ran = run.summary
+    where = [ran.placement, ran.world_size, ran.device, ran.threads, ran.versions]
+    return json.dumps([what_trains(run.configuration), where], sort_keys=True, default=str)

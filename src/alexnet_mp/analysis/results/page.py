@@ -1,0 +1,263 @@
+"""The page of results: Markdown tables of runs, their commands, the numbers that they answer to, and their curves."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from alexnet_mp.analysis.results.groups import (
+    Group,
+    Published,
+    Reference,
+    Spread,
+    compare,
+    published_of,
+    read_groups,
+    spread,
+)
+from alexnet_mp.analysis.results.markdown import block, code, table, text
+from alexnet_mp.analysis.results.record import Evaluated, RunRecord
+from alexnet_mp.analysis.results.studies import Study, as_section, read_study
+from alexnet_mp.common.text import count, printable
+from alexnet_mp.errors import ConfigurationError
+
+PAGE, CURVES = "results.md", "curves"
+
+HOW_TO_READ = """\
+Errors are shares of the images that the data set holds out for validation or testing, one centre view of each. A run's
+result is that after its last epoch. The best epoch is picked on the very images that it is measured on, so it flatters.
+Minutes and images/s are of the training steps alone, without validation and checkpoints."""
+
+REBUILT = "This command was not recorded but rebuilt from summary.json; other keys that were changed may be missing."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of every run: its name, where it comes from, and how it is written."""
+
+    name: str
+    value: Callable[[RunRecord], float | None]
+    form: str
+
+    def of(self, run: RunRecord) -> str:
+        """A run's cell."""
+        value = self.value(run)
+        return "-" if value is None else f"{value:{self.form}}"
+
+    def over(self, runs: Sequence[RunRecord]) -> tuple[str, str]:
+        """The cells of the median and the range, over the runs that have the number."""
+        known = [value for run in runs if (value := self.value(run)) is not None]
+        if not known:
+            return "-", "-"
+        found = spread(known)
+        return f"{found.median:{self.form}}", f"{found.low:{self.form}} to {found.high:{self.form}}"
+
+
+def write_results(
+    folders: Sequence[str], out: Path, published: Mapping[str, Published], sweeps: Sequence[str] = ()
+) -> list[Path]:
+    """Write `results.md` and the curves of the runs in `folders` into the folder `out`; return the files written.
+
+    `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError where a run cannot be
+    read, before anything is written, and where `out` cannot be.
+    """
+    from alexnet_mp.analysis.results.study_chart import draw_study
+    from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
+
+    groups = read_groups(folders)
+    studies = [read_study(Path(sweep)) for sweep in sweeps]
+    pictures, charts = _picture_names(groups, studies)
+    page = out / PAGE
+    try:
+        (out / CURVES).mkdir(parents=True, exist_ok=True)
+        for group, picture in zip(groups, pictures, strict=True):
+            run = group.median_run
+            title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
+            draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
+        for study, chart in zip(studies, charts, strict=True):
+            draw_study(study, out / CURVES / chart)
+        asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
+        command = shlex.join(["python", "launch/results.py", *asked])
+        page.write_text(as_markdown(groups, pictures, published, command, studies, charts), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot write out={out}: {error}") from error
+    return [page, *(out / CURVES / picture for picture in (*pictures, *charts))]
+
+
+def as_markdown(
+    groups: Sequence[Group],
+    pictures: Sequence[str],
+    published: Mapping[str, Published],
+    command: str,
+    studies: Sequence[Study] = (),
+    charts: Sequence[str] = (),
+) -> str:
+    """The page, with the name of a picture for each group and each study; `command` is what makes it again."""
+    parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", HOW_TO_READ]
+    if any((run.summary.commit or "").endswith("-dirty") for group in groups for run in group.runs):
+        parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
+    if len(groups) > 1:
+        parts.append(_overview(groups))
+    experiment = None
+    for group, picture in zip(groups, pictures, strict=True):
+        known = published_of(group.first.summary.experiment, published, group.first.summary.command)
+        if group.first.summary.experiment != experiment:
+            experiment = group.first.summary.experiment
+            parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
+        parts += _section(group, known, picture)
+    for study, chart in zip(studies, charts, strict=True):
+        parts += as_section(study, published_of(study.name, published).note, f"{CURVES}/{chart}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _overview(groups: Sequence[Group]) -> str:
+    shown = [column for column in _columns([]) if column.name in ("top-1 error, %", "top-5 error, %", "minutes")]
+    rows = []
+    for group in groups:
+        ran = group.first.summary
+        cells = [column.over(group.runs)[0] for column in shown]
+        rows.append([text(ran.experiment), code(_name(group)), str(ran.epochs), str(len(group.runs)), *cells])
+    medians = table(["experiment", "network", "epochs", "runs", *(column.name for column in shown)], rows)
+    return f"{medians}\n\nOf several runs, which differ in their seed alone, these are medians."
+
+
+def _section(group: Group, known: Published, picture: str) -> Iterator[str]:
+    ran = group.first.summary
+    yield f"### {code(_name(group))}"
+    yield _setup(group)
+    yield _commands([run.command for run in group.runs], [run.summary.command for run in group.runs])
+    epochs = {reference.at_epoch for reference in known.references if reference.at_epoch is not None}
+    yield _runs(group, sorted(epochs))
+    evaluations = [(run, found) for run in group.runs for found in run.evaluations]
+    if evaluations:
+        yield "Evaluated afterwards, from checkpoints:"
+        commands = [run.command_of(found) for run, found in evaluations]
+        yield _commands(commands, [found.command for _, found in evaluations])
+        yield _evaluations(evaluations)
+    if known.references:
+        yield "To compare with:"
+        yield _references(group, known.references)
+    elif not known.note:
+        yield "No published number is known for this experiment."
+    which = f", seed {group.median_run.summary.seed}" + (", the median run" if len(group.runs) > 1 else "")
+    curves = f"Loss and error over epochs: {ran.network}, experiment {ran.experiment}{which}"
+    yield f"![{text(curves)}]({CURVES}/{picture})"
+
+
+def _name(group: Group) -> str:
+    """The network, and what the command line changed of the experiment."""
+    command = shlex.split(group.first.summary.command or "")
+    overrides = [word for word in command if "=" in word and not word.startswith("-")]
+    changes = [override for override in overrides if not override.startswith(("experiment=", "seed="))]
+    return " ".join([group.first.summary.network, *changes])
+
+
+def _setup(group: Group) -> str:
+    run, ran = group.first, group.first.summary
+    towers = len(ran.parameters_per_tower)
+    versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
+    processes = f"{count(ran.world_size, 'process', 'es')} of {count(ran.threads, 'CPU thread')}"
+    lines = {
+        "network": f"{code(ran.network)}: {count(towers, 'tower')}, {ran.parameters:,} parameters",
+        "recipe": f"{code(run.recipe)}: {count(ran.epochs, 'epoch')}, batch {ran.batch_size}, {text(ran.precision)}",
+        "data": text(run.data),
+        "machine": f"{text(ran.device)}; placement {code(ran.placement)}, {processes}",
+        "versions": text(versions),
+    }
+    return "\n".join(f"- {name}: {text}" for name, text in lines.items())
+
+
+def _columns(epochs: Sequence[int]) -> list[Column]:
+    error_at = [Column(f"top-1 error at epoch {epoch}, %", partial(_error_at, epoch=epoch), ".2f") for epoch in epochs]
+    return [
+        Column("top-1 error, %", lambda run: 100 * run.summary.top1_error, ".2f"),
+        Column("top-5 error, %", lambda run: 100 * run.summary.top5_error, ".2f"),
+        *error_at,
+        Column("best top-1 error, %", lambda run: 100 * run.best.top1_error, ".2f"),
+        Column("best epoch", lambda run: run.best.epoch, ".0f"),
+        Column("minutes", lambda run: run.summary.seconds / 60, ".1f"),
+        Column("images/s", lambda run: run.summary.images_per_second, ".0f"),
+    ]
+
+
+def _error_at(run: RunRecord, epoch: int) -> float | None:
+    found = run.at_epoch(epoch)
+    return None if found is None else 100 * found.top1_error
+
+
+def _runs(group: Group, epochs: Sequence[int]) -> str:
+    """One row a run; of several, their median and range below."""
+    columns = _columns(epochs)
+    rows = [
+        [str(run.summary.seed), *(column.of(run) for column in columns), _commit(run.summary.commit)]
+        for run in group.runs
+    ]
+    if len(group.runs) > 1:
+        spreads = [column.over(group.runs) for column in columns]
+        rows.append(["**median**", *(f"**{median}**" for median, _ in spreads), ""])
+        rows.append(["range", *(low_to_high for _, low_to_high in spreads), ""])
+    return table(["seed", *(column.name for column in columns), "commit"], rows)
+
+
+def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
+    header = ["seed", "checkpoint", "images of", "views", "images", "top-1 error, %", "top-5 error, %"]
+    rows = []
+    for run, found in evaluations:
+        errors = [f"{100 * found.top1_error:.2f}", f"{100 * found.top5_error:.2f}"]
+        numbers = [str(found.views), f"{found.images:,}", *errors]
+        of = " ".join([str((found.data or {}).get("name") or ""), found.split]).strip()
+        rows.append([str(run.summary.seed), text(_checkpoint(run, found)), text(of), *numbers])
+    remark = "\n\nOf these, some scaled the pixels in another way than the run was trained with: see the commands."
+    return table(header, rows) + remark * (not all(run.is_own_input(found) for run, found in evaluations))
+
+
+def _checkpoint(run: RunRecord, found: Evaluated) -> str:
+    names = found.checkpoint_names
+    if len(names) != 1:
+        return f"{len(names)} checkpoints, averaged" if names else "not recorded"
+    which = {run.summary.best_checkpoint: " (the best)", run.summary.checkpoint: " (the last)"}
+    return f"{names[0]}{which.get(names[0], '')}"
+
+
+def _commands(commands: Sequence[str], recorded: Sequence[str | None]) -> str:
+    shown = block(commands)
+    return f"{shown}\n\n{REBUILT}" if None in recorded else shown
+
+
+def _references(group: Group, references: Sequence[Reference]) -> str:
+    rows = []
+    for reference in references:
+        found = compare(group, reference)
+        here = found if isinstance(found, str) else _spread(found, len(group.runs))
+        when = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
+        views = "" if reference.views is None else f", {reference.views} views"
+        rows.append([reference.what, reference.unit, f"{reference.value:g}", f"{here}", when + views, reference.source])
+    return table(["reference", "measure", "its value", "here", "here after", "source"], rows)
+
+
+def _spread(found: Spread, runs: int) -> str:
+    if runs == 1:
+        return f"{found.median:.2f}"
+    of = f"{found.count} runs" if found.count == runs else f"{found.count} of {runs} runs"
+    return f"{found.median:.2f} (median of {of}; {found.low:.2f} to {found.high:.2f})"
+
+
+def _picture_names(groups: Sequence[Group], studies: Sequence[Study]) -> tuple[list[str], list[str]]:
+    """`<experiment>-<network>.png` and `study-<name>.png`, with a number for the second one of a name."""
+    names: list[str] = []
+    pictured = [f"{group.first.summary.experiment}-{group.first.summary.network}" for group in groups]
+    for said in (*pictured, *(f"study-{study.name}" for study in studies)):
+        stem = re.sub(r"[^\w.-]", "_", said)
+        name, number = f"{stem}.png", 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}.png"
+        names.append(name)
+    return names[: len(groups)], names[len(groups) :]
+
+
+def _commit(commit: str | None) -> str:
+    name, dash, dirty = (commit or "unknown").partition("-")
+    return text(name[:10] + dash + dirty)
