@@ -4,7 +4,7 @@ OMP_NUM_THREADS=1 torchrun --nproc-per-node=2 benchmarks/checkpoints.py json=che
 python benchmarks/checkpoints.py threads=2
 """
 
-from alexnet_mp.benchmark.checkpoints import main
+from alexnet_mp.performance.benchmark.checkpoints import main
 
 if __name__ == "__main__":
     main()

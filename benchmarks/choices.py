@@ -4,7 +4,7 @@ python benchmarks/choices.py
 python benchmarks/choices.py rounds=9 json=choices.json
 """
 
-from alexnet_mp.benchmark.choices import main
+from alexnet_mp.performance.benchmark.choices import main
 
 if __name__ == "__main__":
     main()

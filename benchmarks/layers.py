@@ -4,7 +4,7 @@ python benchmarks/layers.py
 python benchmarks/layers.py compiled=true rounds=9 json=layers.json
 """
 
-from alexnet_mp.benchmark.layers import main
+from alexnet_mp.performance.benchmark.layers import main
 
 if __name__ == "__main__":
     main()

@@ -35,12 +35,12 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
-from alexnet_mp.benchmark.random_pack import CLASSES, write_pack
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings, Order
+from alexnet_mp.performance.benchmark.random_pack import CLASSES, write_pack
 from alexnet_mp.training.config import parse_train_settings
 
 THREADS = 1

@@ -4,7 +4,7 @@ python benchmarks/scaling.py
 python benchmarks/scaling.py device=two_epyc_cores rounds=3 json=scaling.json
 """
 
-from alexnet_mp.benchmark.scaling import main
+from alexnet_mp.performance.benchmark.scaling import main
 
 if __name__ == "__main__":
     main()

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from alexnet_mp import ConfigurationError, load_network
-from alexnet_mp.benchmark.contenders import CONTENDERS
-from alexnet_mp.benchmark.measurement import Task
-from alexnet_mp.benchmark.split_vs_single import run
-from alexnet_mp.benchmark.stock import stock_network
-from alexnet_mp.benchmark.timed_link import waiting
 from alexnet_mp.common.cli import compose
+from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.split_vs_single import run
+from alexnet_mp.performance.benchmark.stock import stock_network
+from alexnet_mp.performance.benchmark.timed_link import waiting
+from alexnet_mp.performance.benchmark.variants import CONTENDERS
 from tests.processes import Finished, run_script
 
 BATCH = 4

@@ -11,17 +11,18 @@ import pytest
 import torch
 
 import alexnet_mp.parallel.mesh
-from alexnet_mp.benchmark.timed_link import Exchange
-from alexnet_mp.checking import job, step
-from alexnet_mp.checking.link import exchange_seconds
-from alexnet_mp.checking.parity import parity_outcomes
-from alexnet_mp.checking.settings import CheckSettings, parse_check_settings
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.link_test import Passage
 from alexnet_mp.parallel.links import LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.performance.benchmark.timed_link import Exchange
+from alexnet_mp.performance.machine_check import run as job
+from alexnet_mp.performance.machine_check import step
+from alexnet_mp.performance.machine_check.link import exchange_seconds
+from alexnet_mp.performance.machine_check.parity import parity_outcomes
+from alexnet_mp.performance.machine_check.settings import CheckSettings, parse_check_settings
 from tests.processes import CHECKOUT, as_under_torchrun, run_processes, run_script, torchrun
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}

@@ -11,9 +11,6 @@ import torch
 from torch import Tensor
 
 from alexnet_mp import ConfigurationError, load_checkpoint
-from alexnet_mp.benchmark import checkpoints
-from alexnet_mp.benchmark.checkpoints_report import Measured, Round, as_text, interval_of_median, summarise
-from alexnet_mp.benchmark.saved_training import SavedTraining
 from alexnet_mp.checkpoint import files as files_of_tensors
 from alexnet_mp.checkpoint.files import load_momentum
 from alexnet_mp.checkpoint.retention import newest_checkpoint
@@ -23,6 +20,9 @@ from alexnet_mp.network.table import load_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.performance.benchmark import checkpoints
+from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, interval_of_median, summarise
+from alexnet_mp.performance.benchmark.saved_training import SavedTraining
 from tests.checkpoints import narrow_network
 from tests.processes import as_under_torchrun, run_processes, run_script
 

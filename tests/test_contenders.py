@@ -10,8 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet_mp import ConfigurationError, Network, build_model, from_single_device, load_network, to_single_device
-from alexnet_mp.benchmark.contenders.ours import paper_sgd
-from alexnet_mp.benchmark.contenders.pipeline import (
+from alexnet_mp.checkpoint.convert.dropout import dropout_scales
+from alexnet_mp.network.rows import Dropout
+from alexnet_mp.network.table import parse_network
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, make_mesh
+from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.performance.benchmark.grouped import grouped_network
+from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.one_tower import one_column_network, ungrouped_network
+from alexnet_mp.performance.benchmark.stock import stock_network
+from alexnet_mp.performance.benchmark.variants.ours import paper_sgd
+from alexnet_mp.performance.benchmark.variants.pipeline import (
     balanced_cuts,
     build_part,
     check_pipeline,
@@ -20,19 +30,9 @@ from alexnet_mp.benchmark.contenders.pipeline import (
     pipeline_trainee,
     time_blocks,
 )
-from alexnet_mp.benchmark.contenders.replicas import check_replicas, replica_trainee
-from alexnet_mp.benchmark.contenders.stock import stock_sgd
-from alexnet_mp.benchmark.contenders.trainee import Trainee
-from alexnet_mp.benchmark.grouped import grouped_network
-from alexnet_mp.benchmark.measurement import Task
-from alexnet_mp.benchmark.one_tower import one_column_network, ungrouped_network
-from alexnet_mp.benchmark.stock import stock_network
-from alexnet_mp.checkpoint.convert.dropout import dropout_scales
-from alexnet_mp.network.rows import Dropout
-from alexnet_mp.network.table import parse_network
-from alexnet_mp.parallel.launch import Launch
-from alexnet_mp.parallel.mesh import Mesh, make_mesh
-from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.performance.benchmark.variants.replicas import check_replicas, replica_trainee
+from alexnet_mp.performance.benchmark.variants.stock import stock_sgd
+from alexnet_mp.performance.benchmark.variants.train_step import Trainee
 from tests import independent
 from tests.processes import run_processes
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.benchmark.layers import run
 from alexnet_mp.common.cli import compose
+from alexnet_mp.performance.benchmark.layers import run
 
 
 def test_every_layer_shape_and_format_and_every_message_is_measured(tmp_path: Path, capsys, one_thread) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alexnet_mp import load_network
-from alexnet_mp.benchmark.matrix_bound import Clock, MatrixProduct, matrix_layers, time_product
+from alexnet_mp.performance.benchmark.matrix_bound import Clock, MatrixProduct, matrix_layers, time_product
 
 
 def test_both_ways_of_every_layer_have_the_multiply_adds_of_the_table() -> None:

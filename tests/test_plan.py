@@ -9,13 +9,13 @@ from alexnet_mp import ConfigurationError, Network, load_network
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
-from alexnet_mp.planning.choice import choose
-from alexnet_mp.planning.compute import RowTime, row_times
-from alexnet_mp.planning.device import Device, Link, load_device, parse_device
-from alexnet_mp.planning.memory import kept_bytes
-from alexnet_mp.planning.overlap import all_reduce
-from alexnet_mp.planning.prediction import Prediction, predict
-from alexnet_mp.planning.software import Achieved
+from alexnet_mp.performance.cost_model.choice import choose
+from alexnet_mp.performance.cost_model.compute import RowTime, row_times
+from alexnet_mp.performance.cost_model.device import Device, Link, load_device, parse_device
+from alexnet_mp.performance.cost_model.memory import kept_bytes
+from alexnet_mp.performance.cost_model.overlap import all_reduce
+from alexnet_mp.performance.cost_model.prediction import Prediction, predict
+from alexnet_mp.performance.cost_model.software import Achieved
 
 INIT = {"std": 0.01, "bias": 0}
 

@@ -12,8 +12,8 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.presets import preset_names
-from alexnet_mp.planning.device import load_device
-from alexnet_mp.planning.published import PUBLISHED, as_text, compare
+from alexnet_mp.performance.cost_model.device import load_device
+from alexnet_mp.performance.cost_model.published import PUBLISHED, as_text, compare
 from tests.processes import CHECKOUT, run_script
 
 

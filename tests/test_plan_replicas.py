@@ -11,9 +11,9 @@ import pytest
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
 from alexnet_mp.common.cli import compose
-from alexnet_mp.planning.device import Device, Link
-from alexnet_mp.planning.prediction import Prediction, predict
-from alexnet_mp.planning.replicas import Layout
+from alexnet_mp.performance.cost_model.device import Device, Link
+from alexnet_mp.performance.cost_model.prediction import Prediction, predict
+from alexnet_mp.performance.cost_model.replicas import Layout
 from tests.processes import CHECKOUT
 from tests.test_plan import CONV1, PARAMETERS_OF_TOWER_0, PARAMETERS_OF_TOWER_1, device, small
 

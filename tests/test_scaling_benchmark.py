@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.benchmark import scaling
-from alexnet_mp.benchmark.measurement import MatrixWork, Measurement
 from alexnet_mp.common.cli import compose
-from alexnet_mp.planning.device import load_device
+from alexnet_mp.performance.benchmark import scaling
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement
+from alexnet_mp.performance.cost_model.device import load_device
 
 BATCH = 8
 TINY = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]

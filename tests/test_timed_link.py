@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from alexnet_mp import load_network
-from alexnet_mp.benchmark.timed_link import Exchange, TimedLink, Waiting, waiting
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, Waiting, waiting
 
 
 def exchange(begun: float, posted: float, wait_began: float, wait_ended: float, crossing: str = "conv3") -> Exchange:

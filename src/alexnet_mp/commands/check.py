@@ -4,8 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.checking.job import run_checks
 from alexnet_mp.common.cli import run_command
+from alexnet_mp.performance.machine_check.run import run_checks
 
 
 def run(configuration: Mapping[str, Any]) -> None:

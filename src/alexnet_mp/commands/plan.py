@@ -8,11 +8,11 @@ from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.planning import against, published, report
-from alexnet_mp.planning.device import load_device
-from alexnet_mp.planning.prediction import predict
-from alexnet_mp.planning.replicas import Layout, linked
-from alexnet_mp.planning.settings import PlanSettings, parse_plan_settings
+from alexnet_mp.performance.cost_model import against, published, report
+from alexnet_mp.performance.cost_model.device import load_device
+from alexnet_mp.performance.cost_model.prediction import predict
+from alexnet_mp.performance.cost_model.replicas import Layout, linked
+from alexnet_mp.performance.cost_model.settings import PlanSettings, parse_plan_settings
 
 
 def run(configuration: Mapping[str, Any]) -> None:

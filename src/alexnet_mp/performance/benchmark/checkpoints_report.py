@@ -1,0 +1,140 @@
+"""What the rounds of `checkpoints.py` say: seconds, what a checkpoint costs in throughput, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from statistics import median
+from typing import Any
+
+from alexnet_mp.performance.benchmark.interleaved import median_and_spread
+
+INTERVAL = 60.0  # seconds from one checkpoint to the next, for which the loss of throughput is reported
+CONFIDENCE = 0.95
+SECONDS = {  # what a report has of each round, and in which words
+    "with_one": "a block with a checkpoint",
+    "without": "a block without",
+    "held": "the save holds the step",
+    "finite": "  agreeing that all is finite",
+    "metrics": "  metrics to the disk",
+    "copy": "  the copy",
+    "written": "until it is whole, beside training",
+    "synchronous": "a save that training waits for",
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one round, of the slowest process. `with_one` and `without` are of a block of steps.
+
+    `finite`, `metrics` and `copy` are the parts of `held`, for which the save in the block held its training;
+    `written`: from the thread's start until the checkpoint was whole on the disk. `late` is 1 where that was after the
+    block's end, so that the block does not have all of its cost.
+    """
+
+    with_one: float
+    without: float
+    synchronous: float
+    finite: float
+    metrics: float
+    copy: float
+    written: float
+    late: float
+
+    @property
+    def cost(self) -> float:
+        return self.with_one - self.without
+
+    @property
+    def held(self) -> float:
+        return self.finite + self.metrics + self.copy
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All rounds; what the first checkpoint held, with the memory for its copies; and a checkpoint's bytes."""
+
+    rounds: list[Round]
+    first_held: float
+    checkpoint_bytes: int
+
+
+def summarise(measured: Measured) -> dict[str, Any]:
+    """Seconds as median, spread and by round; the cost is the median over the rounds of the difference within each.
+
+    `throughput_lost`: of training, at one checkpoint in INTERVAL seconds, that is the cost in a minute of training.
+    `share_held`: of the cost, what holds the steps; the rest is disk and hashing that take time from training.
+    """
+    rounds = measured.rounds
+    seconds = {name: _summary([float(getattr(each, name)) for each in rounds]) for name in SECONDS}
+    costs = [each.cost for each in rounds]
+    cost, interval = median(costs), interval_of_median(costs)
+    return {
+        "checkpoint_bytes": measured.checkpoint_bytes,
+        "seconds": seconds,
+        "first_held_seconds": measured.first_held,
+        "late": sum(each.late > 0 for each in rounds),
+        "cost_seconds": cost,
+        "cost_seconds_of_rounds": costs,
+        "cost_interval": interval,
+        "share_held": seconds["held"]["median"] / cost if cost > 0 else None,
+        "interval_seconds": INTERVAL,
+        "throughput_lost": cost / INTERVAL,
+        "throughput_lost_interval": interval and [each / INTERVAL for each in interval],
+        "throughput_lost_synchronous": seconds["synchronous"]["median"] / INTERVAL,
+    }
+
+
+def interval_of_median(values: Sequence[float]) -> list[float] | None:
+    """The narrowest pair of values, equally far from the ends, that has the median between with CONFIDENCE.
+
+    By the sign test: of n independent values, fewer than k lie below their distribution's median with the probability
+    that a fair coin thrown n times shows fewer than k heads. None where there are too few values for any pair.
+    """
+    ordered, found = sorted(values), None
+    for k in range(1, len(ordered) // 2 + 1):
+        outside = 2 * sum(comb(len(ordered), heads) for heads in range(k)) / 2 ** len(ordered)
+        if outside <= 1 - CONFIDENCE:
+            found = [ordered[k - 1], ordered[-k]]
+    return found
+
+
+def _summary(seconds: list[float]) -> dict[str, Any]:
+    middle, spread = median_and_spread(seconds)
+    return {"median": middle, "spread": spread, "rounds": seconds}
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The report for a terminal."""
+    machine, seconds = report["machine"], report["seconds"]
+    software = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    cost = report["cost_seconds"]
+    if report["cost_interval"]:
+        low, high = report["cost_interval"]
+        sure = f"{low:.2f} to {high:.2f} s with {CONFIDENCE:.0%}"
+        lost = " ({:.1%} to {:.1%})".format(*report["throughput_lost_interval"])
+    else:
+        sure, lost = "too few rounds for an interval", ""
+    held = "" if report["share_held"] is None else f"; holding the step is {report['share_held']:.0%} of it"
+    width = max(map(len, SECONDS.values()))
+    text = [
+        f"{', '.join(machine['devices'])}; {machine['cores']} cores, load average before the start "
+        f"{machine['load_average_before']:.1f}; {machine['disk'] or 'an unknown disk'}; {software}",
+        f"{report['network']}, batch {report['batch_size']}, {report['placement']}, processes x threads "
+        f"{report['processes']} x {machine['threads']}; {report['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint",
+        f"rounds: {report['rounds']}, steps of a block: {report['steps']}; seed {report['seed']}; "
+        "medians, and (max - min) / median",
+        *(
+            f"  {line:{width}}  {seconds[name]['median']:8.3f} s  {seconds[name]['spread']:5.0%}"
+            for name, line in SECONDS.items()
+        ),
+        f"A checkpoint costs {cost:.2f} s of training ({sure}){held}.",
+        f"At one a minute: {report['throughput_lost']:.1%} of training throughput{lost}; "
+        f"if training waited for it, {report['throughput_lost_synchronous']:.1%}.",
+        f"The first of a run holds the step {report['first_held_seconds']:.2f} s, with the memory for the copies.",
+    ]
+    if report["late"]:
+        text.append(
+            f"In {report['late']} of {report['rounds']} rounds the checkpoint was whole only after the block, which "
+            f"then does not show all of its cost; give steps={2 * report['steps']}."
+        )
+    return "\n".join(text)

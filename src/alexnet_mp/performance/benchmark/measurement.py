@@ -1,0 +1,95 @@
+"""What a process of the benchmark is told, and what it hands back: records that travel as JSON files."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.performance.benchmark.timed_link import Exchange
+
+
+@dataclass(frozen=True)
+class Task:
+    """One turn of one contender; `threads` are a process's, `deadline_seconds` count from its start."""
+
+    contender: str
+    network: Network
+    batch_size: int
+    steps: int
+    warmup_steps: int
+    compile: bool
+    device: str
+    threads: int
+    seed: int
+    deadline_seconds: float
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps({**asdict(self), "network": self.network.to_mapping()}))
+
+    @classmethod
+    def read(cls, path: Path) -> "Task":
+        mapping = json.loads(path.read_text())
+        return from_mapping(cls, mapping, "", ready={"network": parse_network(mapping["network"])})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process measured in one turn.
+
+    Seconds are wall-clock time, averaged over the timed steps; with `together` the forward seconds are those of both
+    passes. `peak_memory_bytes` is resident memory above what the process held once torch and this library were
+    imported, from building the network on; on GPUs, the peak that torch allocated on the fullest one. Bytes are of a
+    step: what one tower sends to all its peers, counted on the link and by the network table; gradients that were
+    all-reduced; what a part of a pipeline sends. `exchanges` are those of all timed steps, None where nothing crosses.
+    """
+
+    steps: int
+    forward_seconds: float
+    backward_seconds: float
+    optimiser_seconds: float
+    together: bool
+    peak_memory_bytes: int
+    parameters: int
+    crossing_bytes_per_step: int
+    table_crossing_bytes_per_step: int
+    all_reduce_bytes_per_step: int
+    pipeline_bytes_per_step: int
+    joules_per_step: float | None
+    exchanges: tuple[Exchange, ...] | None
+    threads: int
+    devices: tuple[str, ...]
+
+    @property
+    def step_seconds(self) -> float:
+        return self.forward_seconds + self.backward_seconds + self.optimiser_seconds
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Measurement":
+        return from_mapping(cls, json.loads(path.read_text()), "")
+
+
+@dataclass(frozen=True)
+class MatrixWork:
+    """What one process needs for the matrix products of one step of its tower, each timed alone.
+
+    `seconds` by product, for example `conv3 weight gradient`; `ways` names the way that was the fastest for it.
+    """
+
+    seconds: dict[str, float]
+    ways: dict[str, str]
+    threads: int
+
+    @property
+    def step_seconds(self) -> float:
+        return sum(self.seconds.values())
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> "MatrixWork":
+        return from_mapping(cls, json.loads(path.read_text()), "")

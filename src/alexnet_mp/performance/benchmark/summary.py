@@ -1,0 +1,201 @@
+"""What was measured as plain values for JSON: medians over the rounds, and each contender as a part of the bound."""
+
+import platform
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from alexnet_mp.common.host import usable_cores, versions
+from alexnet_mp.performance.benchmark.measurement import Measurement
+from alexnet_mp.performance.benchmark.rounds import Measured
+from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
+from alexnet_mp.performance.benchmark.timed_link import Waiting, added, waiting
+from alexnet_mp.performance.benchmark.turn import Turn
+
+PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimiser")
+NO_WAITING = Waiting(0.0, 0.0, 0.0)
+
+
+def summarise(
+    settings: BenchmarkSettings, measured: Sequence[Measured], rounds: int, threads: int, load: float
+) -> dict[str, Any]:
+    """The first setup's values; with several setups, `sweep` beside them holds the values of every one of them.
+
+    `matrix_bound_images_per_second` is the median over the rounds of the speed at which a step would run if it
+    consisted of its matrix products (see `matrix_bound.py`), and `matrix_bound` has its seconds by product. For each
+    contender:
+
+    `images_per_second` is the median over the rounds, `spread` (max - min) / median, and `fraction_of_bound` its part
+    of the bound, which is of the table's own network: `ungrouped` and `one_column` have other work.
+    `step_seconds` are medians over the rounds for the slowest process, in seconds a step: `forward` and `backward`
+    without the waits that follow them; `exposed_crossing`, the wait at crossings after all towers had posted; `skew`,
+    the wait there before that; `optimiser`. A pipeline does both passes at once: its `forward` and `backward` are
+    null; `forward_and_backward` has both for every contender, waits included.
+    `exposed_crossing_fraction` and `skew_fraction` are the worst tower's parts of its step, and `crossings` has both in
+    seconds and fractions for every crossing and direction; null where nothing crosses.
+    `peak_memory_bytes` is the fullest process's in any round (see `Measurement`).
+    Bytes are of a step. `crossing_bytes_per_step`: what one tower sends, counted, with the table's minimum in
+    `table_crossing_bytes_per_step`. `all_reduce_bytes_per_step`: the gradients that a data-parallel process reduces,
+    counted, with what it sends for that in a ring, 2 (n - 1) / n times as much. `pipeline_bytes_per_step`: what the
+    part of a pipeline that sends most sends.
+    `joules_per_image` is of all devices together; null where devices do not tell.
+    """
+    names = {name for each in measured for turns in each.turns.values() for turn in turns for name in turn[0].devices}
+    common = {
+        "rounds": rounds,
+        "steps": settings.steps,
+        "warmup_steps": settings.warmup_steps,
+        "compile": settings.compile,
+        "seed": settings.seed,
+        "machine": {
+            "device": ", ".join(sorted(names)),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cores": usable_cores(),
+            "threads": threads,
+            "load_average_before": load,
+            "versions": versions(),
+        },
+    }
+    values = [{**_setup(each), **common} for each in measured]
+    return values[0] if len(values) == 1 else {**values[0], "sweep": values}
+
+
+def _setup(measured: Measured) -> dict[str, Any]:
+    network, batch_size = measured.setup.network, measured.setup.batch_size
+    bounds = [batch_size / max(process.step_seconds for process in turn) for turn in measured.bound]
+    bound = median(bounds)
+    products = measured.bound[0][0].seconds
+    contenders = {name: contender_values(batch_size, turns, bound) for name, turns in measured.turns.items()}
+    return {
+        "network": network.name,
+        "image": list(network.image),
+        "towers": network.towers,
+        "batch_size": batch_size,
+        "matrix_bound_images_per_second": bound,
+        "matrix_bound": {
+            "spread": _spread(bounds),
+            "images_per_second_of_rounds": bounds,
+            "seconds": {
+                name: median(process.seconds[name] for turn in measured.bound for process in turn) for name in products
+            },
+            "ways": measured.bound[0][0].ways,
+        },
+        "contenders": contenders,
+        "left_out": dict(measured.left_out),
+    }
+
+
+def contender_values(
+    batch_size: int, turns: list[Turn[Measurement]], bound: float, per_replica: int | None = None
+) -> dict[str, Any]:
+    """What `summarise` says of one contender; `bound` is in images a second.
+
+    Of its processes, in order, so many hold one replica and wait for each other at crossings; null: all of them wait,
+    and where they sum gradients each is a replica.
+    """
+    slowest = [max(range(len(turn)), key=lambda rank: turn[rank].step_seconds) for turn in turns]
+    processes = [turn[rank] for turn, rank in zip(turns, slowest, strict=True)]
+    speeds = [batch_size / process.step_seconds for process in processes]
+    ranks = range(len(turns[0]))
+    peaks = [max(turn[rank].peak_memory_bytes for turn in turns) for rank in ranks]
+    members = len(ranks) // (per_replica or 1)
+    waits = [_waiting(turn, per_replica or len(ranks)) for turn in turns]
+    parts = [
+        _parts(turn[rank], wait[rank] if wait else {}) for turn, rank, wait in zip(turns, slowest, waits, strict=True)
+    ]
+    first = turns[0]
+    reduced = max(process.all_reduce_bytes_per_step for process in first)
+    joules = [sum(process.joules_per_step or 0.0 for process in turn) / batch_size for turn in turns]
+    return {
+        "images_per_second": median(speeds),
+        "spread": _spread(speeds),
+        "images_per_second_of_rounds": speeds,
+        "fraction_of_bound": median(speeds) / bound,
+        "step_seconds": {part: _median([each[part] for each in parts]) for part in parts[0]},
+        "processes": len(ranks),
+        "threads_per_process": first[0].threads,
+        "peak_memory_bytes": max(peaks),
+        "peak_memory_bytes_per_process": peaks,
+        "parameters_per_process": [first[rank].parameters for rank in ranks],
+        "crossing_bytes_per_step": max(process.crossing_bytes_per_step for process in first),
+        "table_crossing_bytes_per_step": first[0].table_crossing_bytes_per_step,
+        "all_reduce_bytes_per_step": reduced,
+        "all_reduce_bytes_sent_in_a_ring": reduced * 2 * (members - 1) // members,
+        "pipeline_bytes_per_step": max(process.pipeline_bytes_per_step for process in first),
+        **_crossings(turns, waits),
+        "joules_per_image": median(joules) if all(p.joules_per_step is not None for t in turns for p in t) else None,
+    }
+
+
+Waits = list[dict[tuple[str, str], Waiting]]  # for each process, by crossing and direction; seconds a step
+
+
+def _waiting(turn: Turn[Measurement], per_replica: int) -> Waits | None:
+    exchanges = [process.exchanges for process in turn if process.exchanges is not None]
+    if len(exchanges) < len(turn):
+        return None
+    steps = turn[0].steps
+    replicas = [exchanges[first : first + per_replica] for first in range(0, len(turn), per_replica)]
+    return [
+        {place: Waiting(w.exposed / steps, w.skew / steps, w.posting / steps) for place, w in process.items()}
+        for replica in replicas
+        for process in waiting(replica)
+    ]
+
+
+def _parts(process: Measurement, waits: dict[tuple[str, str], Waiting]) -> dict[str, float | None]:
+    of = {
+        direction: added(wait for (_, towards), wait in waits.items() if towards == direction)
+        for direction in ("forward", "backward")
+    }
+    passes = {"forward": process.forward_seconds, "backward": process.backward_seconds}
+    alone = {
+        name: None if process.together else seconds - of[name].exposed - of[name].skew
+        for name, seconds in passes.items()
+    }
+    return {
+        **alone,
+        "forward_and_backward": sum(passes.values()),
+        "exposed_crossing": of["forward"].exposed + of["backward"].exposed,
+        "skew": of["forward"].skew + of["backward"].skew,
+        "optimiser": process.optimiser_seconds,
+    }
+
+
+def _crossings(turns: list[Turn[Measurement]], waits: list[Waits | None]) -> dict[str, Any]:
+    """The worst tower's waits, medians over the rounds: in all, and by crossing and direction."""
+    if any(wait is None for wait in waits):
+        return {"exposed_crossing_fraction": None, "skew_fraction": None, "crossings": None}
+    known = [wait for wait in waits if wait is not None]
+
+    def worst(kind: str, place: tuple[str, str] | None, fraction: bool) -> float:
+        def of(process: Measurement, wait: dict[tuple[str, str], Waiting]) -> float:
+            chosen = added(wait.values()) if place is None else wait[place]
+            return float(getattr(chosen, kind)) / (process.step_seconds if fraction else 1.0)
+
+        return median(max(map(of, turn, wait)) for turn, wait in zip(turns, known, strict=True))
+
+    crossings: dict[str, dict[str, dict[str, float]]] = {}
+    for crossing, direction in known[0][0]:
+        place = (crossing, direction)
+        crossings.setdefault(crossing, {})[direction] = {
+            "exposed_seconds": worst("exposed", place, False),
+            "exposed_fraction": worst("exposed", place, True),
+            "skew_seconds": worst("skew", place, False),
+            "skew_fraction": worst("skew", place, True),
+            "posting_seconds": worst("posting", place, False),
+        }
+    return {
+        "exposed_crossing_fraction": worst("exposed", None, True),
+        "skew_fraction": worst("skew", None, True),
+        "crossings": crossings,
+    }
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _spread(values: Sequence[float]) -> float:
+    return (max(values) - min(values)) / median(values)

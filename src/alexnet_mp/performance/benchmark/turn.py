@@ -1,0 +1,82 @@
+"""One turn: fresh processes that carry out a task, and what they hand back or the end of what they printed."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.worker import TASK, log_name, result_name
+
+T = TypeVar("T")
+Turn = list[T]  # one for each process, in order of rank
+
+GRACE_SECONDS = 60.0  # beyond the deadline, for torchrun to start and to end its processes (it may wait 30 s)
+LAUNCHER_LOG = "launcher.log"
+LOG_LINES = 40  # a failure shows, of each process
+
+
+class ContenderFailed(RuntimeError):
+    """A contender's process crashed or was not done in time; the message has the end of what it printed."""
+
+
+def run_turn(task: Task, processes: int, where: str, read: Callable[[Path], T]) -> Turn[T]:
+    """Carry out `task` in so many new processes, and return what `read` makes of the file that each leaves.
+
+    `where` begins the message of ContenderFailed.
+    """
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="alexnet-mp-") as temporary:
+        folder = Path(temporary)
+        task.write(folder / TASK)
+        command = [sys.executable, "-m", *launcher, "alexnet_mp.performance.benchmark.worker", str(folder)]
+        # Into a file: a pipe would fill up, or be held open by a process that outlives its parent.
+        with (folder / LAUNCHER_LOG).open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            try:
+                process.wait(task.deadline_seconds + GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                _end(process)
+        results = [folder / result_name(rank) for rank in range(processes)]
+        if process.returncode == 0 and all(result.exists() for result in results):
+            return [read(result) for result in results]
+        late = time.monotonic() - started >= task.deadline_seconds
+        happened = (
+            f"not done after deadline_seconds={task.deadline_seconds:g}"
+            if late
+            else f"ended with exit code {process.returncode}"
+        )
+        raise ContenderFailed(f"{where}: {happened}. {_last_words(folder, processes)}")
+
+
+def _last_words(folder: Path, processes: int) -> str:
+    """The end of what each process printed, or of what the launcher did where no process printed anything."""
+    logs = {f"process {rank}": folder / log_name(rank) for rank in range(processes)}
+    printed = {who: log.read_text(errors="replace") for who, log in logs.items() if log.exists()}
+    if not any(printed.values()):
+        printed = {"the launcher": (folder / LAUNCHER_LOG).read_text(errors="replace")}
+    ends = [
+        "\n".join([f"The end of what {who} printed:", *text.splitlines()[-LOG_LINES:]])
+        for who, text in printed.items()
+        if text
+    ]
+    return "\n".join(ends) or "It printed nothing."
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    # Ask first: torchrun ends its processes, which are in sessions of their own, only when it is not killed itself.
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,108 @@
+"""The contenders of ours: the towers, the networks of one tower, and the same network whole, from our layers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from alexnet_mp.common.host import keep_large_blocks
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.layers.norm import LocalResponseNorm
+from alexnet_mp.model.tower_model import TowerModel
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.crossing import to_towers
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.performance.benchmark.grouped import grouped_network
+from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
+from alexnet_mp.performance.benchmark.timed_link import TimedLink
+from alexnet_mp.performance.benchmark.variants.replicas import GradientBytes, replicated
+from alexnet_mp.performance.benchmark.variants.train_step import Sent, Trainee, parameter_count
+from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
+from alexnet_mp.training.optimizer import make_optimiser
+
+# The layout of the whole network of ours: that in which a tower has its maps.
+MEMORY_FORMAT = torch.channels_last
+
+
+def start_up() -> None:
+    """What a process of ours sets before it allocates anything, as the training command does."""
+    keep_large_blocks()
+
+
+def choose_kernels(model: nn.Module, task: Task) -> None:
+    """Have the LRN compiled, at its first use, where the task says so."""
+    for layer in model.modules():
+        if isinstance(layer, LocalResponseNorm):
+            layer.compiled = task.compile
+
+
+@contextmanager
+def towers(task: Task) -> Iterator[Trainee]:
+    """The table's towers, placed by how many processes and devices there are; stepped as in training.
+
+    With more processes than towers there are several replicas, each on its share of the batch.
+    """
+    start_up()
+    network = task.network
+    kind = "auto" if network.towers > 1 else "simulated"
+    placement = choose_placement(kind, task.device, network.towers, Launch.from_environment())
+    with open_mesh(placement, task.deadline_seconds) as mesh:
+        link = mesh.link()
+        timed = TimedLink(link) if link is not None else None
+        model = TowerModel(network, placement, timed, task.seed)
+        choose_kernels(model, task)
+        devices, several = list(placement.devices.values()), placement.replicas > 1
+        counter = GradientBytes(model) if several else None
+        losses = data_parallel(LossOnEveryTower(model), mesh)
+        size = task.batch_size // placement.replicas
+        share = slice(placement.replica * size, (placement.replica + 1) * size)
+
+        def sent() -> Sent:
+            crossed = timed.traffic.sent_by(placement.first_tower) if timed else 0
+            return Sent(crossing=crossed, all_reduced=counter.total if counter else 0)
+
+        yield Trainee(
+            forward=lambda images, labels, step: losses(
+                to_towers(images[share], devices), to_towers(labels[share], devices), step
+            ),
+            backward=torch.autograd.backward,
+            optimiser=make_optimiser(dict(model.towers.items()), paper_recipe(task.batch_size)),
+            devices=devices,
+            parameters=parameter_count(model),
+            wait_for_all=lambda: mesh.gather([0.0]),
+            sent=sent,
+            table_crossing_bytes=network_cost(network).crossing_bytes_per_step(size),
+            link=timed,
+        )
+
+
+def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], AbstractContextManager[Trainee]]:
+    """What trains, by the code of the towers, the network of one tower that `derive` makes of the table."""
+    return lambda task: towers(replace(task, network=derive(task.network)))
+
+
+def _whole(task: Task) -> nn.Module:
+    start_up()
+    model = grouped_network(task.network)
+    choose_kernels(model, task)
+    return model
+
+
+def paper_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
+    return make_optimiser({"0": model}, paper_recipe(task.batch_size))
+
+
+whole_network = replicated(_whole, paper_sgd, MEMORY_FORMAT)
+
+
+def check_split(network: Network, device: str, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError where there are no towers to place, or no place for them."""
+    if network.towers == 1:
+        raise ConfigurationError(f"network {network.name} has one tower; there is nothing to split")
+    choose_placement("auto", device, network.towers, Launch(0, processes, 0, processes))

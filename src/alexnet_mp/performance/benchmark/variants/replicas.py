@@ -1,0 +1,106 @@
+"""A whole network in every process: one process alone, or several that share the batch under DDP."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
+from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.variants.train_step import Sent, Trainee, parameter_count
+
+Build = Callable[[Task], nn.Module]
+MakeOptimiser = Callable[[nn.Module, Task], torch.optim.Optimizer]
+
+
+def replicated(
+    build: Build, make_optimiser: MakeOptimiser, memory_format: torch.memory_format = torch.contiguous_format
+) -> Callable[[Task], AbstractContextManager[Trainee]]:
+    """What trains `build`'s network in as many replicas as there are processes, each on its share of the batch."""
+
+    @contextmanager
+    def trainee(task: Task) -> Iterator[Trainee]:
+        placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
+        torch.manual_seed(task.seed)
+        with open_mesh(placement, task.deadline_seconds) as mesh:
+            device = placement.devices[0]
+            model = convert_conv2d_weight_memory_format(build(task).to(device), memory_format)
+            yield replica_trainee(model, make_optimiser(model, task), mesh, task.batch_size, memory_format)
+
+    return trainee
+
+
+def replica_trainee(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    mesh: Mesh,
+    batch_size: int,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Trainee:
+    """One replica of `model`; its loss is the mean over its share of the `batch_size` images.
+
+    DDP averages gradients over the replicas, so that they are those of the mean over the whole batch.
+    """
+    placement, group = mesh.placement, mesh.replica_group()
+    device, counter = placement.devices[0], GradientBytes(model)
+    network = (
+        model if group is None else DistributedDataParallel(model, process_group=group, gradient_as_bucket_view=True)
+    )
+    size = batch_size // placement.replicas
+    share = slice(placement.replica * size, (placement.replica + 1) * size)
+
+    def forward(images: torch.Tensor, labels: torch.Tensor, step: int) -> list[torch.Tensor]:
+        logits = network(images[share].to(device, memory_format=memory_format))
+        return [F.cross_entropy(logits, labels[share].to(device))]
+
+    return Trainee(
+        forward=forward,
+        backward=torch.autograd.backward,
+        optimiser=optimiser,
+        devices=[device],
+        parameters=parameter_count(model),
+        wait_for_all=lambda: mesh.gather([0.0]),
+        sent=lambda: Sent(all_reduced=counter.total if group is not None else 0),
+    )
+
+
+class GradientBytes:
+    """Counts the bytes of the gradients that backward passes leave in a module's parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.total = 0
+        for parameter in module.parameters():
+            parameter.register_post_accumulate_grad_hook(self._count)
+
+    def _count(self, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        self.total += parameter.grad.numel() * parameter.grad.element_size()
+
+
+def check_one(network: Network, device: str, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError where one process cannot have the device."""
+    choose_placement("simulated", device, 1, Launch())
+
+
+def check_replicas(network: Network, device: str, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError where the batch or the devices cannot be shared by so many processes."""
+    check_several(network, device, processes)
+    if batch_size % processes:
+        raise ConfigurationError(
+            f"batch_size={batch_size} cannot be shared equally by {processes} data-parallel processes; use a multiple"
+        )
+
+
+def check_several(network: Network, device: str, processes: int) -> None:
+    """Raise ConfigurationError where there would be one process only, or more than devices."""
+    if processes == 1:
+        raise ConfigurationError(f"network {network.name} has one tower, so there is one process; nothing to share")
+    choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))

@@ -1,0 +1,118 @@
+"""One process of a turn: build, warm up, time some training steps, and write what was measured.
+
+python -m alexnet_mp.performance.benchmark.worker FOLDER, where FOLDER has the task and receives one result a process; torchrun
+starts several.
+"""
+
+import faulthandler
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.common.gpu import energy_joules
+from alexnet_mp.common.host import device_name, now, resident_bytes
+from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
+from alexnet_mp.performance.benchmark.measurement import Measurement, Task
+from alexnet_mp.performance.benchmark.variants import CONTENDERS, Trainee
+
+TASK = "task.json"
+
+
+def result_name(rank: int) -> str:
+    """The file in which the process `rank` leaves its measurement."""
+    return f"result-{rank}.json"
+
+
+def log_name(rank: int) -> str:
+    """The file that receives what the process `rank` prints."""
+    return f"log-{rank}"
+
+
+def work(folder: Path) -> None:
+    """Carry out the task in `folder`, or end at its deadline with a traceback that shows where the process was."""
+    held = resident_bytes("now")
+    rank = Launch.from_environment().rank
+    # Away from torchrun's own messages, which would bury it; as descriptors, for what is not printed by Python.
+    with (folder / log_name(rank)).open("w") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    task = Task.read(folder / TASK)
+    # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
+    faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
+    torch.set_num_threads(task.threads)
+    if task.contender == MATRIX_BOUND:
+        measure_matrix_work(task).write(folder / result_name(rank))
+    else:
+        with CONTENDERS[task.contender].build(task) as trainee:
+            measurement = _measure(task, trainee, held)
+        measurement.write(folder / result_name(rank))
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _measure(task: Task, trainee: Trainee, held: int) -> Measurement:
+    # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
+    generator = keyed_generator(task.seed, "benchmark images")
+    images = torch.randn(task.batch_size, *task.network.image, generator=generator)
+    labels = torch.randint(task.network.classes, (task.batch_size,), generator=generator)
+    _train(trainee, images, labels, range(task.warmup_steps))
+    trainee.wait_for_all()
+    before, joules_before = trainee.sent(), energy_joules(trainee.devices)
+    if trainee.link:
+        trainee.link.exchanges.clear()
+    seconds, losses = _train(trainee, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
+    after, joules = trainee.sent(), energy_joules(trainee.devices)
+    if not all(math.isfinite(loss) for loss in losses):
+        raise FloatingPointError(f"the losses of {task.contender} are {losses}")
+    forward_seconds, backward_seconds, optimiser_seconds = (part / task.steps for part in seconds)
+    return Measurement(
+        steps=task.steps,
+        forward_seconds=forward_seconds,
+        backward_seconds=backward_seconds,
+        optimiser_seconds=optimiser_seconds,
+        together=trainee.together,
+        peak_memory_bytes=_peak_memory_bytes(trainee.devices, held),
+        parameters=trainee.parameters,
+        crossing_bytes_per_step=(after.crossing - before.crossing) // task.steps,
+        table_crossing_bytes_per_step=trainee.table_crossing_bytes,
+        all_reduce_bytes_per_step=(after.all_reduced - before.all_reduced) // task.steps,
+        pipeline_bytes_per_step=(after.pipeline - before.pipeline) // task.steps,
+        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
+        exchanges=tuple(trainee.link.exchanges) if trainee.link and trainee.link.exchanges else None,
+        threads=torch.get_num_threads(),
+        devices=tuple(sorted({device_name(device) for device in trainee.devices})),
+    )
+
+
+def _train(trainee: Trainee, images: Tensor, labels: Tensor, steps: range) -> tuple[list[float], list[float]]:
+    """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
+    seconds = [0.0, 0.0, 0.0]
+    losses: list[Tensor] = []
+    start = now(trainee.devices)
+    for step in steps:
+        losses = trainee.forward(images, labels, step)
+        forward = now(trainee.devices)
+        trainee.backward(losses)
+        backward = now(trainee.devices)
+        trainee.optimiser.step()
+        trainee.optimiser.zero_grad()
+        end = now(trainee.devices)
+        parts = (forward - start, backward - forward, end - backward)
+        seconds = [total + part for total, part in zip(seconds, parts, strict=True)]
+        start = end
+    return seconds, [loss.item() for loss in losses]
+
+
+def _peak_memory_bytes(devices: list[torch.device], held: int) -> int:
+    if devices[0].type == "cuda":
+        return max(torch.cuda.max_memory_allocated(device) for device in devices)
+    return resident_bytes("peak") - held
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

@@ -1,0 +1,97 @@
+"""Predictions beside what `benchmarks/split_vs_single.py` measured on the same devices, and the error of each."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alexnet_mp.common.text import aligned
+from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.performance.cost_model.device import Device
+from alexnet_mp.performance.cost_model.prediction import Way, predict
+from alexnet_mp.performance.cost_model.settings import PlanSettings
+
+# The contenders that are this library's network in a way that the model knows. Stock layers, other networks and
+# pipelines have other kernels and other schedules, of which the description says nothing.
+MODELLED: dict[str, Way] = {
+    "split_two_processes": "split",
+    "split_one_process": "single",
+    "single_ours": "single",
+    "ddp_ours": "data_parallel",
+}
+
+
+def compare_with_benchmark(settings: PlanSettings, device: Device) -> dict[str, Any]:
+    """For each contender that the model covers: measured, predicted and error, of images a second and of memory.
+
+    The batch is the benchmark's. Raises ConfigurationError for a file that is no report, and one of another network.
+    """
+    report = _read(Path(str(settings.against)))
+    plan = predict(settings.network, device, report["batch_size"], settings.precision, settings.crossing_dtype)
+    if report.get("network", settings.network.name) != settings.network.name:
+        raise ConfigurationError(
+            f"against={settings.against} measured network {report['network']}; add network={report['network']}"
+        )
+    compared = {}
+    for name, way in MODELLED.items():
+        # Only where a process has all devices is a split in one process the same as one device.
+        alike = name != "split_one_process" or device.one_process is not None
+        if name in report["contenders"] and way in plan.predictions and alike:
+            compared[name] = _compared(report["contenders"][name], plan.predictions[way])
+    if not compared:
+        raise ConfigurationError(
+            f"against={settings.against} has none of the contenders that the model covers: {', '.join(MODELLED)}"
+        )
+    left_out = [name for name in report["contenders"] if name not in compared]
+    return {"batch_size": report["batch_size"], "device": device.name, "contenders": compared, "not_modelled": left_out}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"cannot read against={path}: {error}") from error
+    if (
+        not isinstance(report, dict)
+        or not isinstance(report.get("batch_size"), int)
+        or not isinstance(report.get("contenders"), dict)
+    ):
+        raise ConfigurationError(
+            f"against={path} is not a report of benchmarks/split_vs_single.py: it needs batch_size and contenders"
+        )
+    return report
+
+
+def _compared(measured: dict[str, Any], prediction: Any) -> dict[str, Any]:
+    ours = prediction.memory.total - prediction.memory.reserved
+    found: dict[str, Any] = {
+        "measured_images_per_second": measured["images_per_second"],
+        "predicted_images_per_second": prediction.images_per_second,
+        "error": prediction.images_per_second / measured["images_per_second"] - 1,
+        "predicted_memory_bytes": ours,
+    }
+    if measured.get("peak_memory_bytes"):
+        found["measured_memory_bytes"] = measured["peak_memory_bytes"]
+        found["memory_error"] = ours / measured["peak_memory_bytes"] - 1
+    return found
+
+
+def as_text(comparison: dict[str, Any]) -> str:
+    """The comparison as a table."""
+    rows = [["contender", "measured, images/s", "predicted", "error", "measured, MB", "predicted", "error"]]
+    for name, values in comparison["contenders"].items():
+        measured = values.get("measured_memory_bytes")
+        rows.append(
+            [
+                name,
+                f"{values['measured_images_per_second']:.4g}",
+                f"{values['predicted_images_per_second']:.4g}",
+                f"{values['error']:+.0%}",
+                f"{measured / 1e6:,.0f}" if measured else "",
+                f"{values['predicted_memory_bytes'] / 1e6:,.0f}",
+                f"{values['memory_error']:+.0%}" if measured else "",
+            ]
+        )
+    lines = [f"batch {comparison['batch_size']}, on {comparison['device']}", "", *aligned(rows)]
+    if comparison["not_modelled"]:
+        lines += ["", f"not modelled: {', '.join(comparison['not_modelled'])}"]
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+"""What one device's own work takes: each row of the table forward and backward, and the optimiser; no communication."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from alexnet_mp.network.costs import NetworkCost, RowCost
+from alexnet_mp.performance.cost_model.device import Device
+from alexnet_mp.performance.cost_model.traffic import KERNELS_OF_A_PRODUCT, PASSES
+
+Part = Literal["convolution", "matmul", "elementwise"]
+
+PARAMETER_BYTES = 4  # parameters, gradients and momentum stay in float32 in every precision
+VALUE_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class RowTime:
+    """Seconds of one row on one device. `own_share` of it needs nothing from the other towers.
+
+    `gradient_bytes` are complete when the row's backward pass ends; rows without parameters have none.
+    """
+
+    name: str
+    part: Part
+    forward: float
+    backward: float
+    own_share: float
+    gradient_bytes: int
+
+
+def row_times(costs: NetworkCost, device: Device, batch: int, towers: int, precision: str) -> list[RowTime]:
+    """The rows of a step on `batch` images, on a device that holds `towers` of the network's towers.
+
+    A product takes the longer of its arithmetic and its memory traffic: with few images a fully-connected layer waits
+    for its weights. Everything else is counted as memory traffic.
+    """
+    rows = []
+    for row in costs.rows:
+        if row.kind in ("conv", "local", "fc", "summed_fc"):
+            rows.append(_product(costs, row, device, batch, towers, precision))
+            if row.reads == "both" and costs.towers > 1:
+                rows.append(_elementwise(row, "add_peer", row.output_shape, device, batch, towers, precision))
+        else:
+            rows.append(_elementwise(row, row.kind, row.input_shape, device, batch, towers, precision))
+    return rows
+
+
+def optimiser_seconds(parameters: int, device: Device) -> float:
+    """Seconds of the update: memory traffic of weights, gradients and momentum."""
+    bandwidth = device.memory_bandwidth * device.fractions.memory
+    traffic = device.passes_of("optimiser") * PARAMETER_BYTES * parameters
+    return PASSES["optimiser"].kernels * device.launch_seconds + traffic / bandwidth
+
+
+def _product(costs: NetworkCost, row: RowCost, device: Device, batch: int, towers: int, precision: str) -> RowTime:
+    part: Part = "convolution" if row.kind == "conv" else "matmul"
+    fractions = device.fractions
+    achieved = fractions.convolution if part == "convolution" else fractions.matmul
+    arithmetic = 2 * towers * row.multiply_adds * batch / (device.peak(precision) * achieved)
+    reads = costs.towers if row.reads == "both" else 1
+    inputs, outputs = reads * prod(row.input_shape) * batch, prod(row.output_shape) * batch
+    values = towers * VALUE_BYTES[precision] * (row.weights + inputs + outputs)
+    traffic = values / (device.memory_bandwidth * fractions.memory)
+    once = max(arithmetic, traffic)
+    # Backward: once for the weights, once for the inputs; the image needs no gradient.
+    products = 1 if row.reads == "image" else 2
+    launch = towers * device.launch_seconds
+    return RowTime(
+        row.name,
+        part,
+        forward=once + launch,
+        backward=products * once + (KERNELS_OF_A_PRODUCT - 1) * launch,
+        own_share=1 / reads,
+        gradient_bytes=PARAMETER_BYTES * (towers * row.weights + _biases(row, towers)),
+    )
+
+
+def _biases(row: RowCost, towers: int) -> int:
+    return row.biases if row.bias_on_tower_0_only else towers * row.biases
+
+
+def _elementwise(
+    row: RowCost, kind: str, shape: tuple[int, ...], device: Device, batch: int, towers: int, precision: str
+) -> RowTime:
+    bandwidth = device.memory_bandwidth * device.fractions.memory
+    one_pass = towers * VALUE_BYTES[precision] * prod(shape) * batch / bandwidth
+    passes = PASSES[kind]
+    seconds = device.passes_of(kind) * one_pass + towers * passes.kernels * device.launch_seconds
+    forward = seconds * passes.forward / passes.total
+    learned = PARAMETER_BYTES * towers * (row.weights + row.biases) if kind == "batch_norm" else 0
+    name = f"{row.name} sum of halves" if kind == "add_peer" else row.name
+    return RowTime(name, "elementwise", forward, seconds - forward, 1.0, learned)

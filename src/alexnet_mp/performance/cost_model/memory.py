@@ -1,0 +1,96 @@
+"""What a device holds in a training step, counted from the table; the largest batch that fits."""
+
+from dataclasses import dataclass
+from math import floor, prod
+
+from alexnet_mp.network.costs import NetworkCost
+from alexnet_mp.performance.cost_model.compute import PARAMETER_BYTES, VALUE_BYTES
+
+# Rows that keep their input for the backward pass, by kind; a ReLU keeps its output instead.
+KEEPS_INPUT = ("conv", "local", "fc", "summed_fc", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
+INDEX_BYTES = 8  # of every maximum that a pooling row kept
+MASK_BYTES = 1  # of every unit of a dropout row
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. `activations` and `buffers` grow with the batch, the rest does not.
+
+    `buffers`: the two largest maps that exist at once in the backward pass only, and what a crossing sends and
+    receives, or the copies of the gradients that an all-reduce works on (these do not grow). `reserved` is not ours.
+    """
+
+    parameters: int
+    gradients: int
+    momentum: int
+    activations: int
+    buffers: int
+    reserved: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.gradients + self.momentum + self.activations + self.buffers + self.reserved
+
+
+def memory_of_a_step(
+    costs: NetworkCost,
+    batch: int,
+    held: range,
+    split: bool,
+    copied_gradients: bool,
+    precision: str,
+    crossing_bytes_of_a_value: int,
+    reserved: float,
+) -> Memory:
+    """Bytes of a step on `batch` images, on the device that holds the towers `held`.
+
+    `split`: the other towers are elsewhere, and copies of their halves arrive and are kept for the backward pass.
+    `copied_gradients`: data-parallel buckets keep a copy of every gradient.
+    """
+    parameters = PARAMETER_BYTES * sum(costs.parameters_per_tower[tower] for tower in held)
+    value, towers = VALUE_BYTES[precision], len(held)
+    lower_precision = value * parameters // PARAMETER_BYTES if value < PARAMETER_BYTES else 0
+    sent = max((row.crossing_floats_forward for row in costs.rows), default=0) if split else 0
+    crossing = 2 * (costs.towers - 1) * sent * crossing_bytes_of_a_value
+    largest = max((prod(row.input_shape) + prod(row.output_shape) for row in costs.rows[1:]), default=0)
+    return Memory(
+        parameters=parameters + lower_precision,
+        gradients=parameters,
+        momentum=parameters,
+        activations=batch * (towers * kept_bytes(costs, value) + (_peers_bytes(costs, value) if split else 0)),
+        buffers=batch * (towers * value * largest + crossing) + (parameters if copied_gradients else 0),
+        reserved=round(reserved),
+    )
+
+
+def largest_batch(at_one: Memory, at_two: Memory, capacity: float) -> int:
+    """The most images that fit, from the memory at one image and at two, which differ by what an image takes."""
+    an_image = at_two.total - at_one.total
+    return max(0, floor((capacity - (at_one.total - an_image)) / an_image))
+
+
+def kept_bytes(costs: NetworkCost, value: int) -> int:
+    """Bytes that one tower keeps of one image until the backward pass, each map counted once, the image among them."""
+    total = 0
+    for index, row in enumerate(costs.rows):
+        after = costs.rows[index + 1] if index + 1 < len(costs.rows) else None
+        if index == 0:
+            total += value * prod(row.input_shape)
+        elements = prod(row.output_shape)
+        if row.kind in ("relu", "tanh") or (after is not None and after.kind in KEEPS_INPUT):
+            total += value * elements
+        if row.kind == "maxpool":
+            total += INDEX_BYTES * elements
+        if row.kind == "local":
+            total += value * row.fan_in * prod(row.output_shape[1:])  # the windows
+        if row.kind == "dropout":
+            total += MASK_BYTES * elements
+        if row.kind in ("lrn", "spatial_norm"):
+            total += value * elements  # the sum of squares, or what follows from it
+    return total
+
+
+def _peers_bytes(costs: NetworkCost, value: int) -> int:
+    """The other towers' halves of one image, which a layer that reads both keeps."""
+    both = [row for row in costs.rows if row.reads == "both"]
+    return (costs.towers - 1) * sum(value * prod(row.input_shape) for row in both)

@@ -1,0 +1,157 @@
+"""A plan as plain values for JSON and as a table for a terminal."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from alexnet_mp.common.text import aligned
+from alexnet_mp.performance.cost_model.choice import choose, sent
+from alexnet_mp.performance.cost_model.device import Device
+from alexnet_mp.performance.cost_model.overlap import Transfer
+from alexnet_mp.performance.cost_model.prediction import Plan, Prediction
+from alexnet_mp.performance.cost_model.settings import PlanSettings
+
+PARTS = ("convolution", "matmul", "elementwise", "optimiser")
+
+
+def as_values(plan: Plan, settings: PlanSettings, device: Device, alone: Plan | None = None) -> dict[str, Any]:
+    """Everything predicted, in seconds, bytes, images a second and days.
+
+    `alone` is the plan of one replica with its share of the batch, where there are several.
+    """
+    way, reason = choose(plan)
+    return {
+        "network": settings.network.name,
+        "batch_size": settings.batch_size,
+        "replicas": settings.replicas,
+        "nodes": settings.nodes,
+        "device": device.name,
+        "precision": settings.precision,
+        "crossing_dtype": settings.crossing_dtype,
+        "epochs": settings.epochs,
+        "images": settings.images,
+        "ways": {name: _way(prediction, settings) for name, prediction in plan.predictions.items()},
+        "left_out": dict(plan.left_out),
+        "choice": way,
+        "reason": reason,
+        "scaling": _scaling(plan, alone) if settings.replicas > 1 else None,
+    }
+
+
+def _scaling(plan: Plan, alone: Plan | None) -> dict[str, Any] | None:
+    """How the split grows with the replicas, and what its step consists of; None where there is no split."""
+    prediction, one = plan.predictions.get("split"), alone.predictions.get("split") if alone else None
+    if prediction is None or one is None:
+        return None
+    parts = {"computing": prediction.compute, "crossings": _exposed(prediction.crossings)}
+    parts["gradients"] = _exposed(prediction.all_reduce)
+    return {
+        "one_replica_images_per_second": one.images_per_second,
+        "efficiency": prediction.images_per_second * one.batch / (prediction.batch * one.images_per_second),
+        "fractions_of_a_step": {name: seconds / prediction.step for name, seconds in parts.items()},
+        "bound": max(parts, key=lambda name: parts[name]),
+    }
+
+
+def _way(prediction: Prediction, settings: PlanSettings) -> dict[str, Any]:
+    memory = prediction.memory
+    return {
+        "devices": prediction.devices,
+        "step_seconds": prediction.step,
+        "images_per_second": prediction.images_per_second,
+        "days": prediction.days(settings.epochs, settings.images),
+        "seconds": {
+            **{part: getattr(prediction, part) for part in PARTS},
+            "crossing": _total(prediction.crossings),
+            "crossing_exposed": _exposed(prediction.crossings),
+            "all_reduce": _total(prediction.all_reduce),
+            "all_reduce_exposed": _exposed(prediction.all_reduce),
+        },
+        "crossings": [asdict(transfer) for transfer in prediction.crossings],
+        "all_reduce": [asdict(transfer) for transfer in prediction.all_reduce],
+        "bytes_sent_per_step": sent(prediction),
+        "memory_bytes": {**asdict(memory), "total": memory.total, "capacity": prediction.capacity},
+        "fits": prediction.fits,
+        "largest_batch": prediction.largest_batch,
+    }
+
+
+def as_text(values: dict[str, Any]) -> str:
+    """`as_values` for a terminal: a column a way, a line a part; below it what is sent, and the choice."""
+    ways = values["ways"]
+    rows = [["", *(f"{name} ({_devices(way['devices'])})" for name, way in ways.items())]]
+    rows += [[f"{part}, ms", *(_ms(way["seconds"][part]) for way in ways.values())] for part in PARTS]
+    for name, label in (("crossing", "crossing"), ("all_reduce", "all-reduce")):
+        pairs = [(way["seconds"][name], way["seconds"][f"{name}_exposed"]) for way in ways.values()]
+        rows.append([f"{label}: exposed of all, ms", *(f"{_ms(e)} of {_ms(t)}" if t else "" for t, e in pairs)])
+    rows.append(["step, ms", *(_ms(way["step_seconds"]) for way in ways.values())])
+    rows.append(["images/s", *(f"{way['images_per_second']:,.0f}" for way in ways.values())])
+    rows.append([f"{values['epochs']:g} epochs", *(_duration(way["days"]) for way in ways.values())])
+    for part in ("parameters", "gradients", "momentum", "activations", "buffers", "reserved", "total"):
+        rows.append([f"memory: {part}, MB", *(f"{way['memory_bytes'][part] / 1e6:,.0f}" for way in ways.values())])
+    rows.append(["fits", *(_fits(way) for way in ways.values())])
+    rows.append(["largest batch", *(f"{way['largest_batch']:,}" for way in ways.values())])
+    crossings = [transfer for way in ways.values() for transfer in way["crossings"]]
+    several = f"{values['replicas']} replicas on {_nodes(values['nodes'])} of " if values["replicas"] > 1 else "on "
+    title = (
+        f"{values['network']}, batch {values['batch_size']}, {values['precision']}, {several}{values['device']}; "
+        f"{values['epochs']:g} epochs of {values['images']:,} images"
+    )
+    lines = [title, "", *aligned(rows)]
+    if crossings:
+        table = [["crossing", "", "MB sent", "ms", "exposed ms"], *(_crossing_line(transfer) for transfer in crossings)]
+        lines += ["", *aligned(table, text_columns=2)]
+    lines += ["", *(f"{name} is left out: {why}." for name, why in values["left_out"].items()), *_scaling_lines(values)]
+    return "\n".join([*lines, values["reason"]])
+
+
+def _scaling_lines(values: dict[str, Any]) -> list[str]:
+    found = values["scaling"]
+    if found is None:
+        return []
+    replicas, share = values["replicas"], values["batch_size"] // values["replicas"]
+    parts = ", ".join(f"{name} {fraction:.0%}" for name, fraction in found["fractions_of_a_step"].items())
+    return [
+        f"The split's {replicas} replicas of {share} images: {found['efficiency']:.0%} of {replicas} times one "
+        f"replica's {found['one_replica_images_per_second']:,.0f} images/s; of a step: {parts}. "
+        f"Bound by {found['bound']}."
+    ]
+
+
+def _crossing_line(transfer: dict[str, Any]) -> list[str]:
+    return [
+        f"into {transfer['name']}",
+        transfer["direction"],
+        f"{transfer['bytes_sent'] / 1e6:.2f}",
+        f"{1e3 * transfer['seconds']:.3f}",
+        f"{1e3 * transfer['exposed']:.3f}",
+    ]
+
+
+def _total(transfers: Sequence[Transfer]) -> float:
+    return sum(transfer.seconds for transfer in transfers)
+
+
+def _exposed(transfers: Sequence[Transfer]) -> float:
+    return sum(transfer.exposed for transfer in transfers)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
+
+
+def _duration(days: float) -> str:
+    return f"{days:.2f} days" if days >= 2 else f"{24 * days:.2f} h"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' if count > 1 else ''}"
+
+
+def _devices(count: int) -> str:
+    return f"{count} device{'s' if count > 1 else ''}"
+
+
+def _fits(way: dict[str, Any]) -> str:
+    total, capacity = way["memory_bytes"]["total"], way["memory_bytes"]["capacity"]
+    return f"{'yes' if way['fits'] else 'NO'}, {total / capacity:.0%} of {capacity / 1e9:.1f} GB"

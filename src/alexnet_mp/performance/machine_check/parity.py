@@ -1,0 +1,202 @@
+"""Do the placements of this launch compute the same? Logits and every gradient, without TF32, deterministic."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, inf, nn
+from torch.linalg import vector_norm
+from torch.nn import functional as F
+
+from alexnet_mp.checkpoint.convert.layout import to_single_device
+from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.model.single_device import single_device_model
+from alexnet_mp.model.tower_model import TowerModel
+from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.links import Link, LocalLink
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.performance.machine_check.outcome import Outcome
+from alexnet_mp.performance.machine_check.settings import CheckSettings
+
+IMAGES = 4  # batch normalisation of fewer has gradients that are rounding alone
+# Largest difference of a tensor, relative to its largest value. In float32 another order of summation turns a ReLU or
+# a maximum over now and then, where two values are nearly equal; a wrong transfer shows as a difference of about 1.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3}
+Values = dict[str, Tensor]
+
+
+def parity_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None) -> tuple[list[Outcome], list[str]]:
+    """Compare what this launch has; every process calls it, and gets the same.
+
+    Returns also the operations that have no deterministic implementation here.
+    """
+    with _exact() as not_deterministic:
+        model = _simulated(settings, mesh, torch.float64)
+        _draw_weights(model, settings.seed)
+        outcomes = [
+            _against_the_grouped_network(settings, mesh, model.eval()),
+            *_of_the_placements(settings, mesh, link, model.train()),
+        ]
+    return outcomes, not_deterministic
+
+
+def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: TowerModel) -> Outcome:
+    """All towers on one device, `model`, against one network of stock PyTorch's layers that knows of no towers."""
+    network, device = settings.network, _first_device(mesh)
+    images, labels = _batch(settings, network, torch.float64)
+    single = single_device_model(network).to(device, torch.float64).eval()
+    _load(single, to_single_device(model.state_dict()))
+    ours, theirs = model(images.to(device)), single(images.to(device))
+    for logits in (ours, theirs):
+        F.cross_entropy(logits, labels.to(device)).backward()
+    found = {"logits": ours.detach(), **to_single_device(_gradients(model))}
+    expected = {"logits": theirs.detach(), **_gradients(single)}
+    expected = {name: value.view(found[name].shape) for name, value in expected.items()}
+    return _outcome("parity: one device", "a network without towers", mesh, {torch.float64: (found, expected)})
+
+
+def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None, simulated: TowerModel) -> list[Outcome]:
+    """This launch's placement, against all towers on its first device; in training mode, dropout included.
+
+    `simulated` has the weights that all models here get.
+    """
+    placement, towers = mesh.placement, settings.network.towers
+    reasons = {
+        "two_devices": f"needs one process that sees {towers} GPUs; torch sees {torch.cuda.device_count()} here",
+        "distributed": f"needs a process for each tower: torchrun --nproc-per-node={towers}",
+    }
+    if towers == 1:
+        reasons = dict.fromkeys(reasons, f"network {settings.network.name} has one tower")
+    outcomes, weights = [], simulated.state_dict()
+    for kind, reason in reasons.items():
+        if kind != placement.kind or link is None:
+            outcomes.append(Outcome(f"parity: {kind}", "not possible here", reason))
+            continue
+        compared = {}
+        for dtype in TOLERANCES:
+            one_device = _simulated(settings, mesh, dtype)
+            model = TowerModel(settings.network, placement, link, settings.seed, dtype)
+            for each in (one_device, model):
+                each.load_state_dict({name: weights[name] for name in each.state_dict()})
+            expected, found = (_of_a_training_step(settings, each) for each in (one_device, model))
+            compared[dtype] = found, {name: expected[name] for name in found}
+        outcomes.append(_outcome(f"parity: {kind}", "all towers on one device", mesh, compared))
+    return outcomes
+
+
+def _simulated(settings: CheckSettings, mesh: Mesh, dtype: torch.dtype) -> TowerModel:
+    """All towers on this process's first device."""
+    network, placement = settings.network, mesh.placement
+    devices = dict.fromkeys(range(network.towers), _first_device(mesh))
+    # The same replica, so that dropout draws the same masks.
+    alone = Placement("simulated", network.towers, devices, placement.replica, placement.replicas, placement.launch)
+    local = LocalLink(list(devices.values())) if network.towers > 1 else None
+    return TowerModel(network, alone, local, settings.seed, dtype)
+
+
+@torch.no_grad()
+def _draw_weights(model: TowerModel, seed: int) -> None:
+    """Values of their own for every tensor of every tower, biases too, large enough for every layer to matter."""
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
+        drawn = torch.randn(parameter.shape, generator=keyed_generator(seed, "check weights", name))
+        parameter.copy_(drawn / fan_in**0.5)
+
+
+def _batch(settings: CheckSettings, network: Network, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = keyed_generator(settings.seed, "check images")
+    images = 50 * torch.randn(IMAGES, *network.image, generator=generator)  # as pixels around their mean
+    return images.to(dtype), torch.randint(network.classes, (IMAGES,), generator=generator)
+
+
+def _of_a_training_step(settings: CheckSettings, model: TowerModel) -> Values:
+    """Each local tower's logits and gradients, by the way that training takes: a loss on every tower."""
+    devices = model.placement.devices
+    images, labels = _batch(settings, model.network, next(model.parameters()).dtype)
+    logits = model.tower_logits([images.to(device) for device in devices.values()], step=0)
+    losses = [F.cross_entropy(each, labels.to(each.device)) for each in logits]
+    torch.autograd.backward(losses)
+    found = {f"logits of tower {tower}": each.detach() for tower, each in zip(devices, logits, strict=True)}
+    return found | _gradients(model)
+
+
+def _gradients(model: nn.Module) -> Values:
+    found = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        found[name] = parameter.grad
+    return found
+
+
+def _load(single: nn.Module, weights: Values) -> None:
+    own = single.state_dict()
+    known = {name: tensor.view(own[name].shape) for name, tensor in weights.items()}
+    missing, unexpected = single.load_state_dict(known, strict=False)
+    # torch counts batches where it normalises them; nothing here reads the count.
+    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+
+
+def _outcome(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, tuple[Values, Values]]) -> Outcome:
+    """What the worst process found, in each precision."""
+    words, failed = [], False
+    numbers: dict[str, float] = {}
+    for dtype, (found, expected) in compared.items():
+        worst, where = _worst(found, expected)
+        everyone = [error for (error,) in mesh.gather([worst])]
+        error, allowed, precision = max(everyone), TOLERANCES[dtype], str(dtype).removeprefix("torch.")
+        failed = failed or error > allowed
+        # Each process knows the name of its own tensor alone.
+        which = where if everyone[mesh.placement.launch.rank] == error else f"rank {everyone.index(error)}"
+        words.append(f"{error:.1e} in {precision} ({which}; {allowed:.0e} allowed)" if error else f"0 in {precision}")
+        numbers |= {f"{precision}_error": error, f"{precision}_allowed": allowed}
+    tensors = len(next(iter(compared.values()))[0])
+    text = f"logits and gradients, {tensors} tensors, beside {beside}; they differ by {', '.join(words)}"
+    if not failed:
+        return Outcome(name, "pass", text, numbers)
+    return Outcome(name, "fail", text, numbers, "if the link passes, report it with the file of this check")
+
+
+def _worst(found: Values, expected: Values) -> tuple[float, str]:
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    worst, where = 0.0, next(iter(found))
+    for name, value in expected.items():
+        difference = vector_norm(found[name].cpu() - value.cpu(), inf).item()
+        scale = vector_norm(value.cpu(), inf).item()
+        error = difference / scale if scale else (inf if difference else 0.0)
+        if not math.isfinite(error):
+            error = inf
+        if error > worst:
+            worst, where = error, name
+    return worst, where
+
+
+def _first_device(mesh: Mesh) -> torch.device:
+    return mesh.placement.devices[mesh.placement.first_tower]
+
+
+@contextmanager
+def _exact() -> Iterator[list[str]]:
+    """No TF32 and deterministic algorithms; gives, once left, the operations that have none.
+
+    Those only warn, so that the rest can be compared all the same.
+    """
+    precision, deterministic = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    without: list[str] = []
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            warnings.catch_warnings(record=True) as said,
+        ):
+            warnings.simplefilter("always")
+            yield without
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warn)
+    messages = [str(warning.message) for warning in said]
+    without += sorted({message.split(" does not have")[0] for message in messages if "deterministic" in message})

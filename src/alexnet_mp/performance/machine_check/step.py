@@ -1,0 +1,159 @@
+"""One training step of this launch, timed, and how much of its exchanges the computation hides."""
+
+import math
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from alexnet_mp.common.host import now
+from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.model.tower_model import TowerModel
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.parallel.crossing import to_towers
+from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
+from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
+from alexnet_mp.performance.machine_check.link import Speed, why_nothing_is_carried
+from alexnet_mp.performance.machine_check.outcome import Outcome
+from alexnet_mp.performance.machine_check.settings import CheckSettings
+from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
+from alexnet_mp.training.optimizer import make_optimiser
+
+WARMUP = 2  # steps that are not timed; in the first ones memory is new to the process
+
+
+class MutableLink:
+    """Carries parcels by another link; while `silent`, hands each tower its own parcels back and carries nothing.
+
+    What a step takes longer with the link than without it is what its exchanges cost that nothing hides.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.towers = link.towers
+        self.local_towers = link.local_towers
+        self.traffic = link.traffic
+        self.silent = False
+        self._link = link
+
+    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+        if not self.silent:
+            return self._link.post(outgoing, crossing, direction)
+        own = [[parcel.detach() for parcel in parcels] for parcels in outgoing]
+        return lambda: own
+
+
+def step_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[Outcome]:
+    """Time a few steps; every process calls it, and gets the same.
+
+    `speeds` are those of every passage alone; without any, nothing is carried and nothing can be hidden.
+    """
+    on_gpu = _on_gpu(mesh)
+    mutable = MutableLink(link) if link else None
+    timed = TimedLink(mutable) if mutable else None
+    step = _training_step(settings, mesh, timed)
+    for number in range(WARMUP):
+        losses = [step(number)[1]]
+    before = _sent(mesh, link)
+    if timed:
+        timed.exchanges.clear()
+    seconds, silent_seconds = [], []
+    for number in range(settings.rounds):
+        took, loss = step(WARMUP + number)
+        seconds.append(took)
+        losses.append(loss)
+        if mutable and on_gpu and speeds:
+            # In turns, so that whatever slows the machine down slows both.
+            mutable.silent = True
+            silent_seconds.append(step(WARMUP + number)[0])
+            mutable.silent = False
+    sent = (_sent(mesh, link) - before) // settings.rounds
+    outcomes = [_step_outcome(settings, mesh, seconds, losses, sent)]
+    if not speeds or not timed:
+        return [*outcomes, Outcome("hidden", "not possible here", why_nothing_is_carried(settings.network))]
+    if on_gpu:
+        exposed = _slowest_median(mesh, seconds) - _slowest_median(mesh, silent_seconds)
+    else:
+        exposed = exposed_seconds(mesh, timed.exchanges, settings.rounds)
+    return [*outcomes, _hidden_outcome(speeds, max(0.0, exposed))]
+
+
+def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Callable[[int], tuple[float, float]]:
+    """A function that trains one step and returns its seconds and the loss."""
+    network, placement, images = settings.network, mesh.placement, settings.batch_size
+    model = TowerModel(network, placement, link, settings.seed)
+    parallel = data_parallel(LossOnEveryTower(model), mesh)
+    optimiser = make_optimiser(dict(model.towers.items()), paper_recipe(images))
+    devices = list(placement.devices.values())
+    # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
+    generator = keyed_generator(settings.seed, "check", placement.replica)
+    batch = to_towers(torch.randn(images, *network.image, generator=generator), devices)
+    labels = to_towers(torch.randint(network.classes, (images,), generator=generator), devices)
+
+    def step(number: int) -> tuple[float, float]:
+        mesh.gather([0.0])
+        start = now(devices)
+        losses: list[Tensor] = parallel(batch, labels, number)
+        torch.autograd.backward(losses)
+        optimiser.step()
+        optimiser.zero_grad()
+        return now(devices) - start, losses[0].item()
+
+    return step
+
+
+def _step_outcome(settings: CheckSettings, mesh: Mesh, seconds: list[float], losses: list[float], sent: int) -> Outcome:
+    took = _slowest_median(mesh, seconds)
+    rate = settings.batch_size * mesh.placement.replicas / took
+    expected = network_cost(settings.network).crossing_bytes_per_step(settings.batch_size)
+    finite = min(values[0] for values in mesh.gather([float(all(map(math.isfinite, losses)))])) == 1
+    right_bytes = min(values[0] for values in mesh.gather([float(sent == expected)])) == 1
+    numbers = {"seconds": took, "images_per_second": rate, "crossing_bytes": float(sent)}
+    found = f"{1e3 * took:.1f} ms for {settings.batch_size} images a replica, {rate:,.0f} images/s"
+    if not finite:
+        return Outcome("step", "fail", f"{found}; a loss is not finite", numbers, "see whether link and parity pass")
+    if not right_bytes:
+        found = f"{found}; a tower sent {sent:,} bytes, and the network table says {expected:,}"
+        return Outcome("step", "fail", found, numbers, "report it: this is a mistake of the library")
+    return Outcome("step", "pass", f"{found}, {sent:,} bytes sent by each tower", numbers)
+
+
+def _hidden_outcome(speeds: list[Speed], exposed: float) -> Outcome:
+    alone = sum(speed.seconds for speed in speeds[:-1])  # the last one is the latency
+    hidden = max(0.0, 1 - exposed / alone)
+    return Outcome(
+        "hidden",
+        "measured",
+        f"{hidden:.0%}: a step's exchanges take {1e3 * alone:.2f} ms alone, and {1e3 * exposed:.2f} ms show in a step",
+        {"hidden": hidden, "exposed_seconds": exposed, "alone_seconds": alone},
+    )
+
+
+def exposed_seconds(mesh: Mesh, exchanges: list[Exchange], steps: int) -> float:
+    """What the tower that waits longest waits in a step once all have posted; a replica's processes share a clock."""
+    times = [time for e in exchanges for time in (e.begun, e.posted, e.wait_began, e.wait_ended)]
+    everyone = [
+        [
+            Exchange(exchange.crossing, exchange.direction, *values[4 * index : 4 * index + 4])
+            for index, exchange in enumerate(exchanges)
+        ]
+        for values in mesh.gather(times)
+    ]
+    together = len(everyone) // mesh.placement.replicas
+    replicas = [everyone[first : first + together] for first in range(0, len(everyone), together)]
+    waits = [added(totals.values()) for replica in replicas for totals in waiting(replica)]
+    return max(wait.exposed for wait in waits) / steps
+
+
+def _on_gpu(mesh: Mesh) -> bool:
+    return next(iter(mesh.placement.devices.values())).type == "cuda"
+
+
+def _slowest_median(mesh: Mesh, seconds: list[float]) -> float:
+    return max(values[0] for values in mesh.gather([median(seconds)]))
+
+
+def _sent(mesh: Mesh, link: Link | None) -> int:
+    return link.traffic.sent_by(mesh.placement.first_tower) if link else 0
