@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from tests.nvml_library import FakeGpu, FakeNvml, install, show_to_torch
+from tests.support.nvml_library import FakeGpu, FakeNvml, install, show_to_torch
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Stages: what a tower computes from one crossing to the next, in the half before the peers' activations and the rest."""
+"""Stages: what a tower computes from one crossing to the next, before its peers' activations arrive and after."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

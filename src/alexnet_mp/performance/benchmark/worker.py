@@ -1,7 +1,7 @@
 """One process of a turn: build, warm up, time some training steps, and write what was measured.
 
-python -m alexnet_mp.performance.benchmark.worker FOLDER, where FOLDER has the task and receives one result a process; torchrun
-starts several.
+python -m alexnet_mp.performance.benchmark.worker FOLDER, where FOLDER has the task and receives one result a process;
+torchrun starts several.
 """
 
 import faulthandler

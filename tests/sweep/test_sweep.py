@@ -1,0 +1,482 @@
+"""A sweep runs every variant with every seed, goes on after failures and kills, and tabulates what the runs found."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from alexnet_mp import ConfigurationError
+from alexnet_mp.common import cli
+from alexnet_mp.sweep import folder as sweep_folder
+from alexnet_mp.sweep import job as sweep_job
+from alexnet_mp.sweep.failure import last_error
+from alexnet_mp.sweep.folder import claimed
+from alexnet_mp.sweep.job import Sweep, run_sweep
+from alexnet_mp.sweep.jobs import Job, make_jobs, torchrun_command
+from alexnet_mp.sweep.processes import job_environment, start_process
+from alexnet_mp.sweep.results import Column, as_text, columns_of
+from alexnet_mp.sweep.settings import parse_sweep_settings
+from tests.analysis.test_results import make_run
+from tests.support.processes import CHECKOUT, run_script
+from tests.training.test_train import NARROW
+
+
+@cache
+def composed(*overrides: str) -> Mapping[str, Any]:
+    return cli.compose("train", list(overrides))
+
+
+def compose(overrides: list[str]) -> Mapping[str, Any]:
+    """As the command composes, but for seed and folder, so that most jobs share one composition."""
+    *others, seed, run_dir = overrides
+    own = {"seed": int(seed.removeprefix("seed=")), "run_dir": run_dir.removeprefix("run_dir='").removesuffix("'")}
+    return {**composed(*others), **own}
+
+
+TWO = {"lrn": [], "no_lrn": ["network.layers.lrn1=null"]}
+PYTHON = [sys.executable, "-I", "-S", "-c"]
+
+
+class Fake:
+    """In torchrun's place: jobs that leave a run with the errors given by name, or fail with the others' last words."""
+
+    def __init__(self, errors: dict[str, float], code: int = 3, says: str = "error: it broke") -> None:
+        self.errors, self.code, self.says = errors, code, says
+        self.started: list[str] = []
+
+    def __call__(self, job: Job, processes: int) -> list[str]:
+        self.started.append(job.name)
+        if job.name not in self.errors:
+            return [*PYTHON, f"import sys; print({self.says!r}); sys.exit({self.code})"]
+        write_run(job, self.errors[job.name])
+        return [*PYTHON, "print('trained')"]
+
+
+def write_run(job: Job, error: float) -> None:
+    make_run(job.run_dir, job.seed, "digits", error)
+    (job.run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(job.configuration))))
+
+
+def configuration(out: Path, **changes: Any) -> dict[str, Any]:
+    whole = {"out": str(out), "variants": TWO, "baseline": None, "seeds": [0, 1], "overrides": [], "processes": 1}
+    return whole | {"parallel": 1} | changes
+
+
+def sweep(out: Path, fake: Callable[[Job, int], list[str]], **changes: Any) -> tuple[Sweep, list[str]]:
+    """A sweep and what it said."""
+    said: list[str] = []
+    return run_sweep(parse_sweep_settings(configuration(out, **changes)), compose, said.append, fake), said
+
+
+def refusal(out: Path, fake: Callable[[Job, int], list[str]] | None = None, **changes: Any) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        sweep(out, fake or Fake({}), **changes)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def values(out: Path) -> dict[str, Any]:
+    return json.loads((out / "sweep.json").read_text())
+
+
+ALL = {"lrn/seed-0": 0.1, "lrn/seed-1": 0.4, "no_lrn/seed-0": 0.3, "no_lrn/seed-1": 0.5}
+
+
+def test_one_torchrun_trains_each_job_and_a_failed_one_does_not_end_the_sweep(tmp_path: Path) -> None:
+    quoted = ",".join(f"'{override}'" for override in (*NARROW, "recipe.epochs=1"))
+    variants = "variants={bad: ['recipe.weights.learning_rate=1e20'], good: []}"
+    finished = run_script("launch/sweep.py", [variants, f"overrides=[{quoted}]", f"out={tmp_path / 'out'}"], tmp_path)
+    assert finished.code == 1
+    assert finished.stderr == "error: 1 of 2 jobs failed\n"
+    lines = finished.stdout.splitlines()
+    assert lines[1].startswith("[1/2] bad/seed-0: failed with exit code 1: the loss at step ")
+    assert lines[2].startswith("[2/2] good/seed-0: done, top-1 error ")
+    summary = json.loads((tmp_path / "out" / "good" / "seed-0" / "summary.json").read_text())
+    found = values(tmp_path / "out")
+    assert found["variants"]["good"]["top1_error"]["median"] == summary["top1_error"]
+    assert found["variants"]["bad"]["seeds"] == 0
+    asked = ["python", "launch/sweep.py", variants, f"overrides=[{quoted}]", f"out={tmp_path / 'out'}"]
+    assert shlex.split(found["command"]) == asked
+    assert "22/22" in (tmp_path / "out" / "good" / "seed-0.log").read_text()
+    assert summary["command"].endswith("recipe.epochs=1 seed=0")
+
+
+def test_every_variant_is_trained_with_every_seed_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    settings = parse_sweep_settings(configuration(tmp_path / "it's here", overrides=["recipe.epochs=3"], processes=2))
+    jobs = make_jobs(settings, partial(cli.compose, "train"))
+    assert [job.name for job in jobs] == ["lrn/seed-0", "lrn/seed-1", "no_lrn/seed-0", "no_lrn/seed-1"]
+    last = jobs[3].configuration
+    assert last["run_dir"] == str(tmp_path / "it's here" / "no_lrn" / "seed-1")
+    assert (last["seed"], last["recipe"]["epochs"], last["network"]["layers"]["lrn1"]) == (1, 3, None)
+    command = torchrun_command(jobs[3], 2)
+    assert command[:5] == [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    assert command[5:] == ["-m", "alexnet_mp.commands.train", *jobs[3].overrides]
+
+
+def test_a_preset_of_ones_own_is_checked_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text("# @package _global_\nvariants: {a: [], b: [recipe.epcohs=1]}\n")
+    finished = run_script("launch/sweep.py", ["--config-dir", str(tmp_path), "sweep=mine", "out=out"], tmp_path)
+    assert finished.code == 2
+    assert finished.stderr.startswith("error: variant b: unknown key 'recipe.epcohs'; did you mean 'recipe.epochs'?")
+
+
+def test_a_network_of_ones_own_is_found_by_the_check_and_by_the_jobs(tmp_path: Path, monkeypatch) -> None:
+    own = tmp_path / "it's mine"
+    (own / "network").mkdir(parents=True)
+    table = {**composed()["network"], "name": "mine"}
+    (own / "network" / "mine.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(table)))
+    handed = []
+    monkeypatch.setattr("alexnet_mp.commands.sweep.run_sweep", lambda *arguments: handed.append(arguments))
+    asked = ["--config-dir", own.name, "variants={a: ['network=mine']}", "out=out"]
+    run_script("launch/sweep.py", asked, tmp_path)
+    ((settings, compose, _, command_of, command),) = handed
+    (job,) = make_jobs(settings, compose)
+    assert job.configuration["network"]["name"] == "mine"
+    told = command_of(job, 1)[command_of(job, 1).index("alexnet_mp.commands.train") + 1 :]
+    assert told == ["--config-dir", str(own), *job.overrides]
+    assert shlex.split(command) == ["python", "launch/sweep.py", *asked]
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    shown = run_script("launch/train.py", [*told, "--cfg", "job"], elsewhere).stdout
+    assert OmegaConf.create(shown).network.name == "mine"
+    with pytest.raises(ConfigurationError, match=r"network is 'mien', not one of .*mine.*; did you mean 'mine'"):
+        compose(["network=mien"])
+    with pytest.raises(ConfigurationError, match="network is 'mine', not one of"):
+        cli.compose("train", ["network=mine"])  # nothing of it stays for the next
+
+
+def test_a_batch_that_is_scaled_may_be_one_that_replicas_do_not_divide(tmp_path: Path) -> None:
+    scaled = ["batch_scaling=linear", "recipe.batch_size=63"]
+    settings = parse_sweep_settings(configuration(tmp_path, overrides=scaled, processes=4))
+    assert len(make_jobs(settings, compose)) == 4
+    assert "63 cannot be shared equally by 2 replicas" in refusal(tmp_path, overrides=scaled[1:], processes=4)
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "conf" / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_that_comes_with_the_library_can_be_started(path: Path, tmp_path: Path) -> None:
+    settings = parse_sweep_settings(cli.compose("sweep", [f"sweep={path.stem}", f"out={tmp_path}"]))
+    assert len(make_jobs(settings, compose)) == len(settings.variants) * len(settings.seeds) > 1
+
+
+def test_medians_and_ranges_are_over_the_seeds(tmp_path: Path) -> None:
+    errors = {f"lrn/seed-{seed}": error for seed, error in enumerate((0.1, 0.4, 0.2))}
+    done, said = sweep(tmp_path, Fake(errors), variants={"lrn": []}, seeds=[0, 1, 2])
+    assert not done.failed
+    found = values(tmp_path)["variants"]["lrn"]
+    assert found["seeds"] == 3
+    assert found["top1_error"] == {"median": 0.2, "lowest": 0.1, "highest": 0.4}
+    assert found["top5_error"] == pytest.approx({"median": 0.02, "lowest": 0.01, "highest": 0.04})
+    assert found["validation_loss"]["median"] == 1.0
+    assert (found["images_per_second"]["median"], found["seconds"]["median"]) == (100, 600)
+    assert "20.00 (10.00 to 40.00)" in said[-1]
+    with (tmp_path / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["seed"], row["top1_error"]) for row in rows] == [
+        *(("job", "0", "0.1"), ("job", "1", "0.4"), ("job", "2", "0.2")),
+        *(("median", "", "0.2"), ("lowest", "", "0.1"), ("highest", "", "0.4")),
+    ]
+
+
+def test_published_numbers_stand_beside_ours_and_columns_can_be_added(tmp_path: Path) -> None:
+    published = {"top1_error": 0.407, "source": "paper, Table 2"}
+    variants = {"lrn": {"overrides": [], "published": published}, "no_lrn": TWO["no_lrn"]}
+    done, said = sweep(tmp_path, Fake(ALL), variants=variants)
+    head, _, ours, without = said[-1].strip().splitlines()
+    assert "published top-1, %" in head
+    assert ours.endswith("40.70            paper, Table 2")
+    assert "paper" not in without
+    unknown = {"top5_error": None, "top1_points": None, "top5_points": None}
+    assert values(tmp_path)["variants"]["lrn"]["published"] == {**published, **unknown}
+    more = [*columns_of(done.results()), Column("x", lambda result: result.name.upper())]
+    assert as_text(done.results(), more).splitlines()[3].endswith("NO_LRN")
+
+
+def test_variants_are_compared_with_the_baseline_seed_by_seed(tmp_path: Path) -> None:
+    errors = {"lrn/seed-0": 0.10, "lrn/seed-1": 0.30, "no_lrn/seed-0": 0.15, "no_lrn/seed-1": 0.31}
+    published = {"top1_points": 1.4, "source": "paper §3.3"}
+    variants = {"lrn": [], "no_lrn": {"overrides": TWO["no_lrn"], "published": published}}
+    _, said = sweep(tmp_path, Fake(errors), variants=variants, baseline="lrn")
+    head, _, baseline, without = said[-1].strip().splitlines()
+    assert "points above baseline" in head and "published points" in head
+    assert "+" not in baseline
+    assert "+3.00 (+1.00 to +5.00)" in without and "+1.40" in without
+    found = values(tmp_path)["variants"]
+    assert found["lrn"]["above_baseline"]["top1_error"] is None
+    assert found["no_lrn"]["above_baseline"]["top1_error"] == pytest.approx(
+        {"median": 0.03, "lowest": 0.01, "highest": 0.05}, abs=1e-12
+    )
+
+
+def test_a_baseline_must_be_one_of_the_variants(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="baseline is 'lnr', not one of lrn, no_lrn; did you mean 'lrn'"):
+        sweep(tmp_path, Fake(ALL), baseline="lnr")
+
+
+def test_a_failed_job_is_noted_with_its_code_and_last_words_and_the_others_run(tmp_path: Path) -> None:
+    fake = Fake({name: error for name, error in ALL.items() if name != "lrn/seed-1"})
+    done, said = sweep(tmp_path, fake)
+    assert fake.started == list(ALL)
+    (failed,) = done.failed
+    assert (failed.job.name, failed.exit_code, failed.error) == ("lrn/seed-1", 3, "it broke")
+    assert said[2].startswith("[2/4] lrn/seed-1: failed with exit code 3: it broke (log: ")
+    jobs = {f"{job['variant']}/{job['seed']}": job for job in values(tmp_path)["jobs"]}
+    assert (jobs["lrn/1"]["status"], jobs["lrn/1"]["exit_code"], jobs["lrn/1"]["error"]) == ("failed", 3, "it broke")
+    assert values(tmp_path)["variants"]["lrn"]["seeds"] == 1
+    assert "1 of 2" in said[-1]
+
+
+def test_a_job_that_ends_well_without_a_summary_has_failed(tmp_path: Path) -> None:
+    done, _ = sweep(tmp_path, Fake({}, code=0), variants={"lrn": []}, seeds=[0])
+    assert "has no summary.json" in done.failed[0].error
+
+
+def test_a_job_that_cannot_be_started_has_failed(tmp_path: Path) -> None:
+    done, said = sweep(tmp_path, lambda job, processes: ["/nowhere/python"], variants={"lrn": []}, seeds=[0])
+    assert "cannot be started" in done.failed[0].error
+    assert said[1].startswith("[1/1] lrn/seed-0: failed, cannot be started")
+
+
+def test_the_same_sweep_again_runs_only_what_is_not_done(tmp_path: Path) -> None:
+    sweep(tmp_path / "a", Fake({name: error for name, error in ALL.items() if name != "no_lrn/seed-0"}))
+    (tmp_path / "a").rename(tmp_path / "b")  # also from another place
+    held = values(tmp_path / "b")
+    del held["command"]  # as older sweeps were written
+    (tmp_path / "b" / "sweep.json").write_text(json.dumps(held))
+    again = Fake(ALL)
+    done, said = sweep(tmp_path / "b", again)
+    assert again.started == ["no_lrn/seed-0"]
+    assert "command" in values(tmp_path / "b")
+    assert "3 done before" in said[0]
+    assert not done.failed
+    assert values(tmp_path / "b")["variants"]["no_lrn"]["top1_error"]["median"] == 0.4
+    # What the earlier attempt printed stays, and is not taken for the next one's words.
+    again.says, again.errors = "error: another", {}
+    done, _ = sweep(tmp_path / "b", again, variants={**TWO, "new": []})
+    assert {outcome.error for outcome in done.failed} == {"another"}
+
+
+def test_the_tables_are_written_after_every_job(tmp_path: Path) -> None:
+    seen = []
+
+    def fake(job: Job, processes: int) -> list[str]:
+        seen.append([each["status"] for each in values(tmp_path)["jobs"]])
+        return Fake(ALL)(job, processes)
+
+    sweep(tmp_path, fake, seeds=[0])
+    assert seen == [["not started", "not started"], ["done", "not started"]]
+
+
+def test_a_folder_of_other_variants_is_refused_with_the_difference(tmp_path: Path) -> None:
+    sweep(tmp_path, Fake(ALL))
+    before = (tmp_path / "sweep.json").read_bytes()
+    other = {**TWO, "no_lrn": ["network.layers.lrn2=null"]}
+    assert 'variant no_lrn ["network.layers.lrn1=null"] -> ["network.layers.lrn2=null"]' in refusal(
+        tmp_path, variants=other
+    )
+    assert "variant no_lrn" in refusal(tmp_path, variants={"lrn": []})
+    assert 'overrides [] -> ["recipe.epochs=3"]' in refusal(tmp_path, overrides=["recipe.epochs=3"])
+    assert (tmp_path / "sweep.json").read_bytes() == before
+    more = Fake({"new/seed-5": 0.2, "lrn/seed-5": 0.2, "no_lrn/seed-5": 0.2})
+    done, _ = sweep(tmp_path, more, variants={**TWO, "new": ["recipe.epochs=2"]}, seeds=[5])
+    assert not done.failed
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 1, "definition": {"overrides": [], "variants": 3}}'])
+def test_a_file_that_no_sweep_wrote_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    assert "is not what a sweep writes" in refusal(tmp_path)
+    (tmp_path / "sweep.json").write_text('{"format_version": 9, "definition": {"overrides": [], "variants": {}}}')
+    assert "format_version 9" in refusal(tmp_path)
+
+
+def test_a_finished_run_of_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
+    sweep(tmp_path, Fake(ALL))
+    path = tmp_path / "lrn" / "seed-1" / "config.yaml"
+    path.write_text(path.read_text().replace("  epochs: 15\n", "  epochs: 7\n"))
+    fake = Fake(ALL)
+    assert "recipe.epochs 7 -> 15" in refusal(tmp_path, fake)
+    assert fake.started == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": {"a": [], "b": ["recipe.epcohs=1"]}}, "variant b: unknown key 'recipe.epcohs'; did you mean"),
+        ({"variants": {"a": ["experiment=digist"]}}, "variant a: experiment is 'digist', not one of"),
+        ({"overrides": ["recipe.epochs=many"]}, "variant lrn: recipe.epochs must be a whole number"),
+        ({"overrides": ["recipe.epochs=0"]}, "batch_size, epochs and input.pixel_divisor must be positive"),
+        ({"processes": 3}, "3 processes cannot hold replicas of 2 towers"),
+        ({"variants": {}}, "variants is empty"),
+        ({"variants": {"a": "recipe.epochs=1"}}, "variants.a.overrides must be a list"),
+        ({"variants": {"a": {"override": []}}}, "unknown key 'variants.a.override'; did you mean 'overrides'?"),
+        ({"variants": {"../a": []}}, "its name is that of a folder"),
+        ({"variants": {"/a": []}}, "its name is that of a folder"),
+        ({"variants": {"..": []}}, "its name is that of a folder"),
+        ({"variants": {"=1+1": []}}, "its name is that of a folder"),
+        ({"variants": {"sweep.json": []}}, "its name is that of a folder"),
+        ({"variants": {"a": [], "A": []}}, "the same name but for its case"),
+        ({"variants": {"a": ["seed=1"]}}, "use seeds=[0,1,2]"),
+        ({"overrides": ["++run_dir=x"]}, "use out=FOLDER"),
+        ({"overrides": ["--multirun"]}, "which is no override"),
+        ({"overrides": ["seed"]}, "which is no override"),
+        ({"seeds": []}, "give one or more"),
+        ({"seeds": [1, 1]}, "each of them once"),
+        ({"parallel": 0}, "parallel is 0, must be at least 1"),
+        ({"variants": {"a": {"overrides": [], "published": {"source": "x", "top1_error": 40.7}}}}, "no fraction"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_written(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    fake = Fake({})
+    assert message in refusal(tmp_path / "out", fake, **changes)
+    assert fake.started == []
+    assert not (tmp_path / "out").exists()
+
+
+# Tells the sweep to stop, waits to be told itself, and says how often it was.
+STOPS_THE_SWEEP = """
+import os, signal, sys
+told = []
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+signal.alarm(30)
+os.kill(os.getppid(), int(sys.argv[1]))
+told.append(signal.sigwait({signal.SIGTERM, signal.SIGINT}))
+os.kill(os.getppid(), int(sys.argv[1]))
+print("told", *map(int, told), "then", *map(int, signal.sigpending()))
+sys.exit(5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "handed_on"),
+    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP, signal.SIGTERM)],
+)
+def test_a_signal_reaches_the_running_job_once_and_no_other_is_started(
+    sent: signal.Signals, handed_on: signal.Signals, tmp_path: Path
+) -> None:
+    started = []
+
+    def fake(job: Job, processes: int) -> list[str]:
+        started.append(job.name)
+        return [*PYTHON, STOPS_THE_SWEEP, str(int(sent))]
+
+    stray: list[int] = []
+    before = signal.signal(sent, lambda number, _: stray.append(number))  # else a broken sweep would end the tests
+    try:
+        done, said = sweep(tmp_path, fake)
+        assert not stray
+        assert signal.getsignal(sent) is not before
+    finally:
+        signal.signal(sent, before)
+    assert started == ["lrn/seed-0"]
+    assert done.stopped == handed_on
+    assert (tmp_path / "lrn" / "seed-0.log").read_text() == f"told {int(handed_on)} then\n"
+    assert f"{handed_on.name}: waiting" in said[1]
+    assert "[1/4] lrn/seed-0: stopped by" in said[2]
+    assert [job["status"] for job in values(tmp_path)["jobs"]] == ["stopped", *["not started"] * 3]
+    again = Fake(ALL)
+    sweep(tmp_path, again)
+    assert again.started == list(ALL)
+
+
+def test_a_signal_ends_jobs_side_by_side_and_starts_no_other_in_their_place(tmp_path: Path) -> None:
+    started = []
+
+    def fake(job: Job, processes: int) -> list[str]:
+        started.append(job.name)
+        return [*PYTHON, STOPS_THE_SWEEP, str(int(signal.SIGTERM))]
+
+    sweep(tmp_path, fake, parallel=2)
+    assert started in (["lrn/seed-0"], ["lrn/seed-0", "lrn/seed-1"])
+
+
+def test_a_signal_that_comes_while_a_job_is_being_started_reaches_it(tmp_path: Path) -> None:
+    def fake(job: Job, processes: int) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return [*PYTHON, "import signal; signal.alarm(30); signal.pause()"]
+
+    done, _ = sweep(tmp_path, fake)
+    assert [job["exit_code"] for job in values(tmp_path)["jobs"]] == [-signal.SIGTERM, None, None, None]
+    assert done.stopped == signal.SIGTERM
+
+
+def test_jobs_run_side_by_side_where_asked_and_share_the_cores(tmp_path: Path, monkeypatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("alexnet_mp.sweep.processes.usable_cores", lambda: 8)
+    assert job_environment(2, 2)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in job_environment(1, 2)
+    # Each end of a pipe opens only when the other is opened too.
+    ends = {"lrn/seed-0": "r", "no_lrn/seed-0": "w"}
+
+    def fake(job: Job, processes: int) -> list[str]:
+        write_run(job, 0.5)
+        pipe = f"signal.alarm(30); open({str(tmp_path / 'pipe')!r}, {ends[job.name]!r})"
+        return [*PYTHON, f"import os, signal; {pipe}; print(os.environ['OMP_NUM_THREADS'])"]
+
+    done, _ = sweep(tmp_path / "out", fake, seeds=[0], parallel=2)
+    assert not done.failed
+    assert (tmp_path / "out" / "lrn" / "seed-0.log").read_text() == "4\n"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert job_environment(2, 2)["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_job_that_a_killed_sweep_left_running_keeps_the_next_one_out(tmp_path: Path) -> None:
+    job = Job("a", 0, tmp_path / "a" / "seed-0", (), {})
+    with claimed(tmp_path) as lock:
+        process = start_process(job, [*PYTHON, "import signal; signal.pause()"], os.environ, lock)
+        assert "another sweep works in" in refusal(tmp_path)
+    assert "or a job that one has left running" in refusal(tmp_path)
+    process.kill()
+    process.wait()
+    sweep(tmp_path, Fake(ALL))
+
+
+def test_a_full_disk_ends_no_job_and_is_said_at_the_end(tmp_path: Path, monkeypatch, capsys) -> None:
+    written = []
+
+    def write(*arguments: Any) -> None:
+        if written:
+            raise OSError("no space left")
+        written.append(sweep_folder.write_results(*arguments))
+
+    monkeypatch.setattr(sweep_job, "write_results", write)
+    fake = Fake(ALL)
+    done, _ = sweep(tmp_path, fake)
+    assert fake.started == list(ALL)
+    assert "no space left" in done.unwritten
+
+
+BANNER = """
+Traceback (most recent call last):
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+alexnet_mp.commands.train FAILED
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "line"),
+    [
+        ("error: recipe.epochs is 0\nW1122 torch.distributed.elastic: closing" + BANNER, "recipe.epochs is 0"),
+        ("[rank1]: ValueError: peer\n[rank1]: more" + BANNER, "ValueError: peer"),
+        ("10%\r20%\rsafetensors.SafetensorError: cut short" + BANNER, "safetensors.SafetensorError: cut short"),
+        ("Killed\n", "Killed"),
+        ("", "it printed nothing"),
+        ("error: \x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("error: " + "x" * 400, "x" * 299 + "…"),
+    ],
+)
+def test_the_line_that_says_why_a_job_failed(printed: str, line: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("error: of an earlier attempt\n" + printed)
+    assert last_error(log, len("error: of an earlier attempt\n")) == line
+    assert "cannot read its log" in last_error(tmp_path / "none", 0)
