@@ -131,14 +131,14 @@ def once(layer: nn.Module, maps: Tensor) -> Callable[[], object]:
     return work
 
 
-def optimiser_passes(device: torch.device, bandwidth: float, repeats: int) -> float:
+def optimizer_passes(device: torch.device, bandwidth: float, repeats: int) -> float:
     """Passes over the parameters of an update, at the copy's bandwidth."""
     sizes = [2048 * 9216, 2048 * 4096, 1000 * 2048]
     parameters = [nn.Parameter(torch.randn(size, device=device)) for size in sizes]
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
-    optimiser = PaperSGD([{"params": parameters, "lr": 1e-9, "weight_decay": 5e-4}], momentum=0.9)
-    return fastest_seconds(optimiser.step, device, repeats) * bandwidth / (4 * sum(sizes))
+    optimizer = PaperSGD([{"params": parameters, "lr": 1e-9, "weight_decay": 5e-4}], momentum=0.9)
+    return fastest_seconds(optimizer.step, device, repeats) * bandwidth / (4 * sum(sizes))
 
 
 def link_of(device: torch.device, repeats: int) -> dict[str, float]:
@@ -198,7 +198,7 @@ def measure(rank: int, world: int, kind: str, batch: int, repeats: int, folder: 
     for name, row_kind in (("conv", "conv"), ("matmul", "fc")):
         found[name], found[f"highest_{name}"] = products(device, batch, row_kind, repeats)
     found |= {f"passes.{name}": value for name, value in row_passes(device, batch, bandwidth, repeats).items()}
-    found["passes.optimiser"] = optimiser_passes(device, bandwidth, repeats)
+    found["passes.optimizer"] = optimizer_passes(device, bandwidth, repeats)
     if world > 1:
         found |= {f"link.{name}": value for name, value in link_of(device, repeats).items()}
     torch.save(found, Path(folder) / f"{rank}.pt")

@@ -1,4 +1,4 @@
-"""How fast are the normalisations and the crossing by themselves, beside stock PyTorch? In turns in one run.
+"""How fast are the normalizations and the crossing by themselves, beside stock PyTorch? In turns in one run.
 
 python benchmarks/layers.py
 python benchmarks/layers.py compiled=true rounds=9 json=layers.json

@@ -45,7 +45,7 @@ from alexnet_mp.training.config import parse_train_settings
 
 THREADS = 1
 M_MMAP_THRESHOLD = -3  # malloc.h: blocks from this size on are the kernel's again as soon as they are free
-CONTENDERS: dict[str, tuple[str, Order]] = {
+VARIANTS: dict[str, tuple[str, Order]] = {
     "cold_random": ("large", "shuffled"),
     "cold_fixed": ("large", "fixed"),
     "warm_random_large": ("large", "shuffled"),
@@ -59,7 +59,7 @@ def load(folder: Path, crop: int) -> DataSet:
 
 def make_loader(data: DataSet, crop: int, batch_size: int, order: Order) -> Loader:
     recipe = parse_train_settings(compose("train", ["recipe=paper", "network=paper"])).recipe
-    # What stays in the page cache is this script's choice in every contender.
+    # What stays in the page cache is this script's choice in every variant.
     settings = LoaderSettings(threads=THREADS, drop_behind=False)
     return Loader(data, (crop, crop), batch_size, Share(), 0, recipe.augmentation, order, settings)
 
@@ -144,22 +144,22 @@ def pin(core: int | None) -> None:
 
 
 def measure(arguments: argparse.Namespace, folders: dict[str, Path], core: int | None) -> dict[str, Any]:
-    """The contenders in turns, round by round; then the memory."""
+    """The variants in turns, round by round; then the memory."""
     loaders, data = {}, {name: load(folder, arguments.crop) for name, folder in folders.items()}
-    for contender, (pack, order) in CONTENDERS.items():
-        loaders[contender] = make_loader(data[pack], arguments.crop, arguments.batch_size, order)
-    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    cached: dict[str, list[float | None]] = {name: [] for name in CONTENDERS}
+    for variant, (pack, order) in VARIANTS.items():
+        loaders[variant] = make_loader(data[pack], arguments.crop, arguments.batch_size, order)
+    rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    cached: dict[str, list[float | None]] = {name: [] for name in VARIANTS}
     for epoch in range(arguments.rounds):
-        for contender, (pack, _) in CONTENDERS.items():
+        for variant, (pack, _) in VARIANTS.items():
             train = data[pack].splits["train"]
-            if contender.startswith("cold"):
+            if variant.startswith("cold"):
                 train.forget(np.arange(len(train)))
             else:
                 read_all(train)
-            cached[contender].append(cached_fraction(folders[pack]))
-            rates[contender].append(epoch_rate(loaders[contender], epoch))
-            print(f"round {epoch + 1}, {contender}: {rates[contender][-1]:,.0f} images/s", flush=True)
+            cached[variant].append(cached_fraction(folders[pack]))
+            rates[variant].append(epoch_rate(loaders[variant], epoch))
+            print(f"round {epoch + 1}, {variant}: {rates[variant][-1]:,.0f} images/s", flush=True)
     return {
         "images_per_second": {name: spread(values) for name, values in rates.items()},
         "in_page_cache_before": cached,

@@ -3,7 +3,7 @@
 python benchmarks/preparation.py --source PHOTOS --json preparation.json
 
 PHOTOS is any folder with pictures; copies of them are prepared under --scratch. The plain loop does the same work in
-one process: decode, shorter side to `size`, centre patch, write, SHA-256, mean image, colour covariance. A second one
+one process: decode, shorter side to `size`, center patch, write, SHA-256, mean image, color covariance. A second one
 does without the last three. What is asked for: two workers at least 1.8 times as fast as one, and one worker at least
 as fast as the plain loop that does the same work.
 """
@@ -90,34 +90,34 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     arguments = parser.parse_args()
     size = arguments.size
-    contenders: dict[str, Callable[[Path, Path], int]] = {
+    variants: dict[str, Callable[[Path, Path], int]] = {
         "one_worker": lambda photos, out: library(photos, out, size, 1),
         "two_workers": lambda photos, out: library(photos, out, size, 2),
         "pillow_loop": lambda photos, out: plain_loop(photos, out, size, same_work=True),
         "pillow_loop_pixels_only": lambda photos, out: plain_loop(photos, out, size, same_work=False),
     }
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    rates: dict[str, list[float]] = {name: [] for name in variants}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as name:
         scratch = Path(name)
         copies(arguments.source, scratch / "warm", 8)
         copies(arguments.source, scratch / "photos", arguments.pictures)
         for round_number in range(-1, arguments.rounds):  # the first warms up: imports, the fork server, the page cache
-            for contender, function in contenders.items():
+            for variant, function in variants.items():
                 photos = scratch / ("warm" if round_number < 0 else "photos")
                 started = time.perf_counter()
                 count = function(photos, scratch / "out")
                 seconds = time.perf_counter() - started
                 shutil.rmtree(scratch / "out")
                 if round_number >= 0:
-                    rates[contender].append(count / seconds)
-    report = summarise(arguments, rates, load)
+                    rates[variant].append(count / seconds)
+    report = summarize(arguments, rates, load)
     print_report(report)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def summarise(arguments: argparse.Namespace, rates: dict[str, list[float]], load: float) -> dict[str, object]:
+def summarize(arguments: argparse.Namespace, rates: dict[str, list[float]], load: float) -> dict[str, object]:
     """Images per second: the median over the rounds, and (max - min) / median."""
     from alexnet_mp.common.host import usable_cores
 

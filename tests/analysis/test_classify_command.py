@@ -57,7 +57,7 @@ def scene(tmp_path: Path) -> Callable[..., Scene]:
 
 
 def drawn(number: int, side: int) -> Pixels:
-    """Noise about a colour of its own."""
+    """Noise about a color of its own."""
     generator = np.random.default_rng(number)
     return (generator.integers(0, 156, 3) + generator.integers(0, 100, (side, side, 3))).astype(np.uint8)
 
@@ -96,17 +96,17 @@ def test_a_network_from_elsewhere_needs_no_data(scene: Callable[..., Scene], tmp
     names = [f"name {number}" for number in range(10)]
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
     given = scene({"converted_from": "elsewhere"}, side=20)
-    options = [f"class_names={tmp_path / 'names.txt'}", "mean_colour=[120,110,100]", "size=20"]
+    options = [f"class_names={tmp_path / 'names.txt'}", "mean_color=[120,110,100]", "size=20"]
     found = classified(given, *options, "input.pixel_divisor=20", "input.mean=pixel")
-    centre = np.stack([drawn(number, 20)[2:18, 2:18] for number in range(3)])
-    images = torch.from_numpy((centre - np.array([120.0, 110, 100])) / DIVISOR).permute(0, 3, 1, 2)
+    center = np.stack([drawn(number, 20)[2:18, 2:18] for number in range(3)])
+    images = torch.from_numpy((center - np.array([120.0, 110, 100])) / DIVISOR).permute(0, 3, 1, 2)
     assert_found(found, probabilities(images), names)
     assert np.array_equal(found[1].pixels, drawn(1, 20))
 
 
 def test_ten_views_are_averaged(scene: Callable[..., Scene]) -> None:
     given = scene({**ABOUT, "class_names": [f"c{number}" for number in range(10)]}, side=20)
-    found = classified(given, "mean_colour=[120,110,100]", "size=20", "views=10")
+    found = classified(given, "mean_color=[120,110,100]", "size=20", "views=10")
     pixels = np.stack([drawn(number, 20) for number in range(3)])
     images = torch.from_numpy((pixels - np.array([120.0, 110, 100])) / DIVISOR).permute(0, 3, 1, 2)
     places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
@@ -157,10 +157,10 @@ def test_the_command_prints_and_draws_and_never_overwrites(
         (["pictures=missing.jpg"], r"cannot read missing\.jpg: No such file"),
         (["pictures=NOT_A_PICTURE"], "cannot decode .*notes.png: not an image of a known format"),
         (["pictures=[]"], "names no file"),
-        (["mean_colour=[1,2]"], "mean_colour needs 3 values"),
-        (["mean_colour=[1,2,300]"], "must be three numbers from 0 to 255"),
-        (["mean_colour=[1,2,3]", "size=8"], "reads 16x16 and its data have 8x8"),
-        (["mean_colour=[1,2,3]", "class_names=NOT_A_PICTURE"], "names for 1 classes; network small has 10"),
+        (["mean_color=[1,2]"], "mean_color needs 3 values"),
+        (["mean_color=[1,2,300]"], "must be three numbers from 0 to 255"),
+        (["mean_color=[1,2,3]", "size=8"], "reads 16x16 and its data have 8x8"),
+        (["mean_color=[1,2,3]", "class_names=NOT_A_PICTURE"], "names for 1 classes; network small has 10"),
         (["data=pack"], "data.path"),
         (["picture=a.jpg"], "unknown key 'picture'; did you mean 'pictures'"),
         (["out=bars.jpg"], r"must end in \.png"),

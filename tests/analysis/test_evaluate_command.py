@@ -287,7 +287,7 @@ WRONG = {
     "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "positive"]),
     "infinite_divisor": (["input.pixel_divisor=inf"], ["input.pixel_divisor", "inf", "positive"]),
     "no_divisor": (["input.pixel_divisor=0"], ["input.pixel_divisor", "0", "positive"]),
-    "other_mean": (["input.mean=colour"], ["input.mean", "'colour'", "pixel, centre"]),
+    "other_mean": (["input.mean=color"], ["input.mean", "'color'", "pixel, center"]),
     "more_towers_than_processes": (["placement=distributed"], ["2 towers", "torchrun --nproc-per-node=2"]),
 }
 

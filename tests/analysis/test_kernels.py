@@ -1,4 +1,4 @@
-"""Colourfulness and its separation against arithmetic, and the kernels' picture pixel by pixel."""
+"""Colorfulness and its separation against arithmetic, and the kernels' picture pixel by pixel."""
 
 import math
 from itertools import combinations
@@ -10,8 +10,8 @@ import torch
 from alexnet_mp import build_model, load_network
 from alexnet_mp.analysis.figures.kernel_pictures import scale_for
 from alexnet_mp.analysis.figures.kernels import (
-    colourfulness,
-    colourfulness_of_towers,
+    colorfulness,
+    colorfulness_of_towers,
     first_layer_kernels,
     kernel_sheet,
     separation,
@@ -23,30 +23,30 @@ def kernel(red: float, green: float, blue: float, size: int = 3) -> torch.Tensor
     return torch.tensor([red, green, blue]).view(3, 1, 1) * torch.linspace(-1, 2, size * size).view(1, size, size)
 
 
-def test_grey_is_0_and_colours_that_add_up_to_nothing_are_1() -> None:
+def test_gray_is_0_and_colors_that_add_up_to_nothing_are_1() -> None:
     kernels = torch.stack([kernel(1, 1, 1), kernel(1, -1, 0), kernel(-1, -1, 2), kernel(-3, -3, -3)])
-    assert colourfulness(kernels).tolist() == pytest.approx([0, 1, 1, 0], abs=1e-12)
+    assert colorfulness(kernels).tolist() == pytest.approx([0, 1, 1, 0], abs=1e-12)
 
 
-def test_one_colour_alone_is_two_thirds_and_size_and_sign_do_not_matter() -> None:
+def test_one_color_alone_is_two_thirds_and_size_and_sign_do_not_matter() -> None:
     # (1, 0, 0) less its mean 1/3 is (2/3, -1/3, -1/3): 6/9 of its energy.
     kernels = torch.stack([kernel(1, 0, 0), kernel(0, 0, -0.5), kernel(0, 7, 0)])
-    assert colourfulness(kernels).tolist() == pytest.approx([2 / 3] * 3)
+    assert colorfulness(kernels).tolist() == pytest.approx([2 / 3] * 3)
 
 
 def test_noise_is_two_thirds_on_average() -> None:
     noise = torch.randn(4000, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    assert float(colourfulness(noise).mean()) == pytest.approx(2 / 3, abs=0.005)
+    assert float(colorfulness(noise).mean()) == pytest.approx(2 / 3, abs=0.005)
 
 
 def test_dead_kernels_are_left_out_by_one_measure_for_all_towers() -> None:
     living = torch.stack([kernel(1, 1, 1), kernel(1, -1, 0)])
     small = 0.04 * torch.stack([kernel(1, 1, 1), kernel(1, -1, 0)])
-    first, second = colourfulness_of_towers([living, torch.cat([small, living])])
+    first, second = colorfulness_of_towers([living, torch.cat([small, living])])
     assert first.isnan().tolist() == [False, False]
     assert second.isnan().tolist() == [True, True, False, False]
-    assert colourfulness(small).isnan().tolist() == [False, False]  # alone, nothing is larger
-    assert colourfulness(torch.zeros(2, 3, 5, 5)).isnan().all()
+    assert colorfulness(small).isnan().tolist() == [False, False]  # alone, nothing is larger
+    assert colorfulness(torch.zeros(2, 3, 5, 5)).isnan().all()
 
 
 def test_separated_towers_have_an_auc_of_1_and_the_p_value_of_all_orders() -> None:
@@ -78,7 +78,7 @@ def test_the_p_value_is_the_share_of_splits_that_are_as_far_apart() -> None:
 def test_towers_of_noise_are_apart_as_often_as_the_p_value_says() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(2, 16, 3, 5, 5, generator=generator) for _ in range(200)]
-    found = [separation(colourfulness_of_towers(list(towers)), draws=199).p_value for towers in noise]
+    found = [separation(colorfulness_of_towers(list(towers)), draws=199).p_value for towers in noise]
     assert np.mean([p <= 0.05 for p in found]) == pytest.approx(0.05, abs=0.04)
     assert np.mean([p <= 0.5 for p in found]) == pytest.approx(0.5, abs=0.1)
 
@@ -148,7 +148,7 @@ def test_96_kernels_are_drawn_in_six_rows_of_16_as_in_the_paper() -> None:
     assert kernel_sheet([kernels, kernels], 4).shape == (height, 16 * side + 15 * gap, 3)
 
 
-def test_kernels_of_one_channel_are_grey_and_of_two_are_refused() -> None:
+def test_kernels_of_one_channel_are_gray_and_of_two_are_refused() -> None:
     sheet = kernel_sheet([torch.randn(4, 1, 3, 3)], 5)
     assert (sheet[..., 0] == sheet[..., 1]).all() and (sheet[..., 1] == sheet[..., 2]).all()
     with pytest.raises(ConfigurationError, match="2 channels"):

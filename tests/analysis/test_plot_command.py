@@ -34,9 +34,9 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_pack(tmp_path_factory.mktemp("seven"), CLASSES)
 
 
-def coloured(network: Network) -> Network:
+def colored(network: Network) -> Network:
     """The same network, called otherwise."""
-    return parse_network({**network.to_mapping(), "name": "coloured"})
+    return parse_network({**network.to_mapping(), "name": "colored"})
 
 
 def save(
@@ -44,14 +44,14 @@ def save(
     pack: str,
     seed: int,
     network: Network,
-    grey_tower: int | None = None,
+    gray_tower: int | None = None,
     alike: bool = False,
     **configured: Any,
 ) -> Path:
-    """A run's folder with a checkpoint of initial weights; one tower's first kernels are made grey, or both alike."""
+    """A run's folder with a checkpoint of initial weights; one tower's first kernels are made gray, or both alike."""
     state = dict(build_model(network, seed=seed).state_dict())
-    if grey_tower is not None:
-        name = f"towers.{grey_tower}.conv1.weight"
+    if gray_tower is not None:
+        name = f"towers.{gray_tower}.conv1.weight"
         state[name] = state[name][:, :1].expand_as(state[name]).contiguous()
     if alike:
         state["towers.1.conv1.weight"] = state["towers.0.conv1.weight"].clone()
@@ -79,13 +79,13 @@ def test_a_study_counts_the_runs_in_which_towers_are_apart(
     pack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = small(7)
-    apart = [save(tmp_path / f"apart{seed}", pack, seed, network, grey_tower=seed % 2) for seed in (1, 0)]
-    alike = save(tmp_path / "alike", pack, 5, coloured(network), alike=True)
+    apart = [save(tmp_path / f"apart{seed}", pack, seed, network, gray_tower=seed % 2) for seed in (1, 0)]
+    alike = save(tmp_path / "alike", pack, 5, colored(network), alike=True)
     out = tmp_path / "study"
     draw("figure=kernels", f"runs=[{apart[0]},{apart[1]},{alike}]", f"out={out}")
     first, second = read(out / "kernels.json")["groups"]
     assert (first["name"], first["runs_separated"], len(first["runs"])) == (f"photos, small{MEET}", 2, 2)
-    assert (second["name"], second["runs_separated"]) == (f"photos, coloured{MEET}", 0)
+    assert (second["name"], second["runs_separated"]) == (f"photos, colored{MEET}", 0)
     assert (second["runs"][0]["separation"]["auc"], second["runs"][0]["separation"]["p_value"]) == (0.5, 1)
     assert [run["seed"] for run in first["runs"]] == [0, 1]
     for run in first["runs"]:
@@ -134,7 +134,7 @@ def test_what_training_added_is_what_is_left_without_the_initial_weights(pack: s
     assert found.checkpoint == "step-000000010"
     for kernels, expected in zip(found.kernels, added, strict=True):
         assert torch.allclose(kernels, expected, atol=1e-6)
-    assert all(bool(values.isnan().all()) for values in read_kernels(str(run), folder, since_start=True).colourfulness)
+    assert all(bool(values.isnan().all()) for values in read_kernels(str(run), folder, since_start=True).colorfulness)
 
 
 def test_what_training_added_to_another_runs_weights_is_not_told_by_the_seed(pack: str, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_first_layer_is_that_which_reads_the_image_whatever_stands_before(pa
 def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
     pack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = save(tmp_path / "run", pack, 0, small(7), grey_tower=0)
+    run = save(tmp_path / "run", pack, 0, small(7), gray_tower=0)
     draw(f"run_dir={run}")
     printed = capsys.readouterr().out
     assert "curves: not drawn: cannot read" in printed
@@ -190,7 +190,7 @@ def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
     }
     found = read(run / "plots" / "kernels.json")
     assert (found["seed"], found["epochs"], found["top1_error"]) == (0, 3, 0.25)
-    assert found["colourfulness"][0] == pytest.approx([0] * len(found["colourfulness"][0]), abs=1e-9)
+    assert found["colorfulness"][0] == pytest.approx([0] * len(found["colorfulness"][0]), abs=1e-9)
     with pytest.raises(ConfigurationError, match="cannot read"):
         draw(f"run_dir={run}", "figure=curves")
 
@@ -198,14 +198,14 @@ def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
 def test_examples_have_the_nearest_training_images_by_brute_force(pack: str, tmp_path: Path) -> None:
     network = small(7)
     run = save(tmp_path / "run", pack, 3, network)
-    draw(f"run_dir={run}", "figure=examples", "split=test", "images=[4,0,8]", "neighbours=5")
+    draw(f"run_dir={run}", "figure=examples", "split=test", "images=[4,0,8]", "neighbors=5")
     found = read(run / "plots" / "examples.json")
     assert (found["split"], found["training_images_searched"]) == ("test", 14)
     data = open_pack(Path(pack))
     model = build_model(network, seed=3).eval()
 
     def inputs(split: str) -> torch.Tensor:
-        """The centre 16x16 of 20x20 pixels less the mean image's, by 64."""
+        """The center 16x16 of 20x20 pixels less the mean image's, by 64."""
         images = data.splits[split]
         pixels = np.empty((len(images), *images.image_shape), dtype=np.uint8)
         images.read(np.arange(len(images)), pixels)
@@ -229,9 +229,9 @@ def test_examples_have_the_nearest_training_images_by_brute_force(pack: str, tmp
     for example in found["examples"]:
         distances = np.linalg.norm(train - test[example["image"]], axis=1)
         order = np.argsort(distances, kind="stable")[:5]
-        assert [near["image"] for near in example["neighbours"]] == order.tolist()
-        assert [near["distance"] for near in example["neighbours"]] == pytest.approx(distances[order], rel=1e-4)
-        assert [near["label"] for near in example["neighbours"]] == [CLASSES[labels[i]] for i in order]
+        assert [near["image"] for near in example["neighbors"]] == order.tolist()
+        assert [near["distance"] for near in example["neighbors"]] == pytest.approx(distances[order], rel=1e-4)
+        assert [near["label"] for near in example["neighbors"]] == [CLASSES[labels[i]] for i in order]
         assert example["label"] == CLASSES[data.splits["test"].labels[example["image"]]]
         expected, classes = probabilities[example["image"]].topk(5)
         assert example["probabilities"] == pytest.approx(expected.tolist(), rel=1e-4)
@@ -242,10 +242,10 @@ def test_the_seed_decides_which_examples_are_drawn_and_the_search_can_be_cut(pac
     run = save(tmp_path / "run", pack, 0, small(7))
     drawn = []
     for seed in (0, 0, 1):
-        draw(f"run_dir={run}", "figure=examples", f"seed={seed}", "examples=4", "among=3", "neighbours=6")
+        draw(f"run_dir={run}", "figure=examples", f"seed={seed}", "examples=4", "among=3", "neighbors=6")
         found = read(run / "plots" / "examples.json")
         drawn.append([example["image"] for example in found["examples"]])
-        assert {near["image"] for example in found["examples"] for near in example["neighbours"]} == {0, 1, 2}
+        assert {near["image"] for example in found["examples"] for near in example["neighbors"]} == {0, 1, 2}
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 4 and drawn[0] == sorted(drawn[0])
 
@@ -306,7 +306,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(pack: str, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_one_tower_and_grey_images_have_kernels_but_no_separation(tmp_path: Path) -> None:
+def test_one_tower_and_gray_images_have_kernels_but_no_separation(tmp_path: Path) -> None:
     network = parse_network({**small(10).to_mapping(), "image": [1, 16, 16]})
     run = save(tmp_path / "run", "", 0, network)
     draw(f"run_dir={run}", "figure=kernels")

@@ -248,12 +248,12 @@ def test_numbers_stand_beside_the_published_ones(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     evaluate(run, "validation-10views", 10, 0.19, ["step-000000120"])
     found = {(row[0], row[2]): row[4:] for row in rows(part(written(run), "published")) if len(row) == 7}
-    assert found["local response normalisation, trained for 10 epochs", "top-1 accuracy, %"] == [
+    assert found["local response normalization, trained for 10 epochs", "top-1 accuracy, %"] == [
         "71.25",
         "70.00",
         "−1.25",
     ]
-    assert found["the same without normalisation", "top-1 error, %"] == ["13.00", "20.00", "+7.00"]
+    assert found["the same without normalization", "top-1 error, %"] == ["13.00", "20.00", "+7.00"]
 
 
 def test_what_is_missing_is_said(finished: Path, tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_a_count_that_cannot_be_is_refused(finished: Path) -> None:
         written(finished, "images=0")
 
 
-# Every text's contrast to the colour behind it, after WCAG 2.2; a cell's shade lies over the paper.
+# Every text's contrast to the color behind it, after WCAG 2.2; a cell's shade lies over the paper.
 CONTRAST = """(() => {
   const parts = c => { const n = c.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1]; };
   const linear = v => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;

@@ -10,7 +10,7 @@ from alexnet_mp.analysis.report.curves import thinned
 from alexnet_mp.analysis.report.pieces import amount, duration
 
 
-def test_neighbours_become_their_median_and_range() -> None:
+def test_neighbors_become_their_median_and_range() -> None:
     found = thinned([(float(x), float(y)) for x, y in enumerate([5, 1, 3, 9, 8, 7, 2])], most=3)
     assert found.points == ((1, 3), (4, 8), (6, 2))
     assert found.band == ((1, 1, 5), (4, 7, 9), (6, 2, 2))

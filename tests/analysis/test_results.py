@@ -29,7 +29,7 @@ def make_run(folder: Path, seed: int = 0, experiment: str = "cifar10_lrn", last:
         lines.append({"kind": "validation", "step": 10 * epoch, "epoch": epoch, **found})
     configuration = {
         "experiment_name": experiment,
-        "recipe": {"name": "quick", "epochs": LAST_EPOCH, "input": {"pixel_divisor": 1, "mean": "centre"}},
+        "recipe": {"name": "quick", "epochs": LAST_EPOCH, "input": {"pixel_divisor": 1, "mean": "center"}},
         "data": {"source": "pack", "path": "packs/pictures"},
         "seed": seed,
         "run_dir": str(folder),
@@ -248,13 +248,13 @@ def test_ten_views_are_compared_with_an_evaluation_of_the_last_checkpoint(tmp_pa
 
 def test_an_evaluation_of_other_data_or_other_pixels_is_no_counterpart(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", experiment="imagenet_paper")
-    as_trained = {"pixel_divisor": 1.0, "mean": "centre"}
+    as_trained = {"pixel_divisor": 1.0, "mean": "center"}
     pack = {"name": "pictures", "source": "pack", "path": "/anywhere/pictures"}
-    evaluate(run, "a", 10, 0.1, ["step-000000120"], input={"pixel_divisor": 64.0, "mean": "centre"})
+    evaluate(run, "a", 10, 0.1, ["step-000000120"], input={"pixel_divisor": 64.0, "mean": "center"})
     evaluate(run, "b", 10, 0.1, ["step-000000120"], data={**pack, "name": "others"}, input=as_trained)
     text = page(tmp_path / "docs", run)
     assert {row["here"] for row in rows(text, "reference")} == {"not evaluated with 10 views"}
-    assert " views=10 input.pixel_divisor=64.0 input.mean=centre\n" in text
+    assert " views=10 input.pixel_divisor=64.0 input.mean=center\n" in text
     assert "scaled the pixels in another way" in text
     evaluate(run, "c", 10, 0.18, ["step-000000120"], data=pack, input=as_trained)
     text = page(tmp_path / "docs", run)

@@ -22,7 +22,7 @@ def four_layers(kind: str) -> dict[str, Any]:
         reads = "image" if n == 1 else "own"
         rows[f"conv{n}"] = {"kind": "conv", "kernels": 2, "size": 3, "reads": reads, "std": 0.1, "bias": 0}
         rows[f"{kind}{n}"] = {"kind": kind}
-    rows["fc4"] = {"kind": "summed_fc", "std": 0.1, "bias": 0}
+    rows["fc4"] = {"kind": "classifier", "std": 0.1, "bias": 0}
     return {"name": f"four_{kind}", "towers": 1, "image": [3, 9, 9], "classes": 10, "layers": rows}
 
 

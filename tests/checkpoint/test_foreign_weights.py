@@ -202,7 +202,7 @@ def test_equal_shapes_under_names_without_numbers_are_refused_with_both_sides(fo
         renamed(weights, table())
 
 
-def test_batch_normalisation_of_others_is_matched_without_its_count() -> None:
+def test_batch_normalization_of_others_is_matched_without_its_count() -> None:
     network = narrowed("cifar10_batchnorm")
     single = to_single_device(random_weights(network))
     theirs = {f"net.{name.replace('norm', 'bn')}": tensor for name, tensor in single.items()}

@@ -89,7 +89,7 @@ def every_other_row() -> Network:
                 "norm3": {"kind": "batch_norm"},
                 "fc4": {"kind": "fc", "units": 6, "reads": "both", "std": "he", "bias": 0},
                 "dropout4": {"kind": "dropout", "p": 0.3},
-                "fc5": {"kind": "summed_fc", "std": "he", "bias": 0},
+                "fc5": {"kind": "classifier", "std": "he", "bias": 0},
             },
         }
     )

@@ -39,7 +39,7 @@ def test_an_ablation_has_the_parameters_of_its_source(name: str) -> None:
 
 
 @pytest.mark.parametrize("network", ["paper", "original_2012", "cifar10_study"])
-def test_without_normalisation_there_is_none_as_in_run_148(network: str) -> None:
+def test_without_normalization_there_is_none_as_in_run_148(network: str) -> None:
     kinds = {row.kind for row in network_cost(with_ablation("no_lrn", network)).rows}
     assert "conv" in kinds and not kinds & {"lrn", "spatial_norm", "batch_norm"}
 
@@ -71,7 +71,7 @@ def test_pooling_without_overlap_leaves_as_many_values(network: str) -> None:
 @pytest.mark.parametrize(
     "name, keys",
     [
-        ("no_colour_noise", {"recipe.augmentation.colour"}),
+        ("no_color_noise", {"recipe.augmentation.color"}),
         ("half_precision_crossings", {"crossing_dtype"}),
         ("no_lrn", {"network.layers.lrn1", "network.layers.lrn2"}),
         ("tanh", {f"network.layers.relu{n}.kind" for n in range(1, 8)}),
@@ -84,7 +84,7 @@ def test_an_ablation_changes_one_thing(name: str, keys: set[str]) -> None:
     assert all(any(key == wanted or key.startswith(f"{wanted}.") for key in found) for wanted in keys), found
 
 
-@pytest.mark.parametrize("name", ["no_colour_noise", "half_precision_crossings", "conv6"])
+@pytest.mark.parametrize("name", ["no_color_noise", "half_precision_crossings", "conv6"])
 def test_what_an_ablation_costs_can_be_asked(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plan.run(compose("plan", [f"ablation={name}"]))
     assert "90 epochs" in capsys.readouterr().out

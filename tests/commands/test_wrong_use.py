@@ -88,8 +88,8 @@ WRONG_ARGUMENTS = {
     "unknown_nested_key": (["recipe.lr=1"], ["unknown key 'recipe.lr'", "recipe.layers"]),
     "unknown_nested_key_added": (["+recipe.lr=1"], ["unknown key 'recipe.lr'", "batch_size", "weights"]),
     "unknown_key_of_a_row": (
-        ["+network.layers.conv1.colour=1"],
-        ["unknown key 'network.layers.conv1.colour'", "kernels", "size", "reads"],
+        ["+network.layers.conv1.color=1"],
+        ["unknown key 'network.layers.conv1.color'", "kernels", "size", "reads"],
     ),
     "unknown_kind_of_row": (["network.layers.lrn1.kind=lrm"], ["network.layers.lrn1.kind", "'lrm'", "'lrn'"]),
     "word_for_a_number": (["recipe.epochs=many"], ["recipe.epochs", "whole number", "'many'"]),
@@ -133,12 +133,12 @@ WRONG_ARGUMENTS = {
     "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "positive"]),
     "time_out_that_no_clock_holds": (["timeout_seconds=1e18"], ["timeout_seconds is 1e+18", "at most 1e9"]),
     "checkpoints_at_no_time": (["checkpoint_minutes=nan"], ["checkpoint_minutes is nan", "positive"]),
-    "colour_noise_on_grey": (
+    "color_noise_on_gray": (
         [
             "network.image=[1,28,28]",
-            "recipe.augmentation.colour={std: 0.1, eigenvalues: root}",
+            "recipe.augmentation.color={std: 0.1, eigenvalues: root}",
         ],
-        ["colour noise needs 3 channels", "the network reads 1", "recipe.augmentation.colour=null"],
+        ["color noise needs 3 channels", "the network reads 1", "recipe.augmentation.color=null"],
     ),
 }
 
@@ -313,12 +313,12 @@ def test_auto_places_several_processes_one_tower_each(world_size: int, gpus: int
         assert devices(placement) == {rank % 2: f"cuda:{rank}" if gpus else "cpu"}
 
 
-def test_of_eight_processes_each_pair_of_neighbours_is_a_replica() -> None:
+def test_of_eight_processes_each_pair_of_neighbors_is_a_replica() -> None:
     held = [(placement.replica, *placement.devices) for placement in (placed(rank, 8) for rank in range(8))]
     assert held == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)]
 
 
-def test_of_eight_processes_with_four_towers_each_four_neighbours_are_a_replica() -> None:
+def test_of_eight_processes_with_four_towers_each_four_neighbors_are_a_replica() -> None:
     held = [(placement.replica, *placement.devices) for placement in (placed(rank, 8, towers=4) for rank in range(8))]
     assert held == [(rank // 4, rank % 4) for rank in range(8)]
 

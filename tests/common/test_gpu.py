@@ -43,22 +43,22 @@ def test_a_reading_of_a_gpu_is_what_the_library_filled_in(machine):
         ({"milliwatts": 1_199_875}, {"power_watts": 1199.875}),
         ({"memory": (2**63, 0, 2**63)}, {"memory_bytes": 2**63}),
         ({"memory": (5, 5, 0)}, {"memory_bytes": 0}),
-        ({"percent": 0}, {"utilisation": 0}),
-        ({"percent": 100}, {"utilisation": 1}),
-        ({"percent": 7}, {"utilisation": 0.07}),
+        ({"percent": 0}, {"utilization": 0}),
+        ({"percent": 100}, {"utilization": 1}),
+        ({"percent": 7}, {"utilization": 0.07}),
         ({"celsius": -5}, {"temperature_celsius": -5}),
         ({"celsius": 0}, {"temperature_celsius": 0}),
         # The driver's word for "not available": all bits set. And more than all of the time.
         ({"milliwatts": 2**32 - 1}, {"power_watts": None}),
         ({"memory": (2**64 - 1,) * 3}, {"memory_bytes": None}),
-        ({"percent": 2**32 - 1}, {"utilisation": None}),
-        ({"percent": 101}, {"utilisation": None}),
+        ({"percent": 2**32 - 1}, {"utilization": None}),
+        ({"percent": 101}, {"utilization": None}),
     ],
 )
 def test_nvmls_units_become_watts_bytes_fractions_and_degrees(machine, answers, expected):
     machine(gpu(0, **answers))
     found = metrics(Placement("simulated", 1, {0: CUDA[0]}))
-    usual = {"utilisation": 0.37, "memory_bytes": 2**30, "power_watts": 250.5, "temperature_celsius": 41}
+    usual = {"utilization": 0.37, "memory_bytes": 2**30, "power_watts": 250.5, "temperature_celsius": 41}
     told = {name: value for name, value in {**usual, **expected}.items() if value is not None}
     assert found == {f"tower0_gpu_{name}": value for name, value in told.items()}
     json.dumps(found, allow_nan=False)

@@ -97,7 +97,7 @@ def test_peer_access_is_told_by_nvml_and_by_torch(machine, peer, says):
     assert words(two_towers())[-1] == f"towers 0 and 1: PCIe gen 4 x16, through one host bridge; {says}"
 
 
-def test_all_neighbours_of_four_towers_are_told(machine):
+def test_all_neighbors_of_four_towers_are_told(machine):
     machine(*(gpu(n) for n in range(4)), peer=PEERS)
     lines = words(Placement("two_devices", 4, dict(enumerate(CUDA))))
     assert [line.split(":")[0] for line in lines[-3:]] == ["towers 0 and 1", "towers 1 and 2", "towers 2 and 3"]

@@ -99,7 +99,7 @@ def pack_files(folder: Path) -> dict[str, bytes]:
 def assert_the_same_pack(one: Path, other: Path) -> None:
     assert pack_files(one) == pack_files(other)
     first, second = open_pack(one).manifest, open_pack(other).manifest
-    assert (first.class_names, first.splits, first.colour) == (second.class_names, second.splits, second.colour)
+    assert (first.class_names, first.splits, first.color) == (second.class_names, second.splits, second.color)
 
 
 def test_ilsvrcs_files_give_the_same_pack_as_folders_of_the_same_photographs(tmp_path: Path) -> None:

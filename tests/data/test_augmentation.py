@@ -1,4 +1,4 @@
-"""Crops, flips and colour: what is drawn, for whom, and that the pixels of a view are those of its place."""
+"""Crops, flips and color: what is drawn, for whom, and that the pixels of a view are those of its place."""
 
 from itertools import product
 from math import comb, inf, nan, sqrt
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data.augmentation import (
     Augmentation,
-    ColourNoise,
+    ColorNoise,
     EpochDraws,
     Views,
     crop_and_flip,
@@ -20,7 +20,7 @@ from alexnet_mp.data.augmentation import (
 )
 
 RANDOM = Augmentation(crop="random", flip=True)
-NOISE = ColourNoise(std=0.1, eigenvalues="root", divisor=1.1, until_epoch=3)
+NOISE = ColorNoise(std=0.1, eigenvalues="root", divisor=1.1, until_epoch=3)
 
 
 def drawn(
@@ -85,29 +85,29 @@ def test_without_flip_none_is() -> None:
     assert not drawn(Augmentation(crop="random", flip=False), 500).flips.any()
 
 
-@pytest.mark.parametrize("slack, centre", [((32, 32), (16, 16)), ((5, 3), (2, 1)), ((1, 0), (0, 0))], ids=str)
-def test_the_centre_crop_leaves_the_odd_pixel_below_and_on_the_right(
-    slack: tuple[int, int], centre: tuple[int, int]
+@pytest.mark.parametrize("slack, center", [((32, 32), (16, 16)), ((5, 3), (2, 1)), ((1, 0), (0, 0))], ids=str)
+def test_the_center_crop_leaves_the_odd_pixel_below_and_on_the_right(
+    slack: tuple[int, int], center: tuple[int, int]
 ) -> None:
-    assert set(triples(drawn(Augmentation(crop="centre"), 50, slack))) == {(*centre, False)}
-    assert triples(evaluation_views(1, slack)) == [(*centre, False)]
+    assert set(triples(drawn(Augmentation(crop="center"), 50, slack))) == {(*center, False)}
+    assert triples(evaluation_views(1, slack)) == [(*center, False)]
 
 
-def test_the_ten_views_are_the_corners_and_the_centre_then_the_same_mirrored() -> None:
-    corners_and_centre = [(0, 0), (0, 5), (3, 0), (3, 5), (1, 2)]
-    expected = [(*place, flip) for flip in (False, True) for place in corners_and_centre]
+def test_the_ten_views_are_the_corners_and_the_center_then_the_same_mirrored() -> None:
+    corners_and_center = [(0, 0), (0, 5), (3, 0), (3, 5), (1, 2)]
+    expected = [(*place, flip) for flip in (False, True) for place in corners_and_center]
     assert triples(evaluation_views(10, (3, 5))) == expected
 
 
-def alphas(noise: ColourNoise, samples: int, seed: int = 0, epoch: int = 0) -> NDArray[np.float64]:
-    found = EpochDraws(Augmentation(colour=noise), seed, epoch, samples, (0, 0)).alphas(torch.arange(samples))
+def alphas(noise: ColorNoise, samples: int, seed: int = 0, epoch: int = 0) -> NDArray[np.float64]:
+    found = EpochDraws(Augmentation(color=noise), seed, epoch, samples, (0, 0)).alphas(torch.arange(samples))
     assert found is not None
     return found.double().numpy()
 
 
 @pytest.mark.parametrize("std", [0.1, 2.5])
 def test_alphas_are_normal_with_the_stated_std_and_independent(std: float) -> None:
-    found = alphas(ColourNoise(std, "root"), 20_000)
+    found = alphas(ColorNoise(std, "root"), 20_000)
     assert found.shape == (20_000, 3)
     # Five standard errors of each: of the std 1 / sqrt(2 n), of the rest 1 / sqrt(n) or a little less.
     np.testing.assert_allclose(found.std(axis=0), std, rtol=5 / sqrt(2 * 20_000))
@@ -120,36 +120,36 @@ def test_alphas_are_normal_with_the_stated_std_and_independent(std: float) -> No
 
 def test_the_noise_ends_after_its_last_epoch() -> None:
     having = [
-        EpochDraws(Augmentation(colour=NOISE), 0, epoch, 4, (0, 0)).alphas(torch.arange(4)) is not None
+        EpochDraws(Augmentation(color=NOISE), 0, epoch, 4, (0, 0)).alphas(torch.arange(4)) is not None
         for epoch in range(5)
     ]
     assert having == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize("noise, epoch", [(ColourNoise(0.1, "root"), 1000), (ColourNoise(0.1, "literal"), 0)])
-def test_noise_without_a_last_epoch_never_ends(noise: ColourNoise, epoch: int) -> None:
+@pytest.mark.parametrize("noise, epoch", [(ColorNoise(0.1, "root"), 1000), (ColorNoise(0.1, "literal"), 0)])
+def test_noise_without_a_last_epoch_never_ends(noise: ColorNoise, epoch: int) -> None:
     assert alphas(noise, 4, epoch=epoch).any()
 
 
-def test_neighbours_in_the_epochs_order_share_a_view_and_not_the_colour() -> None:
+def test_neighbors_in_the_epochs_order_share_a_view_and_not_the_color() -> None:
     # Samples in an order that is not that of their numbers: it is the position that counts.
     samples, positions = torch.randperm(100, generator=torch.Generator().manual_seed(0)), torch.arange(100)
-    draws = EpochDraws(Augmentation("random", True, shared_by=32, colour=NOISE), 0, 0, 100, (32, 32))
+    draws = EpochDraws(Augmentation("random", True, shared_by=32, color=NOISE), 0, 0, 100, (32, 32))
     views = triples(draws.views(samples, positions))
     groups = [set(views[first : first + 32]) for first in range(0, 100, 32)]
     assert [len(group) for group in groups] == [1] * 4
     assert len(set.union(*groups)) == 4  # of 33 * 33 * 2 views
-    colours = draws.alphas(samples)
-    assert colours is not None and len(colours.unique(dim=0)) == 100
+    colors = draws.alphas(samples)
+    assert colors is not None and len(colors.unique(dim=0)) == 100
 
 
-def test_a_sample_has_its_own_view_and_colour_wherever_it_stands() -> None:
-    draws = EpochDraws(Augmentation("random", True, colour=NOISE), 0, 0, 100, (32, 32))
+def test_a_sample_has_its_own_view_and_color_wherever_it_stands() -> None:
+    draws = EpochDraws(Augmentation("random", True, color=NOISE), 0, 0, 100, (32, 32))
     everyone = torch.arange(100)
-    views, colours = triples(draws.views(everyone, everyone)), draws.alphas(everyone)
+    views, colors = triples(draws.views(everyone, everyone)), draws.alphas(everyone)
     some, places = torch.tensor([7, 93, 0]), torch.tensor([50, 2, 99])
     assert triples(draws.views(some, places)) == [views[7], views[93], views[0]]
-    assert colours is not None and torch.equal(draws.alphas(some), colours[some])
+    assert colors is not None and torch.equal(draws.alphas(some), colors[some])
 
 
 @pytest.mark.parametrize("seed, epoch", [(1, 0), (0, 1)])
@@ -164,12 +164,12 @@ def test_another_seed_or_epoch_draws_anew_and_the_same_one_draws_alike(seed: int
 
 WRONG_NUMBERS: dict[str, tuple[Augmentation, str]] = {
     "shared_by_0": (Augmentation(shared_by=0), r"recipe\.augmentation\.shared_by is 0"),
-    "std_negative": (Augmentation(colour=ColourNoise(-0.1, "root")), r"recipe\.augmentation\.colour.* -0\.1 and 1"),
-    "std_nan": (Augmentation(colour=ColourNoise(nan, "root")), "nan and 1"),
-    "std_infinite": (Augmentation(colour=ColourNoise(inf, "root")), "inf and 1"),
-    "divisor_0": (Augmentation(colour=ColourNoise(0.1, "root", 0)), r"0\.1 and 0"),
-    "divisor_nan": (Augmentation(colour=ColourNoise(0.1, "root", nan)), r"0\.1 and nan"),
-    "divisor_infinite": (Augmentation(colour=ColourNoise(0.1, "root", inf)), r"0\.1 and inf"),
+    "std_negative": (Augmentation(color=ColorNoise(-0.1, "root")), r"recipe\.augmentation\.color.* -0\.1 and 1"),
+    "std_nan": (Augmentation(color=ColorNoise(nan, "root")), "nan and 1"),
+    "std_infinite": (Augmentation(color=ColorNoise(inf, "root")), "inf and 1"),
+    "divisor_0": (Augmentation(color=ColorNoise(0.1, "root", 0)), r"0\.1 and 0"),
+    "divisor_nan": (Augmentation(color=ColorNoise(0.1, "root", nan)), r"0\.1 and nan"),
+    "divisor_infinite": (Augmentation(color=ColorNoise(0.1, "root", inf)), r"0\.1 and inf"),
 }
 
 

@@ -44,7 +44,7 @@ def test_digits_are_all_the_scans_split_by_class():
     assert all(35 <= count <= 37 for count in np.bincount(validation.labels).tolist())
 
 
-def test_digits_keep_their_grey_levels_when_not_enlarged():
+def test_digits_keep_their_gray_levels_when_not_enlarged():
     data = load_data(DataSettings("digits"), (1, 8, 8), 10)
     pixels = np.concatenate([split.pixels for split in data.splits.values()]).astype(float)
     # Sixteenths of full scale, rounded to whole pixel values; sums do not depend on the order of the split.
@@ -56,7 +56,7 @@ def test_a_network_with_other_classes_is_refused_with_the_fix():
         load_data(DataSettings("digits"), (3, 16, 16), 1000)
 
 
-def test_images_are_centred_on_the_mean_per_pixel_and_divided():
+def test_images_are_centerd_on_the_mean_per_pixel_and_divided():
     batch = next(loader(train=22).training(0))
     preprocess = Preprocessing(numbered(22, 1).statistics, (2, 2), InputScale(pixel_divisor=2), torch.float64)
     expected = (batch.labels.double() - 10.5) / 2  # the mean of 0..21

@@ -33,8 +33,8 @@ def decoded(content: bytes, size: int = HEIGHT, limit: int = LIMIT) -> NDArray[n
         return decode_image(content, size, limit)
 
 
-def centre(image: Image.Image) -> NDArray[np.uint8]:
-    """The centre square of an RGB picture whose shorter side is right already."""
+def center(image: Image.Image) -> NDArray[np.uint8]:
+    """The center square of an RGB picture whose shorter side is right already."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))
@@ -43,29 +43,29 @@ def centre(image: Image.Image) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
 def test_a_lossless_format_gives_the_pixels_themselves(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
-    np.testing.assert_array_equal(decoded(file(scene(), kind, **options)), centre(scene()))
+    np.testing.assert_array_equal(decoded(file(scene(), kind, **options)), center(scene()))
 
 
-def test_grey_is_repeated() -> None:
-    grey = scene().convert("L")
-    np.testing.assert_array_equal(decoded(file(grey, "PNG")), np.repeat(centre(grey)[..., np.newaxis], 3, axis=-1))
+def test_gray_is_repeated() -> None:
+    gray = scene().convert("L")
+    np.testing.assert_array_equal(decoded(file(gray, "PNG")), np.repeat(center(gray)[..., np.newaxis], 3, axis=-1))
 
 
 def test_one_bit_is_black_and_white() -> None:
     bits = scene().convert("1")
-    expected = np.repeat(centre(bits).astype(np.uint8)[..., np.newaxis] * 255, 3, axis=-1)
+    expected = np.repeat(center(bits).astype(np.uint8)[..., np.newaxis] * 255, 3, axis=-1)
     np.testing.assert_array_equal(decoded(file(bits, "PNG")), expected)
 
 
 def test_a_palette_is_looked_up() -> None:
     palette = scene().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
-    np.testing.assert_array_equal(decoded(file(palette, "PNG")), centre(palette.convert("RGB")))
+    np.testing.assert_array_equal(decoded(file(palette, "PNG")), center(palette.convert("RGB")))
 
 
 def test_the_first_frame_of_an_animation_is_taken() -> None:
     frames = [scene().convert("P", palette=Image.Palette.ADAPTIVE), Image.new("P", (WIDTH, HEIGHT))]
     content = file(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decoded(content), centre(frames[0].convert("RGB")))
+    np.testing.assert_array_equal(decoded(content), center(frames[0].convert("RGB")))
 
 
 def test_transparency_is_laid_over_white() -> None:
@@ -75,7 +75,7 @@ def test_transparency_is_laid_over_white() -> None:
     transparent.putalpha(Image.fromarray(alpha))
     expected = np.array(scene())
     expected[:, : WIDTH // 2] = 255
-    np.testing.assert_array_equal(decoded(file(transparent, "PNG")), centre(Image.fromarray(expected)))
+    np.testing.assert_array_equal(decoded(file(transparent, "PNG")), center(Image.fromarray(expected)))
 
 
 def test_a_transparent_palette_entry_is_white() -> None:
@@ -94,14 +94,14 @@ def test_of_16_bits_the_upper_8_stay(kind: str) -> None:
     np.testing.assert_array_equal(decoded(file(Image.fromarray(deep), kind)), expected)
 
 
-def test_a_cmyk_jpeg_has_its_own_colours_not_their_inverse() -> None:
+def test_a_cmyk_jpeg_has_its_own_colors_not_their_inverse() -> None:
     found = decoded(file(scene().convert("CMYK"), "JPEG", quality=95))
-    assert np.abs(found.astype(int) - centre(scene())).mean() < 4
+    assert np.abs(found.astype(int) - center(scene())).mean() < 4
 
 
 def test_a_name_says_nothing_about_the_format() -> None:
     # ILSVRC-2012 has a PNG that is named .JPEG; the decoder is given bytes alone.
-    np.testing.assert_array_equal(decoded(file(scene(), "PNG")), centre(scene()))
+    np.testing.assert_array_equal(decoded(file(scene(), "PNG")), center(scene()))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -112,12 +112,12 @@ def test_a_picture_is_turned_as_its_exif_says(orientation: int, kind: str) -> No
     content = file(scene(), kind, exif=exif.tobytes())
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     assert (expected.size == (HEIGHT, WIDTH)) == (orientation >= 5)
-    np.testing.assert_array_equal(decoded(content), centre(expected))
+    np.testing.assert_array_equal(decoded(content), center(expected))
 
 
 def test_exif_that_cannot_be_read_turns_nothing() -> None:
     content = file(scene(), "JPEG", exif=b"Exif\0\0" + b"\xff" * 40)
-    np.testing.assert_array_equal(decoded(content), centre(Image.open(io.BytesIO(content))))
+    np.testing.assert_array_equal(decoded(content), center(Image.open(io.BytesIO(content))))
 
 
 @pytest.mark.parametrize("width, height, longer", [(500, 375, 341), (375, 500, 341), (3, 2, 384), (1000, 999, 256)])
@@ -126,7 +126,7 @@ def test_the_shorter_side_is_256_and_the_longer_rounded(width: int, height: int,
     image = scene().resize((width, height))
     target = (longer, 256) if width > height else (256, longer)
     filter = Image.Resampling.BILINEAR if min(width, height) > 256 else Image.Resampling.BICUBIC
-    np.testing.assert_array_equal(decoded(file(image, "PNG"), 256), centre(image.resize(target, filter)))
+    np.testing.assert_array_equal(decoded(file(image, "PNG"), 256), center(image.resize(target, filter)))
 
 
 def test_half_a_pixel_rounds_up() -> None:
@@ -137,7 +137,7 @@ def test_half_a_pixel_rounds_up() -> None:
 
 def test_a_file_of_several_jpegs_gives_the_first() -> None:
     content = file(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))])
-    np.testing.assert_array_equal(decoded(content), centre(Image.open(io.BytesIO(content))))
+    np.testing.assert_array_equal(decoded(content), center(Image.open(io.BytesIO(content))))
 
 
 def test_cifar10s_bytes_are_channel_major() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
-from alexnet_mp.data.augmentation import Augmentation, ColourNoise
+from alexnet_mp.data.augmentation import Augmentation, ColorNoise
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
@@ -24,8 +24,8 @@ from alexnet_mp.training.config import parse_train_settings
 from tests.data.test_pack import LABELS, pixels, write_manifest, write_pack
 
 CROP, BATCH = (5, 6), 8
-PAPER = Augmentation("random", flip=True, colour=ColourNoise(0.1, "root"))
-SHARED = Augmentation("random", flip=True, shared_by=3, colour=ColourNoise(0.1, "root", 1.1))
+PAPER = Augmentation("random", flip=True, color=ColorNoise(0.1, "root"))
+SHARED = Augmentation("random", flip=True, shared_by=3, color=ColorNoise(0.1, "root", 1.1))
 
 
 class Watched(ImagesInMemory):
@@ -45,7 +45,7 @@ class Watched(ImagesInMemory):
 
 
 def data_set(train: int = 30, validation: int = 11, shape: tuple[int, int, int] = (9, 11, 3)) -> DataSet:
-    """Random pixels, labelled with their number in the split."""
+    """Random pixels, labeled with their number in the split."""
     rng = np.random.default_rng(0)
     splits = {
         name: ImagesInMemory(rng.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count))

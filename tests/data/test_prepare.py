@@ -36,7 +36,7 @@ def prepared(source: Path, out: Path, workers: int = 1, **settings: Any) -> Summ
 
 
 def by_plain_pillow(path: Path, size: int) -> Pixels:
-    """The rule written anew: shorter side to `size`, longer rounded, centre patch (paper §2)."""
+    """The rule written anew: shorter side to `size`, longer rounded, center patch (paper §2)."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     width, height = image.size
@@ -97,7 +97,7 @@ def test_the_pack_of_imagenet_photographs_is_right_in_every_pixel(tmp_path: Path
     prepared(tmp_path / "photos", tmp_path / "pack")
     pack = open_pack(tmp_path / "pack")
     assert len(pack.class_names) == len(files) == 30
-    assert_holds(pack, "train", files[:10])  # the greyscale one among them
+    assert_holds(pack, "train", files[:10])  # the grayscale one among them
     assert_statistics_are_numpys(pack)
 
 
@@ -442,7 +442,7 @@ WRONG_USES: dict[str, tuple[list[str], str]] = {
     "shards_of_0": (["images_per_shard=0"], "images_per_shard=0 must be"),
     "shards_too_large": (["images_per_shard=100000000"], "images_per_shard=100000000 must be"),
     "no_pixels": (["max_pixels=0"], "max_pixels=0 must be"),
-    "added_key": (["+colour=1"], "unknown key 'colour'"),
+    "added_key": (["+color=1"], "unknown key 'color'"),
     "out_in_the_source": (["out=photos/train/pack"], "lies in source=photos"),
     "out_below_a_file": (["out=file/pack"], "cannot write out=file/pack"),
 }

@@ -12,15 +12,15 @@ from omegaconf import OmegaConf
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.presets import preset_path
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.data.augmentation import ColourNoise, Views
+from alexnet_mp.data.augmentation import ColorNoise, Views
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
 from alexnet_mp.training.recipe import Rates, Recipe
 
 CPU = torch.device("cpu")
-SHAPE, CROP = (13, 16, 3), (8, 9)  # so that crops lie 0..5 down and 0..7 right: the centre one pixel off the middle
-CENTRE = (2, 3)
+SHAPE, CROP = (13, 16, 3), (8, 9)  # so that crops lie 0..5 down and 0..7 right: the center one pixel off the middle
+CENTER = (2, 3)
 View = tuple[int, int, bool]
 
 
@@ -32,7 +32,7 @@ def statistics() -> Statistics:
 
 
 def data_set(train: int, validation: int = 4) -> DataSet:
-    """Random pixels, labelled with their number in the split."""
+    """Random pixels, labeled with their number in the split."""
     rng = np.random.default_rng(0)
     splits = {
         name: ImagesInMemory(rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8), np.arange(count))
@@ -48,21 +48,21 @@ def cropped(image: NDArray[Any], view: View) -> NDArray[Any]:
 
 
 def by_numpy(
-    image: NDArray[np.uint8], view: View, scale: InputScale, colour: ColourNoise | None, alpha: NDArray[Any] | None
+    image: NDArray[np.uint8], view: View, scale: InputScale, color: ColorNoise | None, alpha: NDArray[Any] | None
 ) -> NDArray[np.float64]:
-    """What the network reads of one image: [channels, height, width]. `alpha` [3] is the draw of the colour noise."""
+    """What the network reads of one image: [channels, height, width]. `alpha` [3] is the draw of the color noise."""
     known = statistics()
     if scale.mean == "pixel":
         # Of the whole image every pixel loses its own mean, before anything is cut out or mirrored.
         result = cropped(image - known.mean_image, view).copy()
     else:
-        result = cropped(image, view) - cropped(known.mean_image, (*CENTRE, False))
-    if colour is not None and alpha is not None:
+        result = cropped(image, view) - cropped(known.mean_image, (*CENTER, False))
+    if color is not None and alpha is not None:
         shift = np.zeros(3)
         for i in range(3):
-            size = known.eigenvalues[i] if colour.eigenvalues == "literal" else np.sqrt(known.eigenvalues[i])
+            size = known.eigenvalues[i] if color.eigenvalues == "literal" else np.sqrt(known.eigenvalues[i])
             shift += float(alpha[i]) * size * known.eigenvectors[:, i]
-        result = (result + shift) / colour.divisor
+        result = (result + shift) / color.divisor
     return (result / scale.pixel_divisor).transpose(2, 0, 1)
 
 
@@ -75,9 +75,9 @@ def seen(image: NDArray[np.uint8], crop: NDArray[np.uint8]) -> View:
     return found[0]
 
 
-def assert_agrees(batch: Batch, images: NDArray[np.uint8], scale: InputScale, colour: ColourNoise | None) -> list[View]:
+def assert_agrees(batch: Batch, images: NDArray[np.uint8], scale: InputScale, color: ColorNoise | None) -> list[View]:
     """Compare a batch, preprocessed in float64, with NumPy; returns the views that are in its pixels."""
-    preprocess = Preprocessing(statistics(), CROP, scale, torch.float64, colour)
+    preprocess = Preprocessing(statistics(), CROP, scale, torch.float64, color)
     result = preprocess(batch, CPU).numpy()
     assert result.shape == (len(batch.pixels), 3, *CROP)
     views = []
@@ -85,32 +85,30 @@ def assert_agrees(batch: Batch, images: NDArray[np.uint8], scale: InputScale, co
         image = images[batch.labels[row // batch.views_per_image]]
         views.append(seen(image, batch.pixels[row].numpy()))
         alpha = None if batch.alphas is None else batch.alphas[row].numpy()
-        np.testing.assert_allclose(found, by_numpy(image, views[-1], scale, colour, alpha), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found, by_numpy(image, views[-1], scale, color, alpha), rtol=1e-12, atol=1e-12)
     return views
 
 
 NOISES = {
     "no_noise": None,
-    "root": ColourNoise(0.1, "root", 1.1),
-    "literal": ColourNoise(0.1, "literal", 1.3),
-    "undivided": ColourNoise(0.1, "root"),
+    "root": ColorNoise(0.1, "root", 1.1),
+    "literal": ColorNoise(0.1, "literal", 1.3),
+    "undivided": ColorNoise(0.1, "root"),
 }
 
 
-@pytest.mark.parametrize("mean", ["pixel", "centre"])
+@pytest.mark.parametrize("mean", ["pixel", "center"])
 @pytest.mark.parametrize("pixel_divisor", [1, 58.5])
-@pytest.mark.parametrize("colour", NOISES.values(), ids=NOISES)
-def test_every_image_is_what_plain_numpy_makes_of_it(
-    mean: Any, pixel_divisor: float, colour: ColourNoise | None
-) -> None:
+@pytest.mark.parametrize("color", NOISES.values(), ids=NOISES)
+def test_every_image_is_what_plain_numpy_makes_of_it(mean: Any, pixel_divisor: float, color: ColorNoise | None) -> None:
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (5, *SHAPE), dtype=np.uint8)
-    expected: list[View] = [(0, 0, False), (5, 7, True), (1, 6, True), (4, 0, False), (*CENTRE, True)]
+    expected: list[View] = [(0, 0, False), (5, 7, True), (1, 6, True), (4, 0, False), (*CENTER, True)]
     tops, lefts, flips = (torch.tensor(column) for column in zip(*expected, strict=True))
     pixels = np.stack([cropped(image, view) for image, view in zip(images, expected, strict=True)])
-    alphas = torch.from_numpy(rng.normal(size=(5, 3))) if colour else None
+    alphas = torch.from_numpy(rng.normal(size=(5, 3))) if color else None
     batch = Batch(torch.from_numpy(pixels), torch.arange(5), Views(tops, lefts, flips), alphas)
-    assert assert_agrees(batch, images, InputScale(pixel_divisor, mean), colour) == expected
+    assert assert_agrees(batch, images, InputScale(pixel_divisor, mean), color) == expected
 
 
 def test_the_division_of_noisy_images_is_left_out_where_there_is_no_noise() -> None:
@@ -119,11 +117,11 @@ def test_the_division_of_noisy_images_is_left_out_where_there_is_no_noise() -> N
     pixels = torch.from_numpy(cropped(images[0], (0, 0, False))[None].copy())
     plain = Batch(pixels, zero, Views(zero, zero, no))
     noisy = Batch(pixels, zero, Views(zero, zero, no), torch.zeros(1, 3))
-    preprocess = Preprocessing(statistics(), CROP, InputScale(), torch.float64, ColourNoise(0.1, "root", 1.1))
+    preprocess = Preprocessing(statistics(), CROP, InputScale(), torch.float64, ColorNoise(0.1, "root", 1.1))
     torch.testing.assert_close(preprocess(plain, CPU), 1.1 * preprocess(noisy, CPU), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("mean", ["pixel", "centre"])
+@pytest.mark.parametrize("mean", ["pixel", "center"])
 def test_the_ten_views_of_an_image_are_side_by_side_and_lose_the_mean_as_the_recipe_says(mean: Any) -> None:
     data = data_set(train=30, validation=7)
     images = data.splits["validation"].pixels
@@ -132,19 +130,19 @@ def test_the_ten_views_of_an_image_are_side_by_side_and_lose_the_mean_as_the_rec
         assert batch.alphas is None
         assert batch.views_per_image == 10
         assert len(batch.pixels) <= 30
-        places = [(0, 0), (0, 7), (5, 0), (5, 7), CENTRE]
+        places = [(0, 0), (0, 7), (5, 0), (5, 7), CENTER]
         ten = [(*place, flip) for flip in (False, True) for place in places]
         assert assert_agrees(batch, images, InputScale(1, mean), None) == ten * len(batch.labels)
         rows += batch.labels.tolist()
     assert rows == list(range(7))
 
 
-def test_the_centre_view_of_every_image_is_validated() -> None:
+def test_the_center_view_of_every_image_is_validated() -> None:
     data = data_set(train=30, validation=7)
     views = []
     for batch in Loader(data, CROP, 4, Share(), 0).validation():
         views += assert_agrees(batch, data.splits["validation"].pixels, InputScale(), None)
-    assert views == [(*CENTRE, False)] * 7
+    assert views == [(*CENTER, False)] * 7
 
 
 def test_one_image_is_made_for_a_device_that_holds_two_towers() -> None:
@@ -172,7 +170,7 @@ def epoch_of(recipe: Recipe, epoch: int) -> tuple[list[int], list[View], list[li
     alphas: list[list[float]] = []
     noisy = []
     for batch in loader.training(epoch):
-        views += assert_agrees(batch, data.splits["train"].pixels, recipe.input, recipe.augmentation.colour)
+        views += assert_agrees(batch, data.splits["train"].pixels, recipe.input, recipe.augmentation.color)
         numbers += batch.labels.tolist()
         noisy.append(batch.alphas is not None)
         alphas += [] if batch.alphas is None else batch.alphas.tolist()
@@ -196,9 +194,9 @@ def test_original_2012_shares_views_by_32_visits_in_order_and_ends_the_noise(epo
 
 
 def test_original_2012_divides_by_1_1_until_epoch_67() -> None:
-    colour = preset("original_2012").augmentation.colour
-    assert colour is not None
-    assert (colour.divisor, colour.eigenvalues, colour.std, colour.until_epoch) == (1.1, "root", 0.1, 67)
+    color = preset("original_2012").augmentation.color
+    assert color is not None
+    assert (color.divisor, color.eigenvalues, color.std, color.until_epoch) == (1.1, "root", 0.1, 67)
 
 
 def test_paper_draws_for_every_image_in_a_new_order_each_epoch_and_the_noise_stays() -> None:
@@ -206,7 +204,7 @@ def test_paper_draws_for_every_image_in_a_new_order_each_epoch_and_the_noise_sta
     epochs = [epoch_of(recipe, epoch) for epoch in (0, 1, 89)]
     for numbers, views, alphas in epochs:
         assert len(set(numbers)) == 256
-        assert len(set(views)) > 64  # of 96; neighbours that shared would have fewer
+        assert len(set(views)) > 64  # of 96; neighbors that shared would have fewer
         assert alphas is not None and len(set(map(tuple, alphas))) == 256
     orders = [tuple(numbers) for numbers, _, _ in epochs]
     assert len(set(orders)) == 3

@@ -59,7 +59,7 @@ def test_lrn_is_the_formula_whatever_the_blocks_and_the_memory_format(beta, memo
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_lrn_of_several_towers_maps_normalises_each_by_itself(memory_format):
+def test_lrn_of_several_towers_maps_normalizes_each_by_itself(memory_format):
     x = maps(2, 12, 3, 3).detach().contiguous(memory_format=memory_format).requires_grad_()
     ours = LocalResponseNorm(5, 2.0, 1e-2, 0.75, "sum", towers=3)
     each = lambda x: torch.cat([independent.lrn(part, 1e-2) for part in x.chunk(3, dim=1)], dim=1)  # noqa: E731
@@ -74,7 +74,7 @@ def test_lrn_in_float32_is_within_a_millionth_of_the_formula():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_maps_are_normalised_in_float32(dtype):
+def test_half_precision_maps_are_normalized_in_float32(dtype):
     x = maps(2, 7, 3, 3).detach().to(dtype)
     layer = LocalResponseNorm(5, 2.0, 1e-2, 0.75, "sum")
     assert layer(x).dtype == dtype

@@ -1,4 +1,4 @@
-"""Batch normalisation as a row of the table: against its formula, in every placement, in checkpoints and conversion."""
+"""Batch normalization as a row of the table: against its formula, in every placement, in checkpoints and conversion."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.nonfinite import not_finite_state
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.nonfinite import nonfinite_state
+from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests.support import independent
 from tests.support.processes import run_processes
@@ -38,7 +38,7 @@ def without_dropout() -> Network:
     return replace(table, rows={name: row for name, row in table.rows.items() if "dropout" not in name})
 
 
-def randomise(model: TowerModel) -> TowerModel:
+def randomize(model: TowerModel) -> TowerModel:
     """Every tensor its own values, running statistics too, so that none can be left out unnoticed."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -56,7 +56,7 @@ def images_and_labels(count: int = 4) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_two_towers_equal_the_formula_on_one_device(training):
-    model = randomise(build_model(without_dropout(), "simulated", "cpu", seed=2, dtype=torch.float64)).train(training)
+    model = randomize(build_model(without_dropout(), "simulated", "cpu", seed=2, dtype=torch.float64)).train(training)
     single = {name: tensor.clone() for name, tensor in to_single_device(model.state_dict()).items()}
     for name, tensor in single.items():
         tensor.requires_grad_("running" not in name)
@@ -95,13 +95,13 @@ def three_steps(placement_kind: str, share_statistics: bool = False) -> dict[str
     placement = choose_placement(placement_kind, "cpu", 2, launch)
     mesh = make_mesh(placement, timeout_seconds=30)
     model = TowerModel(network, placement, mesh.link(), seed=1).train()
-    optimiser = make_optimiser(dict(model.towers.items()), RECIPE)
+    optimizer = make_optimizer(dict(model.towers.items()), RECIPE)
     images, labels = images_and_labels(8)
     mine = slice(placement.replica * 4, placement.replica * 4 + 4)
     for step in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(model(images[mine].float(), step), labels[mine]).backward()
-        optimiser.step()
+        optimizer.step()
     if share_statistics:
         mesh.from_replica_0(list(model.buffers()))
     return model.state_dict()
@@ -117,7 +117,7 @@ def in_two_processes(folder: Path, *arguments) -> list[dict[str, Tensor]]:
     return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
 
 
-def test_two_processes_train_bit_equal_to_one_with_batch_normalisation(one_thread, tmp_path):
+def test_two_processes_train_bit_equal_to_one_with_batch_normalization(one_thread, tmp_path):
     expected = three_steps("simulated")
     states = in_two_processes(tmp_path / "two", "distributed")
     assert states[0].keys() | states[1].keys() == expected.keys()
@@ -140,7 +140,7 @@ def test_replicas_take_the_running_statistics_of_replica_0(one_thread, tmp_path)
 
 def test_scale_and_shift_learn_like_biases_and_never_decay():
     model = build_model("cifar10_batchnorm", "simulated", "cpu")
-    groups = {(g["layer"], g["kind"]): g for g in make_optimiser(dict(model.towers.items()), RECIPE).param_groups}
+    groups = {(g["layer"], g["kind"]): g for g in make_optimizer(dict(model.towers.items()), RECIPE).param_groups}
     assert ("norm1", "weights") not in groups
     assert (groups["norm1", "biases"]["lr"], groups["norm1", "biases"]["weight_decay"]) == (0.02, 0)
     assert len(groups["norm1", "biases"]["params"]) == 4  # weight and bias on two towers
@@ -162,7 +162,7 @@ def test_checkpoint_names_and_counts():
 
 
 def test_a_round_trip_through_one_device_is_bit_equal():
-    state = randomise(build_model("cifar10_batchnorm", "simulated", "cpu")).state_dict()
+    state = randomize(build_model("cifar10_batchnorm", "simulated", "cpu")).state_dict()
     back = from_single_device(to_single_device(state), load_network("cifar10_batchnorm"))
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
@@ -191,10 +191,10 @@ def test_impossible_numbers_are_refused(key, value, must):
 
 
 def test_running_statistics_that_are_not_finite_are_found_where_weights_and_logits_still_are():
-    model = randomise(build_model(without_dropout(), "simulated", "cpu", seed=2)).train()
-    assert not_finite_state(model) == []
+    model = randomize(build_model(without_dropout(), "simulated", "cpu", seed=2)).train()
+    assert nonfinite_state(model) == []
     images = images_and_labels()[0].float() * 1e22  # the square of which float32 does not hold
     assert torch.isfinite(model(images)).all()
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     first = next(name for name, row in model.network.rows.items() if isinstance(row, BatchNorm))
-    assert not_finite_state(model)[0] == (0, first)
+    assert nonfinite_state(model)[0] == (0, first)

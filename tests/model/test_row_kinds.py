@@ -13,7 +13,7 @@ from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.loss import LossOnEveryTower
 from tests.support import independent
-from tests.support.foreign import assert_same_gradients, images_and_labels, leaves, randomised
+from tests.support.foreign import assert_same_gradients, images_and_labels, leaves, randomized
 
 
 @pytest.mark.parametrize(("stride", "pad"), [(1, 0), (2, 1)])
@@ -21,10 +21,10 @@ def test_a_locally_connected_layer_has_strides_and_edges(stride: int, pad: int) 
     rows = {
         "local1": {"kind": "local", "kernels": 4, "size": 3, "stride": stride, "pad": [pad, pad], "reads": "image"}
         | {"std": 0.1, "bias": 0},
-        "fc2": {"kind": "summed_fc", "std": 0.1, "bias": 0},
+        "fc2": {"kind": "classifier", "std": 0.1, "bias": 0},
     }
     network = parse_network({"name": "x", "towers": 1, "image": [2, 9, 9], "classes": 3, "layers": rows})
-    model = randomised(network)
+    model = randomized(network)
     single, (images, _) = leaves(model), images_and_labels(network)
     maps = independent.local(images, single["local1.weight"], single["local1.bias"], pad, stride)
     expected = F.linear(maps.flatten(1), single["fc2.weight"], single["fc2.bias"])
@@ -47,7 +47,7 @@ def branching(towers: int) -> Network:
         },
         "relu2": {"kind": "relu"},
         "conv3": {**conv_row, "kernels": 4, "reads": "both"},
-        "fc4": {"kind": "summed_fc", "std": 0.1, "bias": 0},
+        "fc4": {"kind": "classifier", "std": 0.1, "bias": 0},
     }
     mapping = {"name": "x", "towers": 1, "image": [3, 6, 6], "classes": 4, "layers": rows}
     return parse_network(mapping).cut_into(towers)
@@ -55,7 +55,7 @@ def branching(towers: int) -> Network:
 
 @pytest.mark.parametrize("towers", [1, 2])
 def test_branches_are_joined_within_each_tower(towers: int) -> None:
-    model = randomised(branching(towers))
+    model = randomized(branching(towers))
     w, (images, labels) = leaves(model), images_and_labels(model.network)
     x = F.conv2d(images, w["conv1.weight"], w["conv1.bias"], padding=1)
     a = F.conv2d(x.relu(), w["mixed_a_conv.weight"], w["mixed_a_conv.bias"], padding=1, groups=towers)
@@ -73,14 +73,14 @@ def test_branches_are_joined_within_each_tower(towers: int) -> None:
 
 def with_rows(rows: Mapping[str, Any], towers: int = 1) -> Network:
     first = {"kind": "conv", "kernels": 4, "size": 3, "reads": "image", "std": 0.1, "bias": 0}
-    last = {"kind": "summed_fc", "std": 0.1, "bias": 0}
+    last = {"kind": "classifier", "std": 0.1, "bias": 0}
     layers = {"conv1": first, **rows, "fc2": last}
     return parse_network({"name": "x", "towers": towers, "image": [3, 8, 8], "classes": 3, "layers": layers})
 
 
 RELU = {"kind": "relu"}
 FC = {"kind": "fc", "units": 4, "reads": "own", "std": 0.1, "bias": 0}
-LAST = {"kind": "summed_fc", "std": 0.1, "bias": 0}
+LAST = {"kind": "classifier", "std": 0.1, "bias": 0}
 CONV = {"kind": "conv", "kernels": 4, "size": 3, "reads": "own", "std": 0.1, "bias": 0}
 LOCAL = CONV | {"kind": "local"}
 
@@ -111,7 +111,7 @@ def auxiliary(**layers: Mapping[str, Any]) -> dict[str, Any]:
         ({"m": branches(a={"c": CONV | {"stride": 0}})}, 1, r"branches\.a\.c\.stride is 0"),
         ({"m": branches(a={"c": CONV | {"sice": 3}})}, 1, r"branches\.a\.c\.sice"),
         ({"x": auxiliary(f=FC)}, 1, "the last row of x must be the classifier"),
-        ({"x": auxiliary(f=LAST, l=LAST)}, 1, "x.f is summed_fc"),
+        ({"x": auxiliary(f=LAST, l=LAST)}, 1, "x.f is classifier"),
         ({"x": auxiliary(l=LAST) | {"loss_weight": -1}}, 1, "loss_weight is -1.0, must not be negative"),
         ({"x": auxiliary(l=LAST)}, 2, r"x \(auxiliary\) cannot be cut into 2"),
         ({"local2": LOCAL}, 2, r"local2 \(local\) cannot be cut into 2 towers"),
@@ -140,7 +140,7 @@ def test_dropout_that_several_layers_read_is_not_converted() -> None:
 
 
 def test_what_an_auxiliary_classifier_reads_is_left_alone_by_the_next_row() -> None:
-    model = randomised(with_rows({"x": auxiliary(c=CONV, l=LAST), "relu1": RELU}))
+    model = randomized(with_rows({"x": auxiliary(c=CONV, l=LAST), "relu1": RELU}))
     w, (images, labels) = leaves(model), images_and_labels(model.network)
     maps = F.conv2d(images, w["conv1.weight"], w["conv1.bias"])
     aside = F.linear(F.conv2d(maps, w["x_c.weight"], w["x_c.bias"]).flatten(1), w["x_l.weight"], w["x_l.bias"])

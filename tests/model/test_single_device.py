@@ -166,7 +166,7 @@ def test_a_relu_leaves_alone_what_others_need(before: dict[str, Any]) -> None:
     """The caller's images, and what the gradient of tanh is made from."""
     conv = {"kind": "conv", "kernels": 2, "size": 3, "reads": "image", "std": 0.1, "bias": 0}
     layers = {"first": {"kind": "relu"}, "conv1": conv, **before, "relu1": {"kind": "relu"}}
-    classifier = {"kind": "summed_fc", "std": 0.1, "bias": 0}
+    classifier = {"kind": "classifier", "std": 0.1, "bias": 0}
     table = {"name": "x", "towers": 1, "image": [3, 8, 8], "classes": 4, "layers": {**layers, "fc2": classifier}}
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     given = images.clone()

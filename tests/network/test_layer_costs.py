@@ -62,7 +62,7 @@ def test_a_module_of_branches_is_one_line_and_auxiliary_classifiers_are_outside_
     assert counted.operations == sum(line.operations for line in counted.lines)
 
 
-def test_normalisations_over_windows_and_locally_connected_layers_are_counted() -> None:
+def test_normalizations_over_windows_and_locally_connected_layers_are_counted() -> None:
     by_name = {line.name: line for line in account(load_network("cifar10_18pct")).lines}
     assert by_name["norm1"].operations == 32 * 16 * 16 * (3 * 3 + 2)
     local = {line.name: line for line in account(load_network("cifar10_13pct")).lines}["local3"]

@@ -15,9 +15,9 @@ from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.config import parse_train_settings
 from alexnet_mp.training.loss import LossOnEveryTower
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.optimizer import make_optimizer
 from tests.support import independent
-from tests.support.foreign import assert_same_gradients, images_and_labels, leaves, randomised
+from tests.support.foreign import assert_same_gradients, images_and_labels, leaves, randomized
 
 # Maps in; kernels of 1x1, of 3x3's reduction, 3x3, of 5x5's reduction, 5x5, after pooling (arXiv 1409.4842, Table 1).
 INCEPTION = {
@@ -144,7 +144,7 @@ def smaller(name: str, image: list[int], divided_by: int, towers: int = 1) -> Ne
 def test_the_sequential_ones_compute_their_formula_in_one_tower_and_in_two(
     name: str, image: list[int], divided_by: int, towers: int
 ) -> None:
-    model = randomised(smaller(name, image, divided_by, towers))
+    model = randomized(smaller(name, image, divided_by, towers))
     single, (images, labels) = leaves(model), images_and_labels(model.network)
     needs_towers = name in ("zfnet", "one_weird_trick")
     expected = SEQUENTIAL[name](images, single, *([towers] if needs_towers else []))
@@ -157,7 +157,7 @@ def test_the_sequential_ones_compute_their_formula_in_one_tower_and_in_two(
 
 @pytest.mark.parametrize(("name", "image", "divided_by"), [("lenet5", [1, 32, 32], 1), ("vgg16", [3, 32, 32], 16)])
 def test_cut_in_two_they_are_the_network_of_one_tower(name: str, image: list[int], divided_by: int) -> None:
-    one = randomised(smaller(name, image, divided_by))
+    one = randomized(smaller(name, image, divided_by))
     two = build_model(smaller(name, image, divided_by, towers=2), "simulated", "cpu", dtype=torch.float64).eval()
     two.load_state_dict(from_single_device(to_single_device(one.state_dict()), two.network))
     images, _ = images_and_labels(one.network)
@@ -165,7 +165,7 @@ def test_cut_in_two_they_are_the_network_of_one_tower(name: str, image: list[int
 
 
 def test_googlenet_its_auxiliary_losses_and_all_gradients_are_those_of_its_formula() -> None:
-    model = randomised(smaller("googlenet", [3, 96, 96], 8))
+    model = randomized(smaller("googlenet", [3, 96, 96], 8))
     single, (images, labels) = leaves(model), images_and_labels(model.network)
     expected, of_auxiliaries = independent.googlenet(images, single)
     found: dict[str, Tensor] = {}
@@ -193,7 +193,7 @@ def test_evaluation_does_not_compute_auxiliary_classifiers() -> None:
 
 
 def test_the_net_with_locally_connected_layers_is_its_formula() -> None:
-    model = randomised(load_network("cifar10_11pct"))
+    model = randomized(load_network("cifar10_11pct"))
     single, (images, labels) = leaves(model), images_and_labels(model.network, 3)
     logits, expected = model(images), independent.cifar10_11pct(images, single)
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
@@ -220,13 +220,13 @@ def test_tables_and_weights_come_back_as_they_were(name: str) -> None:
 def test_the_authors_nets_train_two_steps_of_their_recipes(name: str) -> None:
     settings = parse_train_settings(compose("train", [f"experiment={name}"]))
     model = build_model(settings.network, "simulated", "cpu", seed=0).train()
-    optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
+    optimizer = make_optimizer(dict(model.towers.items()), settings.recipe)
     before = {key: tensor.clone() for key, tensor in model.named_parameters()}
     images = 60 * torch.randn(4, *settings.network.image, generator=torch.Generator().manual_seed(0))
     for step in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.autograd.backward(LossOnEveryTower(model)([images], [torch.arange(4)], step))
-        optimiser.step()
+        optimizer.step()
     for key, parameter in model.named_parameters():
         assert torch.isfinite(parameter).all() and not torch.equal(parameter, before[key]), key
 

@@ -60,9 +60,9 @@ def test_the_own_half_runs_between_launch_and_wait_in_both_directions():
     events: list[str] = []
     crossing = Crossing("conv3", RecordingLink(2, events), has_backward=True)
     halves = [torch.ones(1, 3, requires_grad=True) for _ in range(2)]
-    owns, ticket = crossing.start(halves)
+    owns, handle = crossing.start(halves)
     partials = [OwnHalf.apply(own, events) for own in owns]
-    peers = crossing.finish(ticket)
+    peers = crossing.finish(handle)
     torch.autograd.backward([(p + 3 * peer).sum() for p, peer in zip(partials, peers, strict=True)])
     own_halves = ["own half forward"] * 2, ["own half backward"] * 2
     assert events == [
@@ -114,9 +114,9 @@ class NotedOwnHalf(torch.autograd.Function):
 def test_the_own_half_runs_while_a_slow_link_carries_the_parcels_in_both_directions():
     ran = {"forward": threading.Event(), "backward": threading.Event()}
     crossing = Crossing("conv3", SlowLink(ran), has_backward=True)
-    owns, ticket = crossing.start([torch.ones(1, 3, requires_grad=True) for _ in range(2)])
+    owns, handle = crossing.start([torch.ones(1, 3, requires_grad=True) for _ in range(2)])
     partials = [NotedOwnHalf.apply(own, ran) for own in owns]
-    peers = crossing.finish(ticket)
+    peers = crossing.finish(handle)
     assert not ran["backward"].is_set()
     torch.autograd.backward([(p + 3 * peer).sum() for p, peer in zip(partials, peers, strict=True)])
 
@@ -125,8 +125,8 @@ def test_the_own_half_runs_while_a_slow_link_carries_the_parcels_in_both_directi
 def test_peers_arrive_in_tower_order_and_gradients_return_to_their_towers(towers):
     crossing = Crossing("conv3", LocalLink([CPU] * towers), has_backward=True)
     halves = [torch.full((1, 2), float(t), dtype=torch.float64, requires_grad=True) for t in range(towers)]
-    owns, ticket = crossing.start(halves)
-    peers = crossing.finish(ticket)
+    owns, handle = crossing.start(halves)
+    peers = crossing.finish(handle)
     for tower, peer in enumerate(peers):
         assert peer.tolist() == [[float(t) for t in range(towers) if t != tower for _ in range(2)]]
     # Tower t weighs its own half by 1000 and everything from its peers by 10^t: each gradient tells who it came from.
@@ -140,8 +140,8 @@ def test_the_sum_of_logits_lets_no_gradient_cross():
     link = LocalLink([CPU] * 2)
     crossing = Crossing("fc8", link, has_backward=False)
     partials = [torch.ones(1, 3, requires_grad=True) for _ in range(2)]
-    owns, ticket = crossing.start(partials)
-    peers = crossing.finish(ticket)
+    owns, handle = crossing.start(partials)
+    peers = crossing.finish(handle)
     torch.autograd.backward([(own + peer).sum() for own, peer in zip(owns, peers, strict=True)])
     assert all(torch.equal(partial.grad, torch.ones(1, 3)) for partial in partials)
     assert {direction for _, _, direction in link.traffic.bytes_sent} == {"forward"}
@@ -190,8 +190,8 @@ def test_half_precision_rounds_what_crosses_and_nothing_else(dtype):
     generator = torch.Generator().manual_seed(0)
     halves = [torch.randn(6, 5, generator=generator).requires_grad_() for _ in range(2)]
     gradients = [1e-4 * torch.randn(6, 5, generator=generator) for _ in range(2)]
-    owns, ticket = crossing.start(halves)
-    peers = crossing.finish(ticket)
+    owns, handle = crossing.start(halves)
+    peers = crossing.finish(handle)
     assert [torch.equal(peers[t], halves[1 - t].detach().to(dtype).float()) for t in range(2)] == [True, True]
     torch.autograd.backward([*owns, *peers], [*(torch.zeros(6, 5) for _ in owns), *gradients])
     half_a_unit = {torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype]  # in the last place, relative

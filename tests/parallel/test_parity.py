@@ -32,7 +32,7 @@ def network(name: str) -> Network:
     return load_network(preset, int(towers) if towers else None)
 
 
-def randomised(model: TowerModel) -> TowerModel:
+def randomized(model: TowerModel) -> TowerModel:
     """Every tensor of every tower its own random values, biases too, large enough for every layer to matter."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -64,7 +64,7 @@ def logits_and_gradients(model: TowerModel) -> dict[str, Tensor]:
 
 def run_one_tower(name: str, folder: str) -> None:
     model = alexnet_mp.build_model(network(name), "distributed", dtype=torch.float64)
-    save_file(logits_and_gradients(randomised(model)), Path(folder) / f"{model.placement.first_tower}.safetensors")
+    save_file(logits_and_gradients(randomized(model)), Path(folder) / f"{model.placement.first_tower}.safetensors")
 
 
 def assert_equal_to_1e_10(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -88,7 +88,7 @@ def single_device_result(name: str, towers: TowerModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["paper", "original_2012", "small in 4"])
 def test_all_placements_equal_an_independent_single_device_network(name, tmp_path):
     table = network(name)
-    simulated = randomised(in_one_process(table, ["cpu"] * table.towers))
+    simulated = randomized(in_one_process(table, ["cpu"] * table.towers))
     expected = single_device_result(name, simulated)
     spread = expected["logits"].std(0).mean() / expected["logits"].abs().mean()
     assert spread > 1e-3, "the images must matter to the logits"
@@ -111,7 +111,7 @@ def test_all_placements_equal_an_independent_single_device_network(name, tmp_pat
 @pytest.mark.parametrize("name", ["small", "small in 1"])
 def test_one_and_two_towers_equal_an_independent_single_device_network(name):
     table = network(name)
-    model = randomised(in_one_process(table, ["cpu"] * table.towers))
+    model = randomized(in_one_process(table, ["cpu"] * table.towers))
     result = logits_and_gradients(model)
     logits = {"logits": result.pop("logits")}
     assert_equal_to_1e_10(logits | to_single_device(result), single_device_result(name, model))
@@ -119,7 +119,7 @@ def test_one_and_two_towers_equal_an_independent_single_device_network(name):
 
 @pytest.mark.parametrize(("preset", "single"), [("one_column", 48), ("ungrouped", 96)])
 def test_networks_of_one_tower_are_ordinary_single_device_networks(preset, single):
-    model = randomised(in_one_process(load_network(preset), ["cpu"]))
+    model = randomized(in_one_process(load_network(preset), ["cpu"]))
     weights = to_single_device(model.state_dict())
     assert weights["conv1.weight"].shape == (single, 3, 11, 11)
     images, _ = inputs(model.network)

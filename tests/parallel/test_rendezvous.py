@@ -81,7 +81,7 @@ def test_groups_over_gpus_are_left_together_or_not_at_all(device, error, all_kno
     calls: list[str] = []
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroyed"))
-    monkeypatch.setattr(mesh, "meeting_store", lambda *_: None)
+    monkeypatch.setattr(mesh, "rendezvous_store", lambda *_: None)
     monkeypatch.setattr(mesh, "make_mesh", lambda placement, _: mesh.Mesh(placement, None))
     placement = Placement("distributed", 2, {0: torch.device(device)}, launch=Launch(world_size=2))
     with pytest.raises(type(error)) if error else nullcontext(), mesh.open_mesh(placement, timeout_seconds=5):

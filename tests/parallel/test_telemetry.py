@@ -127,7 +127,7 @@ class LostAfter(dict):
         self.left = readings
 
     def get(self, name: str, default: int | None = None) -> int | None:
-        self.left -= name == STATE["utilisation"]
+        self.left -= name == STATE["utilization"]
         return GPU_IS_LOST if self.left < 0 else default
 
 
@@ -146,7 +146,7 @@ def test_a_run_without_a_driver_says_so_once_and_trains_on(monkeypatch, tmp_path
     assert all(line.keys() == {"kind", "step", "epoch", "loss", "learning_rate", "images_per_second"} for line in lines)
     for text in (capsys.readouterr().err, (tmp_path / "run" / "train.log").read_text()):
         assert text.count(f"NVML       no NVIDIA driver found (NVML Shared Library Not Found); {WITHOUT}\n") == 1
-        assert text.count("NVIDIA") == text.count("utilisation") == 1
+        assert text.count("NVIDIA") == text.count("utilization") == 1
 
 
 def test_every_training_line_has_the_towers_numbers_until_their_gpu_is_lost(
@@ -157,7 +157,7 @@ def test_every_training_line_has_the_towers_numbers_until_their_gpu_is_lost(
     monkeypatch.setattr("alexnet_mp.parallel.telemetry.READING_LASTS_SECONDS", 0)
     *lines, validation = train(tmp_path / "run")
     assert [line.get("tower1_gpu_temperature_celsius") for line in lines] == [66, 66, 66, None, None]
-    assert all(line["tower0_gpu_utilisation"] == 0.37 for line in lines)
+    assert all(line["tower0_gpu_utilization"] == 0.37 for line in lines)
     assert not any("gpu" in key for key in validation)
     said = capsys.readouterr().err
     assert "NVML       driver 570.86.15\n           tower 0: NVIDIA Test 0" in said

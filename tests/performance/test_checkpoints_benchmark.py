@@ -21,7 +21,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark import checkpoints
-from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, interval_of_median, summarise
+from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, interval_of_median, summarize
 from alexnet_mp.performance.benchmark.saved_training import SavedTraining
 from tests.support.checkpoints import narrow_network
 from tests.support.processes import as_under_torchrun, run_processes, run_script
@@ -128,7 +128,7 @@ def a_round(with_one: float, without: float, late: float = 0.0) -> Round:
 def test_a_checkpoint_costs_the_median_of_what_its_block_takes_longer_in_each_round() -> None:
     # Differences 0.5, 0.8, 0.9; the difference of the medians would be 1.3.
     rounds = [a_round(10.0, 9.5), a_round(10.8, 10.0, late=1.0), a_round(9.9, 9.0)]
-    found = summarise(Measured(rounds, first_held=0.7, checkpoint_bytes=10))
+    found = summarize(Measured(rounds, first_held=0.7, checkpoint_bytes=10))
     assert found["cost_seconds"] == pytest.approx(0.8)
     assert found["throughput_lost"] == pytest.approx(0.8 / 60)
     assert found["throughput_lost_synchronous"] == pytest.approx(2 / 60)
@@ -155,7 +155,7 @@ def test_a_checkpoint_that_is_not_whole_when_its_block_ends_is_told(capsys: pyte
         "machine": machine,
     }
     rounds = [a_round(10.0, 9.0, late=1.0), a_round(10.0, 9.0)]
-    text = as_text({**about, "rounds": 2, "steps": 3, **summarise(Measured(rounds, 0.7, 10))})
+    text = as_text({**about, "rounds": 2, "steps": 3, **summarize(Measured(rounds, 0.7, 10))})
     assert "In 1 of 2 rounds the checkpoint was whole only after the block" in text and "steps=6" in text
 
 

@@ -14,11 +14,11 @@ def test_every_layer_shape_and_format_and_every_message_is_measured(tmp_path: Pa
     path = tmp_path / "layers.json"
     run(compose("layers", ["batch_size=2", "maps=[[6,5,4]]", "messages=[4,4096]", "rounds=2", f"json={path}"]))
     report = json.loads(path.read_text())
-    found = [(each["layer"], each["maps"], each["memory_format"]) for each in report["normalisation"]]
+    found = [(each["layer"], each["maps"], each["memory_format"]) for each in report["normalization"]]
     layers = ["lrn_ours", "lrn_stock", "spatial_norm_ours", "spatial_norm_stock"]
     assert found == [(layer, [6, 5, 4], f) for f in ("NCHW", "channels-last") for layer in layers]
     assert [each["bytes_each_way"] for each in report["crossing"]] == [4, 4096]
-    for each in (*report["normalisation"], *report["crossing"]):
+    for each in (*report["normalization"], *report["crossing"]):
         assert each["seconds"] > 0 and len(each["seconds_of_rounds"]) == 2
     assert "times stock" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.processes import CHECKOUT, run_command
 
 SIZES = ["--images", "32", "48", "--size", "16", "--crop", "14", "--batch-size", "8", "--rounds", "1"]
-CONTENDERS = ["cold_random", "cold_fixed", "warm_random_large", "warm_random_small"]
+VARIANTS = ["cold_random", "cold_fixed", "warm_random_large", "warm_random_small"]
 
 
 def benchmark(cwd: Path, *arguments: str) -> Any:
@@ -24,8 +24,8 @@ def test_every_contender_and_the_memory_are_in_the_report_and_the_packs_are_gone
     assert list((tmp_path / "scratch").iterdir()) == []
     report = json.loads((tmp_path / "loader.json").read_text())
     assert report["images"] == {"small": 32, "large": 48}
-    assert list(report["images_per_second"]) == list(report["in_page_cache_before"]) == CONTENDERS
-    for name in CONTENDERS:
+    assert list(report["images_per_second"]) == list(report["in_page_cache_before"]) == VARIANTS
+    for name in VARIANTS:
         figures = report["images_per_second"][name]
         assert figures["median"] > 0 and figures["spread"] == 0 and len(figures["rounds"]) == 1
         assert f"{name}: {figures['median']:,.0f} images/s" in finished.stdout

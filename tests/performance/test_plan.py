@@ -32,7 +32,7 @@ def small(towers: int = 2) -> Network:
                 "conv1": {"kind": "conv", "kernels": 4, "size": 3, "pad": [1, 1], "reads": "image", **INIT},
                 "relu1": {"kind": "relu"},
                 "fc2": {"kind": "fc", "units": 10, "reads": "both", **INIT},
-                "fc3": {"kind": "summed_fc", **INIT},
+                "fc3": {"kind": "classifier", **INIT},
             },
         }
     )
@@ -87,10 +87,10 @@ def test_a_product_of_few_images_waits_for_its_weights() -> None:
 
 
 def test_elementwise_rows_and_the_update_are_memory_traffic() -> None:
-    prediction = split(batch=2, peak_flops={"float32": 1e30}, memory_bandwidth=10.0, passes={"relu": 7, "optimiser": 6})
+    prediction = split(batch=2, peak_flops={"float32": 1e30}, memory_bandwidth=10.0, passes={"relu": 7, "optimizer": 6})
     relu, halves = 7 * 4 * 2 * 256 / 10, 3 * 4 * 2 * 10 / 10  # fc2 adds its two halves: three passes over ten units
     assert prediction.elementwise == pytest.approx(relu + halves)
-    assert prediction.optimiser == pytest.approx(6 * 4 * PARAMETERS_OF_TOWER_0 / 10)
+    assert prediction.optimizer == pytest.approx(6 * 4 * PARAMETERS_OF_TOWER_0 / 10)
 
 
 def test_half_precision_halves_the_traffic_of_activations_and_not_of_the_update() -> None:
@@ -98,7 +98,7 @@ def test_half_precision_halves_the_traffic_of_activations_and_not_of_the_update(
     slow = device(peak_flops=rates, memory_bandwidth=10.0)
     full, half = (predict(small(), slow, 2, precision).predictions["split"] for precision in rates)
     assert half.elementwise == pytest.approx(full.elementwise / 2)
-    assert half.optimiser == full.optimiser
+    assert half.optimizer == full.optimizer
 
 
 def test_every_kernel_costs_a_launch() -> None:
@@ -197,7 +197,7 @@ def test_activations_are_counted_once_each() -> None:
     assert plan.predictions["data_parallel"].memory.activations == 2 * kept
 
 
-def test_what_pooling_dropout_and_normalisation_keep() -> None:
+def test_what_pooling_dropout_and_normalization_keep() -> None:
     costs = network_cost(load_network("paper"))
     maps = {
         "image": 3 * 224 * 224,
@@ -229,7 +229,7 @@ def test_a_day_is_images_over_images_per_second() -> None:
     prediction = split(batch=4)
     assert prediction.images_per_second == pytest.approx(4 / prediction.step)
     assert prediction.days(epochs=2, images=1000) == pytest.approx(2 * 1000 / prediction.images_per_second / 86_400)
-    parts = prediction.convolution + prediction.matmul + prediction.elementwise + prediction.optimiser
+    parts = prediction.convolution + prediction.matmul + prediction.elementwise + prediction.optimizer
     assert prediction.step == pytest.approx(parts + sum(transfer.exposed for transfer in prediction.crossings))
 
 

@@ -29,7 +29,7 @@ def test_json_holds_every_way_with_its_parts(tmp_path: Path) -> None:
     assert list(values["ways"]) == ["split", "single", "data_parallel"]
     for way in values["ways"].values():
         seconds = way["seconds"]
-        compute = sum(seconds[part] for part in ("convolution", "matmul", "elementwise", "optimiser"))
+        compute = sum(seconds[part] for part in ("convolution", "matmul", "elementwise", "optimizer"))
         exposed = seconds["crossing_exposed"] + seconds["all_reduce_exposed"]
         assert way["step_seconds"] == pytest.approx(compute + exposed)
         assert way["images_per_second"] == pytest.approx(128 / way["step_seconds"])
@@ -117,44 +117,44 @@ def test_the_networks_timed_there_have_their_known_parameters_and_operations(tmp
     assert overfeat.multiply_adds == sum(w * p for w, p in zip(convs, positions, strict=True)) + sum(fcs)
 
 
-def report(tmp_path: Path, contenders: dict[str, float], **changes: Any) -> str:
+def report(tmp_path: Path, variants: dict[str, float], **changes: Any) -> str:
     """A report as benchmarks/split_vs_single.py writes it, as far as the comparison reads it."""
     path = tmp_path / "split.json"
     values = {
         "network": "paper",
         "batch_size": 64,
-        "contenders": {
-            name: {"images_per_second": speed, "peak_memory_bytes": 1_000_000_000} for name, speed in contenders.items()
+        "variants": {
+            name: {"images_per_second": speed, "peak_memory_bytes": 1_000_000_000} for name, speed in variants.items()
         },
     }
     path.write_text(json.dumps({**values, **changes}))
     return f"against={path}"
 
 
-def test_against_a_benchmark_the_modelled_contenders_have_an_error(
+def test_against_a_benchmark_the_modeled_contenders_have_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cores = "device=two_epyc_cores"
     ways = written(tmp_path, cores, "batch_size=64")["ways"]
     measured = {"split_two_processes": 40.0, "single_ours": 30.0, "ddp_ours": 20.0, "single_stock": 10.0}
     values = written(tmp_path, cores, report(tmp_path, measured))
-    assert values["not_modelled"] == ["single_stock"]
+    assert values["not_modeled"] == ["single_stock"]
     for name, way in (("split_two_processes", "split"), ("single_ours", "single"), ("ddp_ours", "data_parallel")):
-        compared = values["contenders"][name]
+        compared = values["variants"][name]
         assert compared["predicted_images_per_second"] == ways[way]["images_per_second"]
         assert compared["error"] == pytest.approx(ways[way]["images_per_second"] / measured[name] - 1)
         held = ways[way]["memory_bytes"]["total"] - ways[way]["memory_bytes"]["reserved"]
         assert compared["memory_error"] == pytest.approx(held / 1e9 - 1)
-    assert "not modelled: single_stock" in capsys.readouterr().out
+    assert "not modeled: single_stock" in capsys.readouterr().out
 
 
 def test_a_split_in_one_process_is_one_device_only_where_a_process_has_all_cores(tmp_path: Path) -> None:
     name = report(tmp_path, {"split_one_process": 30.0, "split_two_processes": 40.0})
-    assert set(written(tmp_path, "device=two_epyc_cores", name)["contenders"]) == {
+    assert set(written(tmp_path, "device=two_epyc_cores", name)["variants"]) == {
         "split_one_process",
         "split_two_processes",
     }
-    assert set(written(tmp_path, "device=two_k20", name)["contenders"]) == {"split_two_processes"}
+    assert set(written(tmp_path, "device=two_k20", name)["variants"]) == {"split_two_processes"}
 
 
 @pytest.mark.parametrize(
@@ -181,18 +181,18 @@ def test_a_mistake_is_refused_with_the_fix(
 
 
 @pytest.mark.parametrize(
-    ("changes", "contenders", "message"),
+    ("changes", "variants", "message"),
     [
         ({"network": "small"}, {"single_ours": 1.0}, "add network=small"),
-        ({"batch_size": [64, 128]}, {"single_ours": 1.0}, "it needs batch_size and contenders"),
-        ({}, {"single_stock": 1.0}, "none of the contenders that the model covers"),
+        ({"batch_size": [64, 128]}, {"single_ours": 1.0}, "it needs batch_size and variants"),
+        ({}, {"single_stock": 1.0}, "none of the variants that the model covers"),
     ],
 )
 def test_a_report_that_cannot_be_compared_is_refused(
-    changes: dict[str, Any], contenders: dict[str, float], message: str, tmp_path: Path
+    changes: dict[str, Any], variants: dict[str, float], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        plan.run(compose("plan", ["device=two_epyc_cores", report(tmp_path, contenders, **changes)]))
+        plan.run(compose("plan", ["device=two_epyc_cores", report(tmp_path, variants, **changes)]))
 
 
 def test_a_description_of_ones_own_is_a_path(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_replicas_share_the_batch() -> None:
     four, one = split(4, 4, batch=8), split(1, 1, batch=2)
     assert four.devices == 8
     assert four.convolution == pytest.approx(2 * 2 * CONV1 * 2 / 500)
-    assert (four.matmul, four.optimiser) == (one.matmul, one.optimiser)
+    assert (four.matmul, four.optimizer) == (one.matmul, one.optimizer)
     assert four.crossings == one.crossings  # of a replica, within its node
     assert four.images_per_second == pytest.approx(8 / four.step)
     assert one.all_reduce == ()
@@ -66,7 +66,7 @@ def test_on_two_cores_two_replicas_share_them_and_update_twice() -> None:
     cores = device(one_process=1.0, memory_bandwidth=1e6)
     two, one = split(2, 1, batch=4, of=cores), split(1, 1, batch=4, of=cores)
     assert two.convolution == pytest.approx(one.convolution)  # half of the images at half of the rate
-    assert two.optimiser == pytest.approx(2 * one.optimiser)
+    assert two.optimizer == pytest.approx(2 * one.optimizer)
     (transfer,) = two.all_reduce
     assert transfer.seconds == pytest.approx(2 * 2.0 + 4 * PARAMETERS_OF_TOWER_0 / 50)
     assert two.capacity == one.capacity / 2

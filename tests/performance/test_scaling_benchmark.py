@@ -54,7 +54,7 @@ def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch
     }
     for count, seconds in ((1, 1.0), (2, 1.25)):  # products of one tower
         turns[count].products += [[MatrixWork({"all": seconds}, {}, 1)] * count] * 2
-    one, two, four = scaling.summarise(settings, turns, None)
+    one, two, four = scaling.summarize(settings, turns, None)
     assert one["efficiency_of_rounds"] == [1, 1]
     assert two["efficiency_of_rounds"] == pytest.approx([8 / 5 / 2] * 2)
     assert four["efficiency_of_rounds"] == pytest.approx([8 / 5 / 2, 4 / 4 / 2])  # two cores, not four

@@ -15,7 +15,7 @@ from alexnet_mp.performance.benchmark.measurement import Task
 from alexnet_mp.performance.benchmark.split_vs_single import run
 from alexnet_mp.performance.benchmark.stock import stock_network
 from alexnet_mp.performance.benchmark.timed_link import waiting
-from alexnet_mp.performance.benchmark.variants import CONTENDERS
+from alexnet_mp.performance.benchmark.variants import VARIANTS
 from tests.support.processes import Finished, run_script
 
 BATCH = 4
@@ -42,7 +42,7 @@ SOME = ["split_two_processes", "single_stock", "pipeline_stock"]  # each kind of
 
 
 def benchmark(cwd: Path, *overrides: str) -> Finished:
-    """The script, whose contenders are processes of their own, in this process."""
+    """The script, whose variants are processes of their own, in this process."""
     return run_script("benchmarks/split_vs_single.py", overrides, cwd)
 
 
@@ -50,7 +50,7 @@ def benchmark(cwd: Path, *overrides: str) -> Finished:
 def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("benchmark")
     small = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
-    chosen = [f"contenders=[{','.join(SOME)}]"] if request.param == "some" else []
+    chosen = [f"variants=[{','.join(SOME)}]"] if request.param == "some" else []
     finished = benchmark(folder, *small, *chosen, "device=cpu", "threads=2", "json=split.json", "chart=split.png")
     assert finished.code == 0, finished.stderr
     for name in SOME if chosen else NAMES:
@@ -58,7 +58,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     assert sorted(path.name for path in folder.iterdir()) == ["split.json", "split.png"]
     assert (folder / "split.png").read_bytes().startswith(b"\x89PNG")
     loaded: dict[str, Any] = json.loads((folder / "split.json").read_text())
-    assert list(loaded["contenders"]) == (SOME if chosen else NAMES)
+    assert list(loaded["variants"]) == (SOME if chosen else NAMES)
     return loaded
 
 
@@ -68,12 +68,12 @@ def test_json_holds_every_contender_with_its_numbers(report: dict[str, Any]) -> 
     assert {"device", "threads", "versions"} <= set(report["machine"])
     bound = report["matrix_bound_images_per_second"]
     assert bound > 0
-    for name, values in report["contenders"].items():
+    for name, values in report["variants"].items():
         assert values["images_per_second"] > 0
         assert values["spread"] == 0  # of one round
         assert values["fraction_of_bound"] == pytest.approx(values["images_per_second"] / bound)
         seconds = values["step_seconds"]
-        whole = seconds["forward_and_backward"] + seconds["optimiser"]
+        whole = seconds["forward_and_backward"] + seconds["optimizer"]
         assert whole == pytest.approx(BATCH / values["images_per_second"])
         if name == "pipeline_stock":
             assert seconds["forward"] is None and seconds["backward"] is None
@@ -87,7 +87,7 @@ def test_json_holds_every_contender_with_its_numbers(report: dict[str, Any]) -> 
 
 
 def test_waits_are_reported_where_something_crosses_and_null_elsewhere(report: dict[str, Any]) -> None:
-    for name, values in report["contenders"].items():
+    for name, values in report["variants"].items():
         if name.startswith("split"):
             assert 0 <= values["exposed_crossing_fraction"] < 1
             assert {name: list(directions) for name, directions in values["crossings"].items()} == {
@@ -112,13 +112,13 @@ def test_the_bound_has_every_product_of_a_step(report: dict[str, Any]) -> None:
 
 def test_the_split_sends_exactly_the_bytes_of_the_table_and_the_others_none(report: dict[str, Any]) -> None:
     expected = 4 * BATCH * (FLOATS_FORWARD + FLOATS_BACKWARD)
-    for name, values in report["contenders"].items():
+    for name, values in report["variants"].items():
         assert values["crossing_bytes_per_step"] == (expected if name.startswith("split") else 0)
         assert values["table_crossing_bytes_per_step"] == values["crossing_bytes_per_step"]
 
 
 def test_data_parallel_processes_reduce_every_gradient_once(report: dict[str, Any]) -> None:
-    for name, values in report["contenders"].items():
+    for name, values in report["variants"].items():
         reduced = 4 * (2 * PARAMETERS_OF_TOWER_1 + 10) if name.startswith("ddp") else 0
         assert values["all_reduce_bytes_per_step"] == reduced
         # In a ring of two, each sends half of it twice.
@@ -127,7 +127,7 @@ def test_data_parallel_processes_reduce_every_gradient_once(report: dict[str, An
 
 def test_processes_hold_a_tower_a_part_or_the_whole(report: dict[str, Any]) -> None:
     towers = [PARAMETERS_OF_TOWER_1 + 10, PARAMETERS_OF_TOWER_1]  # tower 0 has the classifier's bias
-    for name, values in report["contenders"].items():
+    for name, values in report["variants"].items():
         held = values["parameters_per_process"]
         if name == "split_two_processes":
             assert held == towers
@@ -144,25 +144,25 @@ def test_contenders_of_one_process_train(name: str) -> None:
     network = replace(load_network("small"), image=(3, 32, 32))
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(BATCH, 3, 32, 32, generator=generator), torch.arange(BATCH)
-    with CONTENDERS[name].build(Task(name, network, BATCH, 1, 0, False, "cpu", 1, 0, 60.0)) as trainee:
-        weights = [weight for group in trainee.optimiser.param_groups for weight in group["params"]]
+    with VARIANTS[name].build(Task(name, network, BATCH, 1, 0, False, "cpu", 1, 0, 60.0)) as train_step:
+        weights = [weight for group in train_step.optimizer.param_groups for weight in group["params"]]
         before = [weight.detach().clone() for weight in weights]
-        losses = trainee.forward(images, labels, 0)
-        trainee.backward(losses)
-        trainee.optimiser.step()
+        losses = train_step.forward(images, labels, 0)
+        train_step.backward(losses)
+        train_step.optimizer.step()
         assert all(torch.isfinite(loss) for loss in losses)
         assert not any(torch.equal(old, new) for old, new in zip(before, weights, strict=True))
-        assert sum(weight.numel() for weight in weights) == trainee.parameters
+        assert sum(weight.numel() for weight in weights) == train_step.parameters
         if name == "split_one_process":
-            assert trainee.link is not None
-            (waits,) = waiting([trainee.link.exchanges])
+            assert train_step.link is not None
+            (waits,) = waiting([train_step.link.exchanges])
             assert all(wait.skew == 0 for wait in waits.values())  # nobody else to be late
 
 
 @pytest.mark.slow
 def test_a_sweep_leads_with_its_first_setup_and_holds_all(tmp_path: Path) -> None:
     small = ["network=small", "batch_size=[2,4]", "towers=[1,2]", "rounds=1", "steps=1", "warmup_steps=0", "threads=2"]
-    finished = benchmark(tmp_path, *small, "contenders=[single_ours]", "device=cpu", "json=split.json")
+    finished = benchmark(tmp_path, *small, "variants=[single_ours]", "device=cpu", "json=split.json")
     assert finished.code == 0, finished.stderr
     loaded = json.loads((tmp_path / "split.json").read_text())
     found = [(setup["towers"], setup["batch_size"]) for setup in loaded["sweep"]]
@@ -179,7 +179,7 @@ def test_stock_network_has_the_papers_parameter_count() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("contenders=[]", "name at least one"),
+        ("variants=[]", "name at least one"),
         ("+stepss=3", "unknown key 'stepss'; did you mean 'steps'?"),
         ("rounds=0", "rounds is 0, must be positive"),
         ("threads=3", "use a multiple of 2"),
@@ -189,8 +189,8 @@ def test_stock_network_has_the_papers_parameter_count() -> None:
         ("batch_size=[]", "batch_size is []"),
         ("batch_size=0", "batch_size is [0]"),
         ("towers=[2,3]", "3 towers do not divide"),
-        ("batch_size=3 contenders=[ddp_stock]", "batch_size=3 cannot be shared equally by 2"),
-        ("network=ungrouped contenders=[split_one_process]", "nothing to split"),
+        ("batch_size=3 variants=[ddp_stock]", "batch_size=3 cannot be shared equally by 2"),
+        ("network=ungrouped variants=[split_one_process]", "nothing to split"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_runs(overrides: str, message: str) -> None:
@@ -199,17 +199,17 @@ def test_a_mistake_is_refused_before_anything_runs(overrides: str, message: str)
 
 
 def test_an_unknown_contender_ends_in_one_line(tmp_path: Path) -> None:
-    finished = benchmark(tmp_path, "contenders=[split_two_proceses]")
+    finished = benchmark(tmp_path, "variants=[split_two_proceses]")
     assert finished.code == 2
     assert finished.stdout == ""
     (line,) = finished.stderr.splitlines()
-    assert line.startswith("error: contenders is 'split_two_proceses', not one of split_two_processes, ")
+    assert line.startswith("error: variants is 'split_two_proceses', not one of split_two_processes, ")
     assert line.endswith("did you mean 'split_two_processes'?")
 
 
 def test_a_process_that_is_not_done_in_time_ends_with_where_it_was(tmp_path: Path) -> None:
     # Building 61 million parameters takes longer than this.
-    finished = benchmark(tmp_path, "contenders=[single_stock]", "device=cpu", "deadline_seconds=0.3")
+    finished = benchmark(tmp_path, "variants=[single_stock]", "device=cpu", "deadline_seconds=0.3")
     assert finished.code == 1
     assert "round 1 of 3, single_stock: not done after deadline_seconds=0.3" in finished.stderr
     assert 'File "' in finished.stderr

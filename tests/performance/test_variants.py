@@ -1,4 +1,4 @@
-"""The benchmark's contenders train the same thing where they claim to: one step's loss and gradients, in float64."""
+"""The benchmark's variants train the same thing where they claim to: one step's loss and gradients, in float64."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ from alexnet_mp.performance.benchmark.variants.pipeline import (
 )
 from alexnet_mp.performance.benchmark.variants.replicas import check_replicas, replica_trainee
 from alexnet_mp.performance.benchmark.variants.stock import stock_sgd
-from alexnet_mp.performance.benchmark.variants.train_step import Trainee
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 from tests.support import independent
 from tests.support.processes import run_processes
 
@@ -59,7 +59,7 @@ def batch(network: Network) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """Every parameter its own values, by its name, so that parts of a network have those of the whole."""
     for name, parameter in model.double().named_parameters():
         generator = torch.Generator().manual_seed(sum(map(ord, name)))
@@ -84,7 +84,7 @@ def assert_equal(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float 
 
 def test_our_whole_network_is_an_independent_single_device_network() -> None:
     # In evaluation, where the authors' dropout halves.
-    model = randomised(grouped_network(SMALL)).eval()
+    model = randomized(grouped_network(SMALL)).eval()
     weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in model.named_parameters()}
     images, labels = batch(SMALL)
     loss = F.cross_entropy(independent.small(images, weights, towers=2), labels)
@@ -96,8 +96,8 @@ def test_our_whole_network_is_an_independent_single_device_network() -> None:
 @pytest.mark.parametrize("table", [SMALL, original_2012_in_small(), load_network("small", 4)], ids=lambda n: n.name)
 def test_stock_ours_and_the_towers_have_the_same_loss_and_gradients(table: Network) -> None:
     network = without_dropout(table)
-    expected = loss_and_gradients(randomised(stock_network(network)), network)
-    assert_equal(loss_and_gradients(randomised(grouped_network(network)), network), expected)
+    expected = loss_and_gradients(randomized(stock_network(network)), network)
+    assert_equal(loss_and_gradients(randomized(grouped_network(network)), network), expected)
     towers = build_model(network, dtype=torch.float64)
     towers.load_state_dict(from_single_device(stock_state(network), network))
     found = loss_and_gradients(towers, network)
@@ -105,7 +105,7 @@ def test_stock_ours_and_the_towers_have_the_same_loss_and_gradients(table: Netwo
 
 
 def stock_state(network: Network) -> dict[str, Tensor]:
-    return randomised(stock_network(network)).state_dict()
+    return randomized(stock_network(network)).state_dict()
 
 
 def test_our_whole_networks_dropout_is_the_authors_in_training() -> None:
@@ -123,13 +123,13 @@ def task(network: Network, name: str) -> Task:
     return Task(name, network, BATCH, 1, 0, False, "cpu", 1, 0, 30.0)
 
 
-def one_step(trainee: Trainee, model: nn.Module, network: Network) -> dict[str, Any]:
+def one_step(train_step: TrainStep, model: nn.Module, network: Network) -> dict[str, Any]:
     model.zero_grad()
     images, labels = batch(network)
-    before = trainee.sent()
-    losses = trainee.forward(images, labels, 0)
-    trainee.backward(losses)
-    sent = trainee.sent()
+    before = train_step.sent()
+    losses = train_step.forward(images, labels, 0)
+    train_step.backward(losses)
+    sent = train_step.sent()
     return {
         "losses": [loss.item() for loss in losses],
         "gradients": {name: parameter.grad.numpy().copy() for name, parameter in model.named_parameters()},
@@ -140,18 +140,18 @@ def one_step(trainee: Trainee, model: nn.Module, network: Network) -> dict[str, 
 
 def data_parallel_step(mesh: Mesh, ours: bool) -> dict[str, Any]:
     network = without_dropout(SMALL)
-    model = randomised((grouped_network if ours else stock_network)(network))
-    optimiser = (paper_sgd if ours else stock_sgd)(model, task(network, ""))
-    return one_step(replica_trainee(model, optimiser, mesh, BATCH), model, network)
+    model = randomized((grouped_network if ours else stock_network)(network))
+    optimizer = (paper_sgd if ours else stock_sgd)(model, task(network, ""))
+    return one_step(replica_trainee(model, optimizer, mesh, BATCH), model, network)
 
 
 def pipelined_step(mesh: Mesh, cut: int) -> dict[str, Any]:
     network = without_dropout(SMALL)
     blocks = cuttable_blocks(network)
-    part = randomised(build_part(network, blocks[:cut] if mesh.placement.replica == 0 else blocks[cut:]))
-    trainee = pipeline_trainee(part, stock_sgd(part, task(network, "")), mesh, BATCH)
-    one_step(trainee, part, network)  # the first finds out the shapes
-    return one_step(trainee, part, network)
+    part = randomized(build_part(network, blocks[:cut] if mesh.placement.replica == 0 else blocks[cut:]))
+    train_step = pipeline_trainee(part, stock_sgd(part, task(network, "")), mesh, BATCH)
+    one_step(train_step, part, network)  # the first finds out the shapes
+    return one_step(train_step, part, network)
 
 
 def steps_of_one_process() -> dict[str, dict[str, Any]]:
@@ -173,7 +173,7 @@ def two_processes() -> list[dict[str, dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def on_one_device() -> dict[str, Tensor]:
     network = without_dropout(SMALL)
-    return loss_and_gradients(randomised(stock_network(network)), network)
+    return loss_and_gradients(randomized(stock_network(network)), network)
 
 
 @pytest.mark.parametrize("name", ["stock", "ours"])

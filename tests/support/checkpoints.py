@@ -43,7 +43,7 @@ def random_weights(network: Network, seed: int = 0) -> dict[str, Tensor]:
     state = dict(build_model(network).state_dict())
     for name, tensor in state.items():
         drawn = torch.randn(tensor.shape, generator=generator)
-        if tensor.ndim == 1 and not name.endswith("bias"):  # of batch normalisation
+        if tensor.ndim == 1 and not name.endswith("bias"):  # of batch normalization
             state[name] = 0.1 * drawn if name.endswith("mean") else drawn.abs() + 0.5
         else:
             state[name] = drawn * (2 / (tensor[0].numel() if tensor.ndim > 1 else 100)) ** 0.5

@@ -10,8 +10,8 @@ from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 
 
-def randomised(network: Network) -> TowerModel:
-    """The model in float64, biases and normalisations with values of their own, large enough for gradients."""
+def randomized(network: Network) -> TowerModel:
+    """The model in float64, biases and normalizations with values of their own, large enough for gradients."""
     model = build_model(network, "simulated", "cpu", seed=1, dtype=torch.float64).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

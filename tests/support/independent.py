@@ -1,6 +1,6 @@
 """An independent single-device AlexNet: stock PyTorch and plain formulas, nothing from the library.
 
-Weights come in Caffe's layout. The grouped layers use `groups`; each normalisation is its formula, tower by tower.
+Weights come in Caffe's layout. The grouped layers use `groups`; each normalization is its formula, tower by tower.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def paper(images: Tensor, w: Weights, towers: int = 2) -> Tensor:
 
 
 def original_2012(images: Tensor, w: Weights) -> Tensor:
-    """Run #145 (layers-145.cfg): conv1, LRN, pool, ReLU; (α/5) Σ; a spatial normalisation after the second LRN."""
+    """Run #145 (layers-145.cfg): conv1, LRN, pool, ReLU; (α/5) Σ; a spatial normalization after the second LRN."""
     x = F.pad(images, (0, 3, 0, 3))
     x = F.conv2d(x, w["conv1.weight"], w["conv1.bias"], stride=4)
     x = F.max_pool2d(_per_tower(lrn, x, 2, alpha=1e-4 / 5), 3, 2).relu()
@@ -51,7 +51,7 @@ def small(images: Tensor, w: Weights, towers: int) -> Tensor:
 
 
 def cifar10_batchnorm(images: Tensor, w: Weights, training: bool, epsilon: float = 1e-5) -> Tensor:
-    """The preset without its dropout: conv, batch normalisation by its formula (Ioffe and Szegedy 2015), ReLU, pool."""
+    """The preset without its dropout: conv, batch normalization by its formula (Ioffe and Szegedy 2015), ReLU, pool."""
 
     def norm(x: Tensor, name: str) -> Tensor:
         axes, shape = ((0, 2, 3), (1, -1, 1, 1)) if x.ndim == 4 else ((0,), (1, -1))

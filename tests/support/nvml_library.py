@@ -28,9 +28,9 @@ FIRST_HANDLE = 0x5000
 CUDA = [torch.device("cuda", index) for index in range(4)]
 UUID = "GPU-00000000-0000-0000-0000-00000000000"
 PEERS = {READ: 0, WRITE: 0, NVLINK: 5}  # access over PCIe; 5: not supported
-WITHOUT = "metrics go without utilisation, memory, power and temperature"
+WITHOUT = "metrics go without utilization, memory, power and temperature"
 STATE = {
-    "utilisation": "nvmlDeviceGetUtilizationRates",
+    "utilization": "nvmlDeviceGetUtilizationRates",
     "memory_bytes": "nvmlDeviceGetMemoryInfo",
     "power_watts": "nvmlDeviceGetPowerUsage",
     "temperature_celsius": "nvmlDeviceGetTemperatureV",

@@ -35,6 +35,6 @@ def clothing(target: Path, of_each_class: int) -> list[Path]:
 
 
 def imagenet(target: Path, count: int) -> list[Path]:
-    """Photographs of ImageNet, `<wnid>_<name>.JPEG`: the only greyscale one of the 100, and the first others."""
-    grey = "n03908714_pencil_sharpener.JPEG"
-    return unpack("imagenet-samples.zip", target, lambda names: [grey, *(n for n in names if n != grey)][:count])
+    """Photographs of ImageNet, `<wnid>_<name>.JPEG`: the only grayscale one of the 100, and the first others."""
+    gray = "n03908714_pencil_sharpener.JPEG"
+    return unpack("imagenet-samples.zip", target, lambda names: [gray, *(n for n in names if n != gray)][:count])

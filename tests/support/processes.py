@@ -117,7 +117,7 @@ def as_under_torchrun() -> Iterator[None]:
     variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
     with (
         patch.dict(os.environ, variables),
-        patch("alexnet_mp.parallel.mesh.meeting_store"),
+        patch("alexnet_mp.parallel.mesh.rendezvous_store"),
         patch.object(dist, "init_process_group"),
         patch.object(dist, "destroy_process_group"),
     ):

@@ -19,7 +19,7 @@ from alexnet_mp.common import cli
 from alexnet_mp.sweep import folder as sweep_folder
 from alexnet_mp.sweep import job as sweep_job
 from alexnet_mp.sweep.failure import last_error
-from alexnet_mp.sweep.folder import claimed
+from alexnet_mp.sweep.folder import locked
 from alexnet_mp.sweep.job import Sweep, run_sweep
 from alexnet_mp.sweep.jobs import Job, make_jobs, torchrun_command
 from alexnet_mp.sweep.processes import job_environment, start_process
@@ -431,7 +431,7 @@ def test_jobs_run_side_by_side_where_asked_and_share_the_cores(tmp_path: Path, m
 
 def test_a_job_that_a_killed_sweep_left_running_keeps_the_next_one_out(tmp_path: Path) -> None:
     job = Job("a", 0, tmp_path / "a" / "seed-0", (), {})
-    with claimed(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         process = start_process(job, [*PYTHON, "import signal; signal.pause()"], os.environ, lock)
         assert "another sweep works in" in refusal(tmp_path)
     assert "or a job that one has left running" in refusal(tmp_path)

@@ -16,11 +16,11 @@ from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import parse_train_settings
 from alexnet_mp.training.resume import begin
 from alexnet_mp.training.run_folder import RunFolder
-from alexnet_mp.training.run_lock import claim_folder
+from alexnet_mp.training.run_lock import lock_run_folder
 from alexnet_mp.training.state import TrainingState
 from tests.training.test_train import NARROW
 
@@ -66,15 +66,15 @@ class WithAPeer(Mesh):
         return [mine + theirs for mine, theirs in zip(values, peer, strict=True)]
 
 
-def saver_of(run_dir: Path, *overrides: str, mesh: Mesh = ALONE) -> tuple[Saver, TrainingState]:
+def saver_of(run_dir: Path, *overrides: str, mesh: Mesh = ALONE) -> tuple[Checkpointer, TrainingState]:
     settings = parse_train_settings(compose("train", [*NARROW, *overrides]))
-    claim, lock = claim_folder(str(run_dir), "digits", "", ALONE)
+    claim, lock = lock_run_folder(str(run_dir), "digits", "", ALONE)
     lock.release()
     folder = RunFolder(Path(claim.path), is_main=True)
     folder.begin(claim, 0, "")
     folder.close()
     state = begin(TowerModel(settings.network, mesh.placement, ALONE.link(), seed=0), settings)
-    return Saver(settings, mesh, state, folder, {}), state
+    return Checkpointer(settings, mesh, state, folder, {}), state
 
 
 def trained(state: TrainingState, step: int) -> None:

@@ -19,7 +19,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
-from alexnet_mp.parallel.wait import await_device
+from alexnet_mp.parallel.wait import wait_with_timeout
 from alexnet_mp.training.trainer import Trainer
 from tests.support.checkpoints import narrow_network
 from tests.support.disturbed import assert_ended_alike, pair, running
@@ -129,22 +129,22 @@ class Queue:
     def pause(self, seconds: float) -> None:
         self.now += max(seconds, 0.5)
 
-    def await_device(self, device: torch.device, seconds: float) -> None:
-        await_device(device, seconds, self.mark, lambda: self.now, self.pause)
+    def wait_with_timeout(self, device: torch.device, seconds: float) -> None:
+        wait_with_timeout(device, seconds, self.mark, lambda: self.now, self.pause)
 
 
 def test_a_gpu_is_waited_for_until_it_has_done_its_work_or_the_time_is_over():
     gpu = torch.device("cuda", 1)
     for questions, waited in ((1, 0.0), (5, 2.0)):
         queue = Queue(questions)
-        queue.await_device(gpu, seconds=2)
+        queue.wait_with_timeout(gpu, seconds=2)
         assert (queue.now, queue.marked) == (waited, [gpu])
     queue = Queue(0)
     with pytest.raises(PeerLost, match="cuda:1 did not finish its work within 2 s: another process hung or is gone"):
-        queue.await_device(gpu, seconds=2)
+        queue.wait_with_timeout(gpu, seconds=2)
     assert queue.now == 2.5
     queue = Queue(0)
-    queue.await_device(torch.device("cpu"), seconds=2)
+    queue.wait_with_timeout(torch.device("cpu"), seconds=2)
     assert (queue.now, queue.marked) == (0.0, []), "a CPU is not even asked"
 
 
@@ -167,7 +167,7 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
         read.append("weights")
         return True
 
-    monkeypatch.setattr("alexnet_mp.training.trainer.await_device", never)
+    monkeypatch.setattr("alexnet_mp.training.trainer.wait_with_timeout", never)
     monkeypatch.setattr("alexnet_mp.training.nonfinite._is_finite", finite)
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():
         trainer._agree([torch.tensor(1.0)], step=1)

@@ -16,7 +16,7 @@ from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests.support.processes import run_processes
 
@@ -33,7 +33,7 @@ def train_five_steps(towers: int, placement_kind: str, dtype: torch.dtype) -> di
     model = TowerModel(network, placement, mesh.link(), seed=1, dtype=dtype)
     compute_losses = data_parallel(LossOnEveryTower(model), mesh)
     devices = list(placement.devices.values())
-    optimiser = make_optimiser(dict(model.towers.items()), RECIPE)
+    optimizer = make_optimizer(dict(model.towers.items()), RECIPE)
     size = BATCH // placement.replicas
     mine = slice(placement.replica * size, (placement.replica + 1) * size)
     record: dict[str, Tensor] = {}
@@ -41,11 +41,11 @@ def train_five_steps(towers: int, placement_kind: str, dtype: torch.dtype) -> di
         generator = torch.Generator().manual_seed(step)
         images = torch.randn(BATCH, *network.image, generator=generator, dtype=dtype)
         labels = torch.randint(0, 10, (BATCH,), generator=generator)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses = compute_losses(to_towers(images[mine], devices), to_towers(labels[mine], devices), step)
         torch.autograd.backward(losses)
         record |= {f"{step} gradient {name}": p.grad.clone() for name, p in model.named_parameters()}
-        optimiser.step()
+        optimizer.step()
         record |= {f"{step} weight {name}": p.detach().clone() for name, p in model.named_parameters()}
         total = mesh.sum_over_replicas(losses[0].detach().double()) / placement.replicas
         record[f"{step} loss"] = total

@@ -22,7 +22,7 @@ from alexnet_mp.sweep.jobs import make_jobs
 from alexnet_mp.sweep.settings import parse_sweep_settings
 from alexnet_mp.training.config import TrainSettings, parse_train_settings
 from alexnet_mp.training.loss import LossOnEveryTower
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.optimizer import make_optimizer
 from tests.commands.test_presets import presets
 
 CLASSES, IMAGES = 5, 4
@@ -69,7 +69,7 @@ def images_of(settings: TrainSettings, network: Network) -> tuple[torch.Tensor, 
     samples = torch.arange(IMAGES)
     pixels = torch.from_numpy(random.integers(0, 256, (IMAGES, height, width, channels), dtype=np.uint8))
     batch = Batch(pixels, samples % CLASSES, draws.views(samples, samples), draws.alphas(samples))
-    preprocess = Preprocessing(statistics, (height, width), recipe.input, settings.dtype, recipe.augmentation.colour)
+    preprocess = Preprocessing(statistics, (height, width), recipe.input, settings.dtype, recipe.augmentation.color)
     return preprocess(batch, torch.device("cpu")), batch.labels
 
 
@@ -80,7 +80,7 @@ def test_every_preset_describes_itself_and_trains_two_steps(overrides: list[str]
     assert whole.network.name in as_text(describe(whole.network))
 
     table = narrowed(configuration["network"])
-    # In float64: with few kernels and the ImageNet initialisation, gradients are too small for a float32 bias of 1.
+    # In float64: with few kernels and the ImageNet initialization, gradients are too small for a float32 bias of 1.
     narrow = {**configuration, "network": {**table, "classes": CLASSES}, "precision": "float64"}
     settings = parse_train_settings(narrow)
     network, recipe = settings.network, settings.recipe
@@ -89,13 +89,13 @@ def test_every_preset_describes_itself_and_trains_two_steps(overrides: list[str]
     link = make_mesh(placement, timeout_seconds=60).link()
     model = TowerModel(network, placement, link, 0, settings.dtype, settings.wire_dtype).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimiser = make_optimiser(dict(model.towers.items()), recipe)
+    optimizer = make_optimizer(dict(model.towers.items()), recipe)
     images, labels = images_of(settings, network)
     for step in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses = LossOnEveryTower(model)([images] * network.towers, [labels] * network.towers, step)
         torch.autograd.backward(losses)
-        optimiser.step()
+        optimizer.step()
         assert all(isfinite(loss.item()) for loss in losses)
     still = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
     assert not still

@@ -9,7 +9,7 @@ from alexnet_mp import ConfigurationError, build_model
 from alexnet_mp.common.presets import preset_path
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.training.lr_schedule import LearningRates
-from alexnet_mp.training.optimizer import PaperSGD, make_optimiser, set_learning_rates
+from alexnet_mp.training.optimizer import PaperSGD, make_optimizer, set_learning_rates
 from alexnet_mp.training.recipe import LayerRates, Milestone, Plateau, Rates, Recipe, Schedule
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -24,40 +24,40 @@ def recipe(**changes) -> Recipe:
     return Recipe(**{**standard, "weights": Rates(0.01, 0.0005), "biases": Rates(0.02, 0.0), **changes})
 
 
-def velocity(optimiser: PaperSGD, parameter: nn.Parameter) -> torch.Tensor:
-    """The paper's v of the one parameter of an optimiser, named p here: -ε b."""
-    optimiser.param_groups[0].update(layer="p", kind="weights")
-    return -optimiser.momentum_learning_rates()["p.weights"] * optimiser.momentum({"p": parameter})["p"]
+def velocity(optimizer: PaperSGD, parameter: nn.Parameter) -> torch.Tensor:
+    """The paper's v of the one parameter of an optimizer, named p here: -ε b."""
+    optimizer.param_groups[0].update(layer="p", kind="weights")
+    return -optimizer.momentum_learning_rates()["p.weights"] * optimizer.momentum({"p": parameter})["p"]
 
 
 def test_the_update_is_the_papers_across_changes_of_the_learning_rate():
     """v <- 0.9 v - 0.0005 ε w - ε g; w <- w + v, written out here in plain floats."""
     parameter = nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
-    optimiser = PaperSGD([{"params": [parameter], "lr": 0.01, "weight_decay": 0.0005}], momentum=0.9)
+    optimizer = PaperSGD([{"params": [parameter], "lr": 0.01, "weight_decay": 0.0005}], momentum=0.9)
     w, v = [3.0, -2.0], [0.0, 0.0]
     for step, epsilon in enumerate([0.01, 0.01, 0.001, 0.001, 0.02, 0.02]):
-        optimiser.param_groups[0]["lr"] = epsilon
+        optimizer.param_groups[0]["lr"] = epsilon
         g = [0.5 * step - 1.0, 0.25 + step]
         parameter.grad = torch.tensor(g, dtype=torch.float64)
-        optimiser.step()
+        optimizer.step()
         v = [0.9 * vi - 0.0005 * epsilon * wi - epsilon * gi for vi, wi, gi in zip(v, w, g, strict=True)]
         w = [wi + vi for wi, vi in zip(w, v, strict=True)]
         assert parameter.tolist() == pytest.approx(w, rel=1e-13)
-        assert velocity(optimiser, parameter).tolist() == pytest.approx(v, rel=1e-13)
+        assert velocity(optimizer, parameter).tolist() == pytest.approx(v, rel=1e-13)
 
 
 def test_pytorchs_sgd_differs_after_a_change_of_the_learning_rate():
     ours, theirs = (nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(2))
-    optimisers = [
+    optimizers = [
         PaperSGD([{"params": [ours], "lr": 0.1, "weight_decay": 0.0}], momentum=0.9),
         torch.optim.SGD([theirs], lr=0.1, momentum=0.9),
     ]
     differences = []
     for epsilon in (0.1, 0.1, 0.01):
-        for optimiser, parameter in zip(optimisers, (ours, theirs), strict=True):
-            optimiser.param_groups[0]["lr"] = epsilon
+        for optimizer, parameter in zip(optimizers, (ours, theirs), strict=True):
+            optimizer.param_groups[0]["lr"] = epsilon
             parameter.grad = torch.ones(1, dtype=torch.float64)
-            optimiser.step()
+            optimizer.step()
         differences.append(abs(ours.item() - theirs.item()))
     # After two steps with g = 1 the paper's velocity is -0.19; PyTorch's next step is 0.9 * 0.019 + 0.01 long.
     assert differences[:2] == pytest.approx([0, 0], abs=1e-15)
@@ -66,20 +66,20 @@ def test_pytorchs_sgd_differs_after_a_change_of_the_learning_rate():
 
 def test_a_learning_rate_of_zero_freezes_weights_and_velocity():
     parameter = nn.Parameter(torch.ones(2))
-    optimiser = PaperSGD([{"params": [parameter], "lr": 0.1, "weight_decay": 0.5}], momentum=0.9)
+    optimizer = PaperSGD([{"params": [parameter], "lr": 0.1, "weight_decay": 0.5}], momentum=0.9)
     parameter.grad = torch.ones(2)
-    optimiser.step()
-    weight, before = parameter.detach().clone(), velocity(optimiser, parameter).clone()
-    optimiser.param_groups[0]["lr"] = 0.0
-    optimiser.step()
+    optimizer.step()
+    weight, before = parameter.detach().clone(), velocity(optimizer, parameter).clone()
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()
     assert torch.equal(parameter, weight)
-    assert torch.equal(velocity(optimiser, parameter), before)
+    assert torch.equal(velocity(optimizer, parameter), before)
 
 
 def test_every_parameter_is_in_the_group_of_its_layer_and_kind():
     model = build_model("small")
-    optimiser = make_optimiser(dict(model.towers.items()), recipe(layers={}))
-    groups = {(g["layer"], g["kind"]): g for g in optimiser.param_groups}
+    optimizer = make_optimizer(dict(model.towers.items()), recipe(layers={}))
+    groups = {(g["layer"], g["kind"]): g for g in optimizer.param_groups}
     assert set(groups) == {(layer, kind) for layer in LAYERS for kind in ("weights", "biases")}
     assert len(groups["conv3", "weights"]["params"]) == 4  # own and peer weight of two towers
     assert len(groups["fc8", "biases"]["params"]) == 1  # tower 0's
@@ -88,7 +88,7 @@ def test_every_parameter_is_in_the_group_of_its_layer_and_kind():
         ("weights", 0.01, 0.0005),
         ("biases", 0.02, 0.0),
     }
-    set_learning_rates(optimiser, {key: 0.5 if key == ("fc7", "biases") else 0.1 for key in groups})
+    set_learning_rates(optimizer, {key: 0.5 if key == ("fc7", "biases") else 0.1 for key in groups})
     assert [key for key, group in groups.items() if group["lr"] == 0.5] == [("fc7", "biases")]
 
 

@@ -15,15 +15,15 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.run_folder import RunFolder
-from alexnet_mp.training.run_lock import Claim, claim_folder
+from alexnet_mp.training.run_lock import RunLock, lock_run_folder
 from tests.support.checkpoints import narrow_network, weights
 
 ALONE = Mesh(choose_placement("simulated", "cpu", 2, Launch()), None)
 
 
-def claim(run_dir: Path | str | None, configuration: str = "run: 0") -> Claim:
-    """Claim a folder, and let go of it as a process that ends does."""
-    found, lock = claim_folder(str(run_dir) if run_dir else None, "digits", configuration, ALONE)
+def claim(run_dir: Path | str | None, configuration: str = "run: 0") -> RunLock:
+    """RunLock a folder, and let go of it as a process that ends does."""
+    found, lock = lock_run_folder(str(run_dir) if run_dir else None, "digits", configuration, ALONE)
     lock.release()
     return found
 
@@ -149,10 +149,10 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path):
     claim(tmp_path / "run")
 
 
-def begun(path: Path, found: Claim | None = None, configuration: str = "run: 0") -> RunFolder:
+def begun(path: Path, found: RunLock | None = None, configuration: str = "run: 0") -> RunFolder:
     folder = RunFolder(path, is_main=True)
     folder.open_log()
-    folder.begin(found or Claim(str(path)), 1 if found else 0, configuration)
+    folder.begin(found or RunLock(str(path)), 1 if found else 0, configuration)
     return folder
 
 
@@ -165,7 +165,7 @@ def test_metrics_go_on_where_the_checkpoint_was_written(tmp_path):
     folder.close()
     with folder.metrics.open("a") as file:
         file.write('{"kind": "tr')  # as a kill leaves it
-    folder = begun(run, Claim(str(run), "step-000000001", {"metrics_bytes": size, "progress": {"step": 1}}))
+    folder = begun(run, RunLock(str(run), "step-000000001", {"metrics_bytes": size, "progress": {"step": 1}}))
     folder.append({"kind": "train", "step": 2, "loss": 0.125})
     folder.close()
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
@@ -175,16 +175,16 @@ def test_metrics_go_on_where_the_checkpoint_was_written(tmp_path):
 def test_a_changed_configuration_is_written_and_the_old_one_kept(tmp_path):
     run = Path(claim(tmp_path / "run").path)
     description = {"progress": {"step": 1}}
-    begun(run, Claim(str(run), "step-000000001", description), "run: 0").close()
+    begun(run, RunLock(str(run), "step-000000001", description), "run: 0").close()
     assert [path.name for path in run.glob("config*")] == ["config.yaml"]
-    begun(run, Claim(str(run), "step-000000001", description), "run: 1").close()
+    begun(run, RunLock(str(run), "step-000000001", description), "run: 1").close()
     assert (run / "config.yaml").read_text() == "run: 1"
     assert (run / "config-until-step-000000001.yaml").read_text() == "run: 0"
 
 
 def test_the_configuration_that_trained_until_a_checkpoint_stays_whatever_was_tried_from_it(tmp_path):
     run = Path(claim(tmp_path / "run").path)
-    from_here = Claim(str(run), "step-000000001", {"progress": {"step": 1}})
+    from_here = RunLock(str(run), "step-000000001", {"progress": {"step": 1}})
     for configuration in ("run: 1", "run: 2", "run: 3"):
         begun(run, from_here, configuration).close()
         assert (run / "config.yaml").read_text() == configuration

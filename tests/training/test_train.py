@@ -13,7 +13,7 @@ from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network, parse_network
 from alexnet_mp.training import trainer
-from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.training.checkpointing import Checkpointer
 from tests.support.processes import CHECKOUT, Finished, run_command, run_script, run_script_in, torchrun
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")
@@ -192,7 +192,7 @@ def test_time_that_checkpoints_hold_training_is_none_of_its_steps(every, tmp_pat
 
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: seconds))
     monkeypatch.setattr(trainer.Trainer, "_step", lasting(1, trainer.Trainer._step))
-    monkeypatch.setattr(Saver, "save", lasting(1000, Saver.save))
+    monkeypatch.setattr(Checkpointer, "save", lasting(1000, Checkpointer.save))
     overrides = [*NARROW, "recipe.epochs=1", "checkpoint_steps=3", f"log_every_steps={every}"]
     assert in_this_process(tmp_path / "run", *overrides).code == 0
     assert {speed for kind, _, speed in metrics(tmp_path / "run", "images_per_second") if kind == "train"} == {64}

@@ -75,7 +75,7 @@ def hand_made(classes: int, held_out: int = 13) -> DataSet:
 
 
 def ten_crops(images: NDArray[Any]) -> list[NDArray[Any]]:
-    """Of images [n, height, width, 3] the corners and the centre, 16x16, then the same in a mirror (paper §4.1)."""
+    """Of images [n, height, width, 3] the corners and the center, 16x16, then the same in a mirror (paper §4.1)."""
     height, width = images.shape[1:3]
     top, left = (height - 16) // 2, (width - 16) // 2
     crops = [
@@ -93,7 +93,7 @@ def by_hand(
 ) -> Floats:
     """The mean softmax [n, classes] of images [n, height, width, 3], one view and one model at a time."""
     crops, means = ten_crops(pixels.astype(np.float64)), ten_crops(mean_image[None])
-    if mean == "centre":
+    if mean == "center":
         means = [means[4]] * 10
     found = []
     for model in models:
@@ -117,7 +117,7 @@ def evaluated(
     models: list[TowerModel],
     data: DataSet,
     views: Literal[1, 10] = 1,
-    mean: Literal["pixel", "centre"] = "pixel",
+    mean: Literal["pixel", "center"] = "pixel",
     mesh: Mesh | None = None,
     batch_size: int = 40,
 ) -> Evaluation:
@@ -148,9 +148,9 @@ def assert_counted(found: Evaluation, probabilities: Floats, labels: NDArray[np.
     assert found.errors.top5_error == pytest.approx(top5_wrong.sum() / len(labels))
 
 
-@pytest.mark.parametrize("mean", ["pixel", "centre"])
+@pytest.mark.parametrize("mean", ["pixel", "center"])
 @pytest.mark.parametrize("views", [1, 10])
-def test_views_equal_an_explicit_loop_over_the_crops(views: Literal[1, 10], mean: Literal["pixel", "centre"]) -> None:
+def test_views_equal_an_explicit_loop_over_the_crops(views: Literal[1, 10], mean: Literal["pixel", "center"]) -> None:
     data, models = hand_made(classes=7), models_of(7, 1)
     probabilities = expected(models, data, views, mean)
     assert len(set(probabilities.argmax(axis=1))) > 1, "a network that always says the same would test little"

@@ -17,7 +17,7 @@ from alexnet_mp.common.disk import flush, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _DESCRIPTION = "checkpoint.json"
 _MOMENTUM = "momentum."
 
@@ -41,7 +41,7 @@ def save_checkpoint(
     name. The process of tower 0 waits for the others' finished files (no collective: nothing but crossings
     communicates on the towers' group), adds `description` and the files' SHA-256 as JSON, and renames the folder.
 
-    `momentum` has the optimiser's buffers under the parameters' names. Raises OSError where the disk does not take it,
+    `momentum` has the optimizer's buffers under the parameters' names. Raises OSError where the disk does not take it,
     TimeoutError where a tower's file does not come, Abandoned where `abandoned` is set while it is waited for. What
     was there before is never touched.
     """
@@ -83,7 +83,7 @@ def load_checkpoint(
 
 
 def load_momentum(folder: Path, towers: Sequence[int]) -> dict[str, Tensor]:
-    """The optimiser's buffers of some towers, under the parameters' names; raises as `load_checkpoint`."""
+    """The optimizer's buffers of some towers, under the parameters' names; raises as `load_checkpoint`."""
     tensors, _ = _load(folder, towers)
     return {name.removeprefix(_MOMENTUM): t for name, t in tensors.items() if name.startswith(_MOMENTUM)}
 

@@ -25,7 +25,7 @@ def as_text(found: Assessment) -> str:
     networks = ", ".join(dict.fromkeys(member.network.name for member in found.members))
     averaged = [f"{summary['views']} views"] if summary["views"] > 1 else []
     averaged += [f"{len(found.members)} networks"] if len(found.members) > 1 else []
-    how = f"the softmax averaged over {' and '.join(averaged)}" if averaged else "the centre crop"
+    how = f"the softmax averaged over {' and '.join(averaged)}" if averaged else "the center crop"
     lines = [
         ("network", f"{networks}: image {image}, {first.network.classes} classes, {found.summary['placement']}"),
         *(("checkpoint", str(member.folder)) for member in found.members),

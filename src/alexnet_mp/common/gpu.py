@@ -46,11 +46,11 @@ class Memory:
 class Reading:
     """The state of a GPU at one moment; None for what it does not tell.
 
-    `utilisation` is the fraction of the driver's last sample period (1/6 to 1 s) in which a kernel ran; `memory_bytes`
+    `utilization` is the fraction of the driver's last sample period (1/6 to 1 s) in which a kernel ran; `memory_bytes`
     what all processes and the driver use together.
     """
 
-    utilisation: float | None = None
+    utilization: float | None = None
     memory_bytes: int | None = None
     power_watts: float | None = None
     temperature_celsius: int | None = None
@@ -103,7 +103,7 @@ def read(gpu: Gpu) -> Reading:
     memory = memory_of(gpu)
     milliwatts = _number(ask(pynvml.nvmlDeviceGetPowerUsage, gpu.handle))
     return Reading(
-        utilisation=percent / 100 if percent is not None and percent <= 100 else None,
+        utilization=percent / 100 if percent is not None and percent <= 100 else None,
         memory_bytes=memory.used if memory else None,
         power_watts=milliwatts / 1000 if milliwatts is not None else None,
         temperature_celsius=_temperature(gpu),

@@ -1,4 +1,4 @@
-"""Augmentation (paper §4.1): which crop, reflection and colour each training image gets, and the views of evaluation.
+"""Augmentation (paper §4.1): which crop, reflection and color each training image gets, and the views of evaluation.
 
 Draws are keyed by (seed, epoch, sample): an epoch's draws are one table, made alike in every process, and a sample
 takes its row. So it gets the same view wherever, by whichever thread and in how many processes it is loaded.
@@ -15,16 +15,16 @@ from torch import Tensor
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
 
-COLOURS = 3  # the noise lies along the three principal components of RGB
+COLORS = 3  # the noise lies along the three principal components of RGB
 
 
 @dataclass(frozen=True)
-class ColourNoise:
+class ColorNoise:
     """Add P (α ∘ s) to every pixel of an image, P the eigenvectors of the RGB covariance, α ~ N(0, `std`) (paper §4.1).
 
     The text has s = λ, the eigenvalues. Over ImageNet they are 121.78², 37.09² and 19.72² on the scale of 0..255, so
-    that α λ would have a spread of 1,483 grey levels along the first component, and no picture would be left. Their
-    `root`, the spread of the pixels themselves, gives 12 grey levels, and is what the original code multiplied by
+    that α λ would have a spread of 1,483 gray levels along the first component, and no picture would be left. Their
+    `root`, the spread of the pixels themselves, gives 12 gray levels, and is what the original code multiplied by
     (convdata*.py of the AlexNet-Source-Code release). `literal` is the text.
 
     With the noise, an image is divided by `divisor` (1.1 in the original code, so that the spread of training images
@@ -39,32 +39,32 @@ class ColourNoise:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images vary: `crop` anywhere or in the centre, `flip` half of them left to right, colour.
+    """How training images vary: `crop` anywhere or in the center, `flip` half of them left to right, color.
 
-    `shared_by` neighbours in the order of the epoch share a crop and a flip (32 in the original code; 1 in the text).
+    `shared_by` neighbors in the order of the epoch share a crop and a flip (32 in the original code; 1 in the text).
     """
 
-    crop: Literal["random", "centre"] = "centre"
+    crop: Literal["random", "center"] = "center"
     flip: bool = False
     shared_by: int = 1
-    colour: ColourNoise | None = None
+    color: ColorNoise | None = None
 
     def check(self) -> None:
         """Raise ConfigurationError for numbers that cannot be."""
         if self.shared_by < 1:
             raise ConfigurationError(f"recipe.augmentation.shared_by is {self.shared_by}, must be at least 1")
-        colour = self.colour
-        if colour and not (0 <= colour.std < inf and 0 < colour.divisor < inf):
+        color = self.color
+        if color and not (0 <= color.std < inf and 0 < color.divisor < inf):
             raise ConfigurationError(
-                "recipe.augmentation.colour needs std of at least 0 and a positive divisor, not "
-                f"{colour.std} and {colour.divisor}"
+                "recipe.augmentation.color needs std of at least 0 and a positive divisor, not "
+                f"{color.std} and {color.divisor}"
             )
 
     def check_channels(self, channels: int) -> None:
         """Raise ConfigurationError where images of so many channels cannot vary like this."""
-        if self.colour and channels != COLOURS:
+        if self.color and channels != COLORS:
             raise ConfigurationError(
-                f"colour noise needs {COLOURS} channels, the network reads {channels}; recipe.augmentation.colour=null "
+                f"color noise needs {COLORS} channels, the network reads {channels}; recipe.augmentation.color=null "
                 "trains without it"
             )
 
@@ -105,27 +105,27 @@ class EpochDraws:
         if augmentation.flip:
             flips = torch.randint(0, 2, (groups,), generator=keyed_generator(seed, "flip", epoch)).bool()
         self._views = Views(tops, lefts, flips)
-        noise = augmentation.colour
+        noise = augmentation.color
         self._alphas = None
         if noise and (noise.until_epoch is None or epoch < noise.until_epoch):
-            self._alphas = noise.std * torch.randn(samples, COLOURS, generator=keyed_generator(seed, "colour", epoch))
+            self._alphas = noise.std * torch.randn(samples, COLORS, generator=keyed_generator(seed, "colour", epoch))
 
     def views(self, samples: Tensor, positions: Tensor) -> Views:
         """The views of `samples` [n] that stand at `positions` [n] of the epoch's order."""
         return self._views[samples if self._shared_by == 1 else positions // self._shared_by]
 
     def alphas(self, samples: Tensor) -> Tensor | None:
-        """α of the colour noise, [n, 3], or None where there is no noise in this epoch."""
+        """α of the color noise, [n, 3], or None where there is no noise in this epoch."""
         return None if self._alphas is None else self._alphas[samples]
 
 
 def evaluation_views(count: Literal[1, 10], slack: tuple[int, int]) -> Views:
-    """The centre, or the paper's ten: four corners and the centre, then the same mirrored (§4.1)."""
+    """The center, or the paper's ten: four corners and the center, then the same mirrored (§4.1)."""
     down, right = slack
-    centre = (down // 2, right // 2)
+    center = (down // 2, right // 2)
     if count == 1:
-        return Views(torch.tensor([centre[0]]), torch.tensor([centre[1]]), torch.tensor([False]))
-    offsets = torch.tensor([(0, 0), (0, right), (down, 0), (down, right), centre])
+        return Views(torch.tensor([center[0]]), torch.tensor([center[1]]), torch.tensor([False]))
+    offsets = torch.tensor([(0, 0), (0, right), (down, 0), (down, right), center])
     return Views(offsets[:, 0].repeat(2), offsets[:, 1].repeat(2), torch.arange(10) >= 5)
 
 

@@ -44,7 +44,7 @@ class LoaderSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """A batch to be read: which images, which views of each, and their colour noise."""
+    """A batch to be read: which images, which views of each, and their color noise."""
 
     images: Images
     rows: Tensor
@@ -111,14 +111,14 @@ class Loader:
         return self._ahead(self._training_requests(epoch, skip))
 
     def evaluation(self, split: str, views: Literal[1, 10] = 1) -> Iterator[Batch]:
-        """This replica's share of a split, cropped in the centre or to ten views; over all replicas every image once.
+        """This replica's share of a split, cropped in the center or to ten views; over all replicas every image once.
 
         A batch of ten views has fewer images, so that it has no more crops than one of training.
         """
         return self._ahead(self._evaluation_requests(self.data.splits[split], views))
 
     def validation(self) -> Iterator[Batch]:
-        """`evaluation` of the split that training does not see, in the centre."""
+        """`evaluation` of the split that training does not see, in the center."""
         return self.evaluation(self.data.held_out)
 
     def _training_requests(self, epoch: int, skip: int) -> Iterator[_Request]:

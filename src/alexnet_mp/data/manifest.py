@@ -16,7 +16,7 @@ from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 
 FORMAT = "alexnet_mp pack"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
 LARGEST_SIZE = 1 << 14  # pixels; the sums of a shard would overflow far above it
@@ -56,7 +56,7 @@ Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Colour:
+class Color:
     """The covariance of RGB over all pixels of the training split, on the 0..255 scale (paper §4.1).
 
     `eigenvalues` are in descending order; column i of `eigenvectors` (its rows are R, G, B) belongs to eigenvalue i.
@@ -85,7 +85,7 @@ class Manifest:
     class_names: tuple[str, ...]
     splits: dict[str, SplitEntry]
     mean_image: FileEntry
-    colour: Colour
+    color: Color
     skipped: tuple[Skipped, ...]
     settings: dict[str, Any]
 
@@ -153,7 +153,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for name, split in manifest.splits.items():
         yield from _problems_of_split(f"splits.{name}", split)
     yield from _problems_of_files(manifest)
-    yield from _problems_of_colour(manifest.colour)
+    yield from _problems_of_color(manifest.color)
 
 
 def _problems_of_split(where: str, split: SplitEntry) -> Iterator[str]:
@@ -179,17 +179,17 @@ def _problems_of_files(manifest: Manifest) -> Iterator[str]:
         seen.add(entry.file)
 
 
-def _problems_of_colour(colour: Colour) -> Iterator[str]:
-    values, rows = colour.eigenvalues, colour.eigenvectors
+def _problems_of_color(color: Color) -> Iterator[str]:
+    values, rows = color.eigenvalues, color.eigenvectors
     if not all(math.isfinite(number) for row in (values, *rows) for number in row):
-        yield "colour has a number that is not finite"
+        yield "color has a number that is not finite"
         return
     if not values[0] >= values[1] >= values[2] >= 0:
-        yield f"colour.eigenvalues are {values}, not three numbers from 0 up in descending order"
+        yield f"color.eigenvalues are {values}, not three numbers from 0 up in descending order"
     for i in range(3):
         for j in range(3):
             if abs(sum(row[i] * row[j] for row in rows) - (i == j)) > 1e-6:
-                yield f"colour.eigenvectors are not orthonormal in columns {i} and {j}"
+                yield f"color.eigenvectors are not orthonormal in columns {i} and {j}"
                 return
 
 

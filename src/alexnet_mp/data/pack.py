@@ -34,7 +34,7 @@ _BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Images of one size in up to three splits; `eigenvalues` [3] and `eigenvectors` [3, 3] as in `Colour`."""
+    """Images of one size in up to three splits; `eigenvalues` [3] and `eigenvectors` [3, 3] as in `Color`."""
 
     folder: Path
     size: int
@@ -70,8 +70,8 @@ def open_pack(folder: Path, verify: bool = True) -> Pack:
         folder=folder,
         size=size,
         class_names=manifest.class_names,
-        eigenvalues=np.array(manifest.colour.eigenvalues, dtype=np.float64),
-        eigenvectors=np.array(manifest.colour.eigenvectors, dtype=np.float64),
+        eigenvalues=np.array(manifest.color.eigenvalues, dtype=np.float64),
+        eigenvectors=np.array(manifest.color.eigenvectors, dtype=np.float64),
         splits=splits,
         manifest=manifest,
         _mean_image=mean,
@@ -98,7 +98,7 @@ class PackSplit:
     def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         """Read the images `rows` [n], in any order, into `out` uint8 [n, size, size, 3].
 
-        Reads go through each shard once from its beginning, neighbours in one system call, without the interpreter's
+        Reads go through each shard once from its beginning, neighbors in one system call, without the interpreter's
         lock; threads may read at the same time. Raises IndexError for a row that is not there, ValueError for an `out`
         of another shape, type or layout, and ConfigurationError that names the shard where it has become shorter.
         """
@@ -120,7 +120,7 @@ class PackSplit:
             os.posix_fadvise(file.descriptor, offset, len(targets) * self._image_bytes, os.POSIX_FADV_DONTNEED)
 
     def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
-        """Neighbouring images: the shard, the offset of the first in it, and their places in `rows`."""
+        """Neighboring images: the shard, the offset of the first in it, and their places in `rows`."""
         order = np.argsort(rows, kind="stable")
         ordered = np.asarray(rows, dtype=np.int64)[order]
         if len(ordered) == 0:

@@ -1,4 +1,4 @@
-"""From uint8 crops to what a network reads, on its device: the mean off, colour noise on, divided."""
+"""From uint8 crops to what a network reads, on its device: the mean off, color noise on, divided."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from alexnet_mp.data.augmentation import ColourNoise, Views
+from alexnet_mp.data.augmentation import ColorNoise, Views
 from alexnet_mp.data.dataset import Statistics
 
 
@@ -16,19 +16,19 @@ class InputScale:
     """What the network is given of a pixel: (pixel - mean) / `pixel_divisor`, pixels on the 0..255 scale.
 
     The authors' divisor is 1 (paper §2). `mean` is `pixel`: the mean image, cropped and mirrored as the image was, so
-    that every pixel loses its own mean (paper §2); or `centre`: always the mean image's centre crop, not mirrored, as
+    that every pixel loses its own mean (paper §2); or `center`: always the mean image's center crop, not mirrored, as
     in the original code (convdata*.py).
     """
 
     pixel_divisor: float = 1.0
-    mean: Literal["pixel", "centre"] = "pixel"
+    mean: Literal["pixel", "center"] = "pixel"
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Crops as the loader leaves them, uint8 [n * v, height, width, channels], the v views of an image side by side.
 
-    `labels` int64 [n]; `views` and, where there is colour noise, `alphas` [n * v, 3] say what was drawn for each crop.
+    `labels` int64 [n]; `views` and, where there is color noise, `alphas` [n * v, 3] say what was drawn for each crop.
     """
 
     pixels: Tensor
@@ -50,19 +50,19 @@ class Preprocessing:
         crop: tuple[int, int],
         scale: InputScale,
         dtype: torch.dtype,
-        colour: ColourNoise | None = None,
+        color: ColorNoise | None = None,
     ) -> None:
-        """`crop` is the (height, width) of the network's image; `colour` is needed for batches with `alphas`."""
+        """`crop` is the (height, width) of the network's image; `color` is needed for batches with `alphas`."""
         self._scale = scale
         self._dtype = dtype
-        self._colour_divisor = colour.divisor if colour else 1.0
+        self._color_divisor = color.divisor if color else 1.0
         # [channels, height, width], but in the memory format of the pixels, as all images here
         mean = torch.from_numpy(statistics.mean_image).to(dtype).permute(2, 0, 1)
         top, left = ((have - want) // 2 for have, want in zip(mean.shape[1:], crop, strict=True))
-        if scale.mean == "centre":
+        if scale.mean == "center":
             mean = mean[:, top : top + crop[0], left : left + crop[1]]
         spread = torch.from_numpy(statistics.eigenvalues)
-        if colour and colour.eigenvalues == "root":
+        if color and color.eigenvalues == "root":
             spread = spread.sqrt()
         components = torch.from_numpy(statistics.eigenvectors) * spread  # column i: p_i s_i
         self._constants = {torch.device("cpu"): (mean, components.to(dtype))}
@@ -72,14 +72,14 @@ class Preprocessing:
         mean, components = self._on(device)
         pixels = batch.pixels.to(device, non_blocking=True)
         images = pixels.permute(0, 3, 1, 2).to(self._dtype)  # channels_last, as they were
-        if self._scale.mean == "centre":
+        if self._scale.mean == "center":
             images -= mean
         else:
             _subtract_crops(images, mean, batch.views)
         if batch.alphas is not None:
             alphas = batch.alphas.to(device, self._dtype, non_blocking=True)
             images += (alphas @ components.T)[:, :, None, None]
-            images /= self._colour_divisor
+            images /= self._color_divisor
         if self._scale.pixel_divisor != 1:
             images /= self._scale.pixel_divisor
         return images

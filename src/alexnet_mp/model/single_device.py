@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.layers.dropout import Dropout
 from alexnet_mp.model.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
-from alexnet_mp.model.layers.weighted import LocallyConnected, initialise
+from alexnet_mp.model.layers.weighted import LocallyConnected, initialize
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import Convention
@@ -23,7 +23,7 @@ from alexnet_mp.network.table import Network, load_network
 class Parts:
     """How the layers are made that torch lacks or that this library has its own of.
 
-    `lrn(row, towers)` normalises maps [N, towers * C, H, W] within each tower; `batch_norm(row, features, maps)` is for
+    `lrn(row, towers)` normalizes maps [N, towers * C, H, W] within each tower; `batch_norm(row, features, maps)` is for
     so many features over all towers, of inputs with or without height and width.
     """
 
@@ -65,18 +65,18 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             pad = [(f"{name}_pad", nn.ZeroPad2d((begin, end, begin, end)))] if begin != end else []
             inside = begin if begin == end else 0
             conv = nn.Conv2d(channels, towers * row.kernels, row.size, row.stride, inside, groups=groups)
-            return [*pad, (name, _initialised(conv, row))]
+            return [*pad, (name, _initialized(conv, row))]
         case rows.Local():
             window = (inputs[0], row.size, row.size)
             local = LocallyConnected((row.kernels, *window, *cost.output_shape[1:]), row.stride, row.pad)
-            initialise(local, row.std, cost.fan_in, row.bias, torch.default_generator)
+            initialize(local, row.std, cost.fan_in, row.bias, torch.default_generator)
             return [(name, local)]
         case rows.FullyConnected(reads="own") if towers > 1:
-            return [(name, _initialised(GroupedLinear(towers * prod(inputs), towers * row.units, towers), row))]
-        case rows.FullyConnected() | rows.SummedFullyConnected():
+            return [(name, _initialized(GroupedLinear(towers * prod(inputs), towers * row.units, towers), row))]
+        case rows.FullyConnected() | rows.Classifier():
             units = towers * row.units if isinstance(row, rows.FullyConnected) else network.classes
             linear = nn.Linear(towers * prod(inputs), units)
-            return [(f"{name}_flatten", nn.Flatten()), (name, _initialised(linear, row))]
+            return [(f"{name}_flatten", nn.Flatten()), (name, _initialized(linear, row))]
         case rows.Relu():
             return [(name, nn.ReLU(inplace=rows.gives_new_memory(before)))]
         case rows.Tanh():
@@ -118,7 +118,7 @@ class GroupedLinear(nn.Module):
 
 
 @torch.no_grad()
-def _initialised(layer: GroupedLinear | nn.Conv2d | nn.Linear, row: rows.WeightedRow) -> nn.Module:
+def _initialized(layer: GroupedLinear | nn.Conv2d | nn.Linear, row: rows.WeightedRow) -> nn.Module:
     if row.std == "he":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:
@@ -175,8 +175,8 @@ class TowersAsBatch(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         folded = maps.unflatten(1, (self.towers, -1)).flatten(0, 1)  # [N * towers, C, H, W]
-        normalised: Tensor = self.layer(folded)
-        return normalised.view(maps.shape)
+        normalized: Tensor = self.layer(folded)
+        return normalized.view(maps.shape)
 
 
 class SpatialNorm(nn.Module):

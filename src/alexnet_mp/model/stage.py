@@ -14,20 +14,20 @@ Logits = dict[str, Tensor]  # an auxiliary classifier's name -> its logits, [N, 
 
 
 @dataclass(frozen=True)
-class Join:
+class Concat:
     """Branches that all begin with the same maps; their outputs are concatenated, [N, sum of maps, H, W]."""
 
     branches: tuple["Steps", ...]
 
 
 @dataclass(frozen=True)
-class Aside:
+class AuxHead:
     """An auxiliary classifier; the activations that it reads pass on as they are."""
 
     layers: "Steps"
 
 
-Steps = Sequence[tuple[str, nn.Module | Join | Aside]]
+Steps = Sequence[tuple[str, nn.Module | Concat | AuxHead]]
 
 
 def run(steps: Steps, activations: Tensor, masks: Masks, auxiliary: Logits | None) -> Tensor:
@@ -37,9 +37,9 @@ def run(steps: Steps, activations: Tensor, masks: Masks, auxiliary: Logits | Non
     """
     for name, step in steps:
         match step:
-            case Join():
+            case Concat():
                 activations = torch.cat([run(branch, activations, masks, None) for branch in step.branches], dim=1)
-            case Aside():
+            case AuxHead():
                 if auxiliary is not None:
                     auxiliary[name] = run(step.layers, activations, masks, None)
             case Dropout():
@@ -49,15 +49,15 @@ def run(steps: Steps, activations: Tensor, masks: Masks, auxiliary: Logits | Non
     return activations
 
 
-class Head(Protocol):
-    """How a stage takes in what crossed: `own_half` needs only this tower, `add_peer` joins what the peers sent."""
+class StageInput(Protocol):
+    """How a stage takes in what crossed: `own_half` needs only this tower, `combine` joins what the peers sent."""
 
     def own_half(self, own: Tensor) -> Tensor: ...
 
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor: ...
+    def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor: ...
 
 
-class Entrance:
+class ImageInput:
     """The head of the first stage: the image enters, nothing crosses.
 
     From here on maps are in channels_last, in which convolution, pooling and LRN are all faster than in the contiguous
@@ -67,7 +67,7 @@ class Entrance:
     def own_half(self, own: Tensor) -> Tensor:
         return own.contiguous(memory_format=torch.channels_last) if own.ndim == 4 else own
 
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
+    def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         return partial
 
 
@@ -80,7 +80,7 @@ class SumOfLogits:
     def own_half(self, own: Tensor) -> Tensor:
         return own
 
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
+    def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         if peer is None:
             return partial
         peers = list(torch.split(peer, partial.shape[1], dim=1))
@@ -92,7 +92,7 @@ class SumOfLogits:
 class Stage:
     """The run of layers from one crossing to the next, in two pure parts."""
 
-    head: Head
+    head: StageInput
     tail: Steps
 
     def own_half(self, own: Tensor) -> Tensor:
@@ -101,4 +101,4 @@ class Stage:
 
     def rest(self, partial: Tensor, peer: Tensor | None, masks: Masks, auxiliary: Logits | None = None) -> Tensor:
         """From the peers' half on, up to the next crossing; `masks` and `auxiliary` as in `steps.run`."""
-        return run(self.tail, self.head.add_peer(partial, peer), masks, auxiliary)
+        return run(self.tail, self.head.combine(partial, peer), masks, auxiliary)

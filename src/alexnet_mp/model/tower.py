@@ -18,10 +18,10 @@ from alexnet_mp.model.layers.weighted import (
     Product,
     TwoInputLayer,
     Weighted,
-    initialise,
+    initialize,
     matrix_product,
 )
-from alexnet_mp.model.stage import Aside, Entrance, Head, Join, Stage, Steps, SumOfLogits
+from alexnet_mp.model.stage import AuxHead, Concat, ImageInput, Stage, StageInput, Steps, SumOfLogits
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
@@ -39,15 +39,15 @@ class Tower(nn.Module):
         super().__init__()
         self.index = index
         costs = network_cost(network)
-        stages: list[tuple[Head, list[tuple[str, nn.Module | Join | Aside]]]] = [(Entrance(), [])]
+        stages: list[tuple[StageInput, list[tuple[str, nn.Module | Concat | AuxHead]]]] = [(ImageInput(), [])]
         before: rows.Row | None = None
         for name, row in network.rows.items():
             if isinstance(row, rows.Branches):
                 branches = {f"{name}_{branch}": layers for branch, layers in row.branches.items()}
-                join = Join(tuple(self._add_run(network, costs, each, branches[each], seed) for each in branches))
+                join = Concat(tuple(self._add_run(network, costs, each, branches[each], seed) for each in branches))
                 stages[-1][1].append((name, join))
             elif isinstance(row, rows.Auxiliary):
-                stages[-1][1].append((name, Aside(self._add_run(network, costs, name, row.layers, seed))))
+                stages[-1][1].append((name, AuxHead(self._add_run(network, costs, name, row.layers, seed))))
             else:
                 layer = self._add_layer(network, costs.row(name), row, before, seed)
                 if isinstance(layer, TwoInputLayer):
@@ -81,7 +81,7 @@ class Tower(nn.Module):
         layer = _layer(row, cost, network.towers, self.index, relu_in_place=rows.gives_new_memory(before))
         if isinstance(row, rows.WeightedRow):
             assert isinstance(layer, Weighted)
-            initialise(layer, row.std, cost.fan_in, row.bias, keyed_generator(seed, "weights", cost.name, self.index))
+            initialize(layer, row.std, cost.fan_in, row.bias, keyed_generator(seed, "weights", cost.name, self.index))
         if cost.name in RESERVED or hasattr(self, cost.name):
             raise ConfigurationError(
                 f"network {network.name}: a row cannot be called {cost.name!r}, which torch's modules use"
@@ -111,7 +111,7 @@ def _layer(row: rows.LayerRow, cost: RowCost, towers: int, tower: int, relu_in_p
             return LocallyConnected((row.kernels, *window, *cost.output_shape[1:]), row.stride, row.pad)
         case rows.FullyConnected():
             return _reading(row.reads, matrix_product, (row.units, torch.Size(cost.input_shape).numel()), towers)
-        case rows.SummedFullyConnected():
+        case rows.Classifier():
             return PartialLogits(cost.output_shape[0], torch.Size(cost.input_shape).numel(), has_bias=tower == 0)
         case rows.LocalResponseNorm():
             return LocalResponseNorm(row.n, row.k, row.alpha, row.beta, row.alpha_scales)

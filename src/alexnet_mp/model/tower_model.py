@@ -10,7 +10,7 @@ from alexnet_mp.model.stage import Logits
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.crossings import crossing_points
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.crossing import Crossing, one_of_equal_logits, to_towers
+from alexnet_mp.parallel.crossing import Crossing, merge_replicated_logits, to_towers
 from alexnet_mp.parallel.links import HalfPrecisionLink, Link
 from alexnet_mp.parallel.placement import Placement
 
@@ -61,7 +61,7 @@ class TowerModel(nn.Module):
         """
         self._check_devices()
         logits = self.tower_logits(to_towers(images, list(self.placement.devices.values())), step)
-        return one_of_equal_logits(logits)
+        return merge_replicated_logits(logits)
 
     def tower_logits(
         self, images: Sequence[Tensor], step: int | None = None, auxiliary: Logits | None = None
@@ -75,9 +75,9 @@ class TowerModel(nn.Module):
         activations = list(images)
         for crossing, *stages in zip(self._crossings, *(tower.stages for tower in towers), strict=True):
             if crossing:
-                activations, ticket = crossing.start(activations)
+                activations, handle = crossing.start(activations)
             partials = [stage.own_half(own) for stage, own in zip(stages, activations, strict=True)]
-            peers = crossing.finish(ticket) if crossing else [None] * len(towers)
+            peers = crossing.finish(handle) if crossing else [None] * len(towers)
             activations = [
                 stage.rest(partial, peer, mask, auxiliary)
                 for stage, partial, peer, mask in zip(stages, partials, peers, masks, strict=True)

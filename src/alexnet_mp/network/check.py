@@ -10,6 +10,7 @@ from alexnet_mp.network.rows import (
     Auxiliary,
     BatchNorm,
     Branches,
+    Classifier,
     Conv,
     Local,
     LocalResponseNorm,
@@ -17,7 +18,6 @@ from alexnet_mp.network.rows import (
     Relu,
     Row,
     SpatialNorm,
-    SummedFullyConnected,
     Tanh,
     WeightedRow,
     kind_of,
@@ -54,13 +54,13 @@ def check_order(network: str, rows: Mapping[str, Row]) -> None:
 
 
 def _check_classifier(network: str, rows: Mapping[str, Row], before: str) -> None:
-    classifiers = [name for name, row in rows.items() if isinstance(row, SummedFullyConnected)]
-    if not classifiers or not isinstance(list(rows.values())[-1], SummedFullyConnected):
+    classifiers = [name for name, row in rows.items() if isinstance(row, Classifier)]
+    if not classifiers or not isinstance(list(rows.values())[-1], Classifier):
         of = f" of {before[:-1]}" if before else ""
-        raise ConfigurationError(f"network {network}: the last row{of} must be the classifier, kind summed_fc")
+        raise ConfigurationError(f"network {network}: the last row{of} must be the classifier, kind classifier")
     if len(classifiers) > 1:
         raise ConfigurationError(
-            f"network {network}: {before}{classifiers[0]} is summed_fc, which must be the last row"
+            f"network {network}: {before}{classifiers[0]} is classifier, which must be the last row"
         )
 
 
@@ -69,7 +69,7 @@ def _check_first(network: str, rows: Mapping[str, Row]) -> None:
         (name, row)
         for outer, outer_row in rows.items()
         for name, row in rows_within(outer, outer_row).items()
-        if isinstance(row, WeightedRow) and not isinstance(row, SummedFullyConnected)
+        if isinstance(row, WeightedRow) and not isinstance(row, Classifier)
     ]
     for index, (name, row) in enumerate(weighted):
         if (reads_of(row) == "image") != (index == 0):

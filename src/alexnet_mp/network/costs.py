@@ -10,6 +10,7 @@ from alexnet_mp.network.rows import (
     Auxiliary,
     BatchNorm,
     Branches,
+    Classifier,
     Conv,
     ConvolutionRow,
     FullyConnected,
@@ -18,7 +19,6 @@ from alexnet_mp.network.rows import (
     LocalResponseNorm,
     PoolingRow,
     SpatialNorm,
-    SummedFullyConnected,
     kind_of,
     reads_of,
 )
@@ -152,7 +152,7 @@ def _row_cost(network: Network, name: str, row: LayerRow, inputs: Shape) -> RowC
         outputs, fan_in = (row.units,), towers_read * prod(inputs)
         weights, biases = row.units * fan_in, row.units
         multiply_adds = weights
-    elif isinstance(row, SummedFullyConnected):
+    elif isinstance(row, Classifier):
         outputs, fan_in = (network.classes,), network.towers * prod(inputs)
         weights, biases = network.classes * prod(inputs), network.classes
         multiply_adds = weights
@@ -178,7 +178,7 @@ def _row_cost(network: Network, name: str, row: LayerRow, inputs: Shape) -> RowC
         weights=weights,
         fan_in=fan_in,
         biases=biases,
-        bias_on_tower_0_only=isinstance(row, SummedFullyConnected),
+        bias_on_tower_0_only=isinstance(row, Classifier),
         multiply_adds=multiply_adds,
         crossing_floats_forward=crossing_forward,
         crossing_floats_backward=crossing_backward,
@@ -200,7 +200,7 @@ def _windows(name: str, row: ConvolutionRow | PoolingRow, side: int) -> int:
     return (side - row.size) // row.stride + 1
 
 
-PRODUCTS = ("conv", "local", "fc", "summed_fc")
+PRODUCTS = ("conv", "local", "fc", "classifier")
 IN_PLACE = ("relu", "tanh", "dropout", "branches")
 
 

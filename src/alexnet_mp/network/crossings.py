@@ -18,7 +18,7 @@ def crossing_points(network: Network) -> list[CrossingPoint | None]:
     """One entry a stage: None for the first, which reads the image, and for all stages of a network of one tower."""
     found: list[CrossingPoint | None] = [None]
     for name, row in network.rows.items():
-        if isinstance(row, rows.SummedFullyConnected):
+        if isinstance(row, rows.Classifier):
             found.append(CrossingPoint(name, has_backward=False))
         elif rows.reads_of(row) == "both":
             found.append(CrossingPoint(name, has_backward=True))

@@ -51,7 +51,7 @@ class FullyConnected:
 
 
 @dataclass(frozen=True)
-class SummedFullyConnected:
+class Classifier:
     """The classifier: every tower multiplies its own inputs, and the partial logits are summed across towers.
 
     Tower 0 owns the bias. The number of outputs is the table's `classes`.
@@ -73,7 +73,7 @@ class Tanh:
 
 @dataclass(frozen=True)
 class LocalResponseNorm:
-    """Normalisation across `n` adjacent maps of the same tower (paper §3.3).
+    """Normalization across `n` adjacent maps of the same tower (paper §3.3).
 
     `alpha_scales` chooses between the paper's text, where alpha multiplies the sum of squares, and the original code,
     where it multiplies their mean, (alpha/n) * sum.
@@ -88,7 +88,7 @@ class LocalResponseNorm:
 
 @dataclass(frozen=True)
 class SpatialNorm:
-    """Normalisation over a `size` x `size` window of the same map; alpha multiplies the mean (layers-145.cfg)."""
+    """Normalization over a `size` x `size` window of the same map; alpha multiplies the mean (layers-145.cfg)."""
 
     size: int
     k: float
@@ -98,7 +98,7 @@ class SpatialNorm:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalisation of every map or unit of a tower, with a scale and a shift to learn (Ioffe and Szegedy 2015).
+    """Batch normalization of every map or unit of a tower, with a scale and a shift to learn (Ioffe and Szegedy 2015).
 
     Not of 2012: it stands here for comparison. In training it uses the mean and variance of the batch, in evaluation
     running ones, to which every batch gives its share `momentum`; `epsilon` is added to the variance.
@@ -149,7 +149,7 @@ class Dropout:
 
 ConvolutionRow = Conv | Local
 
-WeightedRow = ConvolutionRow | FullyConnected | SummedFullyConnected
+WeightedRow = ConvolutionRow | FullyConnected | Classifier
 
 LearnedRow = WeightedRow | BatchNorm
 
@@ -174,7 +174,7 @@ class Auxiliary:
     """A classifier of its own on the activations at this place, which pass on as they are (GoogLeNet, arXiv 1409.4842).
 
     It takes part in training alone: `loss_weight` times its cross-entropy is added to the loss. `layers` are its rows;
-    the last one is a `summed_fc` of the network's classes. A row's full name has that of this row in front,
+    the last one is a `classifier` of the network's classes. A row's full name has that of this row in front,
     `aux4a_fc`. In networks of one tower only.
     """
 
@@ -188,7 +188,7 @@ KINDS: dict[str, type[Row]] = {
     "conv": Conv,
     "local": Local,
     "fc": FullyConnected,
-    "summed_fc": SummedFullyConnected,
+    "classifier": Classifier,
     "relu": Relu,
     "tanh": Tanh,
     "lrn": LocalResponseNorm,

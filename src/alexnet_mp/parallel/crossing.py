@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels
+from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
 
 
 class Crossing:
@@ -34,23 +34,23 @@ class Crossing:
         self.has_backward = has_backward
         self._link = link
 
-    def start(self, halves: Sequence[Tensor]) -> tuple[list[Tensor], "Ticket"]:
-        """Launch the exchange of the local towers' halves [N, ...]; return them, and a ticket for `finish`.
+    def start(self, halves: Sequence[Tensor]) -> tuple[list[Tensor], "Handle"]:
+        """Launch the exchange of the local towers' halves [N, ...]; return them, and a handle for `finish`.
 
         The layer must go on with the returned halves, not with its arguments: gradients meet there.
         """
         exchange = _Exchange(self._link, self.name)
         if not self.has_backward:
             exchange.launch("forward", _to_all_peers([half.detach() for half in halves], self._link.towers))
-            return list(halves), Ticket(exchange, None)
+            return list(halves), Handle(exchange, None)
         token, *owns = _Start.apply(exchange, *halves)  # type: ignore[no-untyped-call]
-        return owns, Ticket(exchange, token)
+        return owns, Handle(exchange, token)
 
-    def finish(self, ticket: "Ticket") -> list[Tensor]:
+    def finish(self, handle: "Handle") -> list[Tensor]:
         """Wait for the exchange; for each local tower return its peers' halves, joined in tower order on dim 1."""
-        if ticket.token is None:
-            return _join(ticket.exchange.arrive())
-        return list(_Finish.apply(ticket.exchange, ticket.token))  # type: ignore[no-untyped-call]
+        if handle.token is None:
+            return _join(handle.exchange.arrive())
+        return list(_Finish.apply(handle.exchange, handle.token))  # type: ignore[no-untyped-call]
 
 
 class _Exchange:
@@ -59,19 +59,19 @@ class _Exchange:
     def __init__(self, link: Link, crossing: str) -> None:
         self.link = link
         self._crossing = crossing
-        self._arrival: Arrival | None = None
+        self._pending: Pending | None = None
 
-    def launch(self, direction: Direction, outgoing: Parcels) -> None:
-        self._arrival = self.link.post(outgoing, self._crossing, direction)
+    def launch(self, direction: Direction, outgoing: Tensors) -> None:
+        self._pending = self.link.post(outgoing, self._crossing, direction)
 
-    def arrive(self) -> Parcels:
-        assert self._arrival is not None, f"crossing {self._crossing} was finished before it was started"
-        arrival, self._arrival = self._arrival, None
+    def arrive(self) -> Tensors:
+        assert self._pending is not None, f"crossing {self._crossing} was finished before it was started"
+        arrival, self._pending = self._pending, None
         return arrival()
 
 
 @dataclass(frozen=True)
-class Ticket:
+class Handle:
     """What `finish` needs of `start`: the exchange, and a token.
 
     The token is an output of start and the input of finish, so autograd runs finish's backward before start's.
@@ -114,7 +114,7 @@ class _Finish(torch.autograd.Function):
         return None, peer_gradients[0].new_empty(0)
 
 
-class _SameLogits(torch.autograd.Function):
+class _ReplicatedLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *logits: Tensor) -> Tensor:
         ctx.devices = [each.device for each in logits]
@@ -126,14 +126,14 @@ class _SameLogits(torch.autograd.Function):
         return tuple(gradient.to(device) for device in ctx.devices)
 
 
-def one_of_equal_logits(logits: Sequence[Tensor]) -> Tensor:
+def merge_replicated_logits(logits: Sequence[Tensor]) -> Tensor:
     """The logits that all local towers have alike, as one tensor whose gradient goes to each of them.
 
     For callers who want one loss; training takes a loss on every tower instead, and moves nothing.
     """
     if len(logits) == 1:
         return logits[0]
-    same: Tensor = _SameLogits.apply(*logits)  # type: ignore[no-untyped-call]
+    same: Tensor = _ReplicatedLogits.apply(*logits)  # type: ignore[no-untyped-call]
     return same
 
 
@@ -142,9 +142,9 @@ def to_towers(tensor: Tensor, devices: Sequence[torch.device]) -> list[Tensor]:
     return [tensor.to(device, non_blocking=True) for device in devices]
 
 
-def _to_all_peers(halves: Sequence[Tensor], towers: int) -> Parcels:
+def _to_all_peers(halves: Sequence[Tensor], towers: int) -> Tensors:
     return [[half] * (towers - 1) for half in halves]
 
 
-def _join(incoming: Parcels) -> list[Tensor]:
+def _join(incoming: Tensors) -> list[Tensor]:
     return [parcels[0] if len(parcels) == 1 else torch.cat(parcels, dim=1) for parcels in incoming]

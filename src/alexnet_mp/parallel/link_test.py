@@ -18,7 +18,7 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import LinkError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.crossings import crossing_points
-from alexnet_mp.network.rows import SummedFullyConnected
+from alexnet_mp.network.rows import Classifier
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import Direction, Link, LocalLink, Traffic, peers_of
 from alexnet_mp.parallel.mesh import Mesh
@@ -154,7 +154,7 @@ def passages(network: Network, images: int, largest: int | None = LARGEST_PARCEL
         if point is None:
             continue
         row = costs.row(point.name)
-        summed = isinstance(network.rows[point.name], SummedFullyConnected)
+        summed = isinstance(network.rows[point.name], Classifier)
         shape = row.output_shape if summed else row.input_shape
         fit = images if largest is None else max(1, min(images, largest // (4 * torch.Size(shape).numel())))
         forward.append(Passage(point.name, "forward", (fit, *shape)))

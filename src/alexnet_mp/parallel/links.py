@@ -13,8 +13,8 @@ from torch import Tensor
 from alexnet_mp.errors import PeerLost, in_short
 
 Direction = Literal["forward", "backward"]
-Parcels = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
-Arrival = Callable[[], Parcels]
+Tensors = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
+Pending = Callable[[], Tensors]
 
 
 class Traffic:
@@ -42,7 +42,7 @@ class Link(Protocol):
     local_towers: tuple[int, ...]
     traffic: Traffic
 
-    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival: ...
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending: ...
 
 
 def peers_of(tower: int, towers: int) -> list[int]:
@@ -69,7 +69,7 @@ class LocalLink:
         self._sending = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
         self._receiving = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
 
-    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         for tower, parcels in enumerate(outgoing):
             self.traffic.add(tower, crossing, direction, parcels)
         incoming = []
@@ -98,7 +98,7 @@ class LocalLink:
         parcel.record_stream(source)
         return copy
 
-    def _arrive(self, incoming: Parcels) -> Parcels:
+    def _arrive(self, incoming: Tensors) -> Tensors:
         for device, stream in self._receiving.items():
             torch.cuda.current_stream(device).wait_stream(stream)
         for parcel in (parcel for parcels in incoming for parcel in parcels if parcel.device in self._receiving):
@@ -117,7 +117,7 @@ class ProcessLink:
         self.traffic = Traffic()
         self._group = group
 
-    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         parcels = [_as_laid_out(parcel) for parcel in outgoing[0]]
         self.traffic.add(self.tower, crossing, direction, parcels)
         # Towers have equal shapes, so what comes from a peer is shaped like what goes to it.
@@ -134,7 +134,7 @@ class ProcessLink:
         # gloo has a request for each operation, NCCL one for all of them.
         of_peers = [[peer] for peer in peers for _ in range(2)] if len(requests) == len(operations) else [peers]
 
-        def arrive() -> Parcels:
+        def arrive() -> Tensors:
             for request, awaited in zip(requests, of_peers, strict=True):
                 with self._naming(where, awaited):
                     request.wait()
@@ -183,7 +183,7 @@ class HalfPrecisionLink:
         self._link = link
         self._dtype = dtype
 
-    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         images, own_dtype = len(outgoing[0][0]), outgoing[0][0].dtype
         factor = 1 << (images - 1).bit_length() if direction == "backward" else 1
 

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from alexnet_mp.errors import NotSaved, PeerLost, Stopped, in_short
 from alexnet_mp.parallel.links import Link, LocalLink, ProcessLink
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.parallel.rendezvous import meeting_store, silent_ranks
+from alexnet_mp.parallel.rendezvous import rendezvous_store, silent_ranks
 
 # What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among these:
 # in an evaluation one process alone may have it, because only its images cannot be read.
@@ -135,7 +135,7 @@ def needing_all(what: str) -> Iterator[None]:
 
 @contextmanager
 def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
-    """Join the processes of a run, each group with an explicit time-out, and leave them at the end."""
+    """Concat the processes of a run, each group with an explicit time-out, and leave them at the end."""
     if placement.launch.world_size == 1:
         yield Mesh(placement, None)
         return
@@ -143,7 +143,7 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     launch, timeout = placement.launch, timedelta(seconds=timeout_seconds)
     with needing_all("joining the processes of the run"):
-        store = meeting_store(launch, timeout)
+        store = rendezvous_store(launch, timeout)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
     try:
         with needing_all("making the groups of the run"):

@@ -104,7 +104,7 @@ def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
             f"give it a multiple of {towers}"
         )
     _check_gpus_for_processes(launch, gpus)
-    # Tower is the fastest axis, so that a replica's processes are neighbours on one node.
+    # Tower is the fastest axis, so that a replica's processes are neighbors on one node.
     replica, tower = divmod(launch.rank, towers)
     device = _device(launch.local_rank, gpus)
     return Placement("distributed", towers, {tower: device}, replica, launch.world_size // towers, launch=launch)

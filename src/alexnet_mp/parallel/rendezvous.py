@@ -14,7 +14,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 
 
-def meeting_store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
+def rendezvous_store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
     """Where the processes of a run find each other: at MASTER_ADDR and MASTER_PORT, as torchrun sets them.
 
     torchrun keeps its store while it starts processes again, and with it the addresses of those that have ended, to

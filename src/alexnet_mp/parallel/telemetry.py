@@ -21,7 +21,7 @@ from alexnet_mp.common.gpu import (
 )
 from alexnet_mp.parallel.placement import Placement
 
-# The driver itself averages utilisation, and on newer GPUs power, over up to a second; and steps that are shorter than
+# The driver itself averages utilization, and on newer GPUs power, over up to a second; and steps that are shorter than
 # its answers shall not wait for one each.
 READING_LASTS_SECONDS = 1.0
 _LOG = logging.getLogger("alexnet_mp.parallel.telemetry")
@@ -31,7 +31,7 @@ _LOG = logging.getLogger("alexnet_mp.parallel.telemetry")
 class Telemetry:
     """What a run knows of its GPUs: `words` for its announcement, and `metrics` to be called for each training line.
 
-    `metrics` gives `tower<t>_gpu_{utilisation,memory_bytes,power_watts,temperature_celsius}` for the towers of this
+    `metrics` gives `tower<t>_gpu_{utilization,memory_bytes,power_watts,temperature_celsius}` for the towers of this
     process's replica, without what a GPU does not tell.
     """
 
@@ -92,7 +92,7 @@ def open_telemetry(placement: Placement) -> Iterator[Telemetry]:
         yield Telemetry("\n".join(lines), TowerReadings({tower: gpu for tower, gpu in gpus.items() if gpu}))
 
 
-_WITHOUT = "metrics go without utilisation, memory, power and temperature"
+_WITHOUT = "metrics go without utilization, memory, power and temperature"
 
 
 def _gpus_in_words(gpus: dict[int, Gpu | None]) -> list[str]:
@@ -114,7 +114,7 @@ def _gib(size: int) -> str:
 
 
 def _links_in_words(devices: dict[int, torch.device], gpus: dict[int, Gpu | None]) -> list[str]:
-    """One line for each pair of neighbouring towers whose GPUs are two and both known."""
+    """One line for each pair of neighboring towers whose GPUs are two and both known."""
     lines = []
     for (tower, gpu), (next_tower, next_gpu) in pairwise(gpus.items()):
         first, second = devices[tower], devices[next_tower]

@@ -18,7 +18,7 @@ class Reached(Protocol):
         """True where the device has come to it."""
 
 
-def await_device(
+def wait_with_timeout(
     device: torch.device,
     seconds: float,
     mark: Callable[[torch.device], Reached] | None = None,

@@ -19,7 +19,7 @@ VALUES, TABLE = "sweep.json", "sweep.csv"
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[FolderLock]:
+def locked(out: Path) -> Iterator[FolderLock]:
     """Make the folder `out` and have it for this sweep alone; yields the lock, which its jobs hold too.
 
     Raises ConfigurationError where it cannot be made, and where another sweep, or a job that one left running when it

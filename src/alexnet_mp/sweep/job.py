@@ -10,7 +10,7 @@ from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.sweep.failure import last_error
-from alexnet_mp.sweep.folder import check_definition, claimed, write_results
+from alexnet_mp.sweep.folder import check_definition, locked, write_results
 from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command
 from alexnet_mp.sweep.processes import job_environment, run_jobs, size_of, start_process
 from alexnet_mp.sweep.results import MEASURES, Outcome, VariantResult, as_text, columns_of
@@ -84,7 +84,7 @@ def run_sweep(
     """
     out = Path(settings.out).absolute()
     jobs = make_jobs(settings, compose)
-    with claimed(out) as lock:
+    with locked(out) as lock:
         check_definition(out, settings)
         sweep = Sweep(settings, out, say, {job: _before(job) for job in jobs}, command)
         missing = [job for job in jobs if sweep.outcomes[job].run is None]

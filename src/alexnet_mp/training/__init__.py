@@ -1,1 +1,1 @@
-"""Training: the recipe, the optimiser, the loop, and what a run writes."""
+"""Training: the recipe, the optimizer, the loop, and what a run writes."""

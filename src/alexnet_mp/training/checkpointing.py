@@ -16,7 +16,7 @@ SECONDS_TO_CLOSE = 2.0  # for the files of other processes, where the run ends e
 _NOT_NOW = -1  # nothing is to be written
 
 
-class Saver:
+class Checkpointer:
     """Saves a run's checkpoints. Its processes save at the same steps; those of replica 0 write.
 
     A checkpoint that cannot be written is tried again, with the state of then, when the next one is due.
@@ -64,7 +64,7 @@ class Saver:
         """True, once, where this process could not write its part of the last checkpoint; all must be told."""
         return self._settle(wait=False)
 
-    def told_that_one_failed(self) -> None:
+    def abort(self) -> None:
         """A process could not write its part: this one need not wait for it, and the checkpoint is none."""
         self._one_has_failed = True
         self._writer.abandon()
@@ -99,7 +99,7 @@ class Saver:
             failed = self._settle(wait=False)
             busy, any_failed = self._mesh.sum_over_processes([float(self._writer.is_busy), float(failed)])
             if any_failed:
-                self.told_that_one_failed()
+                self.abort()
             if not busy:
                 break
             time.sleep(0.002)

@@ -17,7 +17,7 @@ _NOWHERE = (inf, -1)
 
 
 @torch.no_grad()
-def first_not_finite(model: TowerModel, mesh: Mesh, images: Sequence[Tensor], step: int) -> str:
+def first_nonfinite(model: TowerModel, mesh: Mesh, images: Sequence[Tensor], step: int) -> str:
     """In words, the first layer with values that are not finite: of its weights, or else in the forward pass of `step`.
 
     `images` are a training batch on each local tower's device. Every process calls it, and all learn the same: the
@@ -45,10 +45,10 @@ def first_not_finite(model: TowerModel, mesh: Mesh, images: Sequence[Tensor], st
     return "all weights and activations are finite, the loss itself is not"
 
 
-def not_finite_state(model: TowerModel) -> list[tuple[int, str]]:
+def nonfinite_state(model: TowerModel) -> list[tuple[int, str]]:
     """The (tower, layer) of this process's towers whose weights, or running statistics, are not all finite.
 
-    Of activations that are too large, a batch normalisation leaves finite ones, and running statistics that are not.
+    Of activations that are too large, a batch normalization leaves finite ones, and running statistics that are not.
     """
     return _not_finite(model, lambda layer: layer.state_dict().values())
 

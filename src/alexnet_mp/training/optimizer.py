@@ -16,7 +16,7 @@ class PaperSGD(torch.optim.Optimizer):
 
     PyTorch's SGD keeps ε outside: b <- momentum b + decay w + g;  w <- w - ε b. With b = -v / ε the two are one as
     long as ε stays. Where it changes, the paper's velocity is carried over as it is, and PyTorch's is scaled with ε:
-    after a division by ten, the paper's net coasts on at its old speed. So this optimiser runs PyTorch's kernels on
+    after a division by ten, the paper's net coasts on at its old speed. So this optimizer runs PyTorch's kernels on
     b, and rescales b when ε changes. A group whose ε is 0 is frozen: neither its weights nor its velocity move
     (layers-145.cfg).
     """
@@ -86,10 +86,10 @@ class PaperSGD(torch.optim.Optimizer):
         return buffer
 
 
-def make_optimiser(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
+def make_optimizer(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
     """One group for each (layer, kind) over the local towers, so that every rate can be set on its own.
 
-    Scale and shift of a normalisation layer learn at the rate of biases, and never decay.
+    Scale and shift of a normalization layer learn at the rate of biases, and never decay.
     """
     groups: dict[tuple[str, Kind], list[nn.Parameter]] = {}
     never_decay: set[str] = set()
@@ -115,7 +115,7 @@ def make_optimiser(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
     )
 
 
-def set_learning_rates(optimiser: PaperSGD, rates: Mapping[tuple[str, Kind], float]) -> None:
-    """Put the rates in force into the optimiser's groups."""
-    for group in optimiser.param_groups:
+def set_learning_rates(optimizer: PaperSGD, rates: Mapping[tuple[str, Kind], float]) -> None:
+    """Put the rates in force into the optimizer's groups."""
+    for group in optimizer.param_groups:
         group["lr"] = rates[group["layer"], group["kind"]]

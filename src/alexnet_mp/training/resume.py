@@ -15,15 +15,15 @@ from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.config import TrainSettings
 from alexnet_mp.training.lr_schedule import LearningRates, PlateauState
-from alexnet_mp.training.optimizer import make_optimiser
-from alexnet_mp.training.run_lock import Claim
+from alexnet_mp.training.optimizer import make_optimizer
+from alexnet_mp.training.run_lock import RunLock
 from alexnet_mp.training.state import Progress, TrainingState
 
 LOG = logging.getLogger("alexnet_mp")
 
 
-def claimed_progress(claim: Claim, settings: TrainSettings, data: DataSet) -> Progress:
-    """How far the run of the claimed checkpoint is; a run without one is at its beginning.
+def progress_of_checkpoint(claim: RunLock, settings: TrainSettings, data: DataSet) -> Progress:
+    """How far the run of the locked checkpoint is; a run without one is at its beginning.
 
     Raises ConfigurationError where it is of another network, seed or data, or of no training at all. Any placement may
     go on from it, and so may another recipe.
@@ -56,13 +56,15 @@ def claimed_progress(claim: Claim, settings: TrainSettings, data: DataSet) -> Pr
 
 def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
     """The state of a run before its first step."""
-    optimiser = make_optimiser(dict(model.towers.items()), settings.recipe)
+    optimizer = make_optimizer(dict(model.towers.items()), settings.recipe)
     rates = LearningRates(settings.recipe, model.network.learned_layers)
-    return TrainingState(model, optimiser, rates, Progress())
+    return TrainingState(model, optimizer, rates, Progress())
 
 
-def restore(claim: Claim, progress: Progress, model: TowerModel, settings: TrainSettings, mesh: Mesh) -> TrainingState:
-    """The state of the claimed checkpoint, with the towers of this process; every process of the run calls it.
+def restore(
+    claim: RunLock, progress: Progress, model: TowerModel, settings: TrainSettings, mesh: Mesh
+) -> TrainingState:
+    """The state of the locked checkpoint, with the towers of this process; every process of the run calls it.
 
     Replica 0 reads the files, and the others have theirs from it, so that they need not share its disk. Raises
     ConfigurationError in every process where one cannot read them.
@@ -72,7 +74,7 @@ def restore(claim: Claim, progress: Progress, model: TowerModel, settings: Train
         plateau = from_mapping(PlateauState, claim.description["plateau"], "plateau")
         state = TrainingState(
             model,
-            state.optimiser,
+            state.optimizer,
             LearningRates(settings.recipe, model.network.learned_layers, plateau),
             progress,
         )
@@ -86,7 +88,7 @@ def restore(claim: Claim, progress: Progress, model: TowerModel, settings: Train
     return state
 
 
-def _read_tensors(claim: Claim, state: TrainingState, mesh: Mesh) -> None:
+def _read_tensors(claim: RunLock, state: TrainingState, mesh: Mesh) -> None:
     learning_rates = {str(group): float(rate) for group, rate in claim.description["momentum_learning_rates"].items()}
     momentum: dict[str, Tensor] = {}
     if mesh.placement.replica == 0:
@@ -94,10 +96,10 @@ def _read_tensors(claim: Claim, state: TrainingState, mesh: Mesh) -> None:
         weights, _ = load_checkpoint(folder, towers)
         state.model.load_state_dict(weights)
         momentum = load_momentum(folder, towers)
-    state.optimiser.restore(state.parameters(), momentum, learning_rates)
+    state.optimizer.restore(state.parameters(), momentum, learning_rates)
 
 
-def log_changes(claim: Claim, configuration: Mapping[str, Any]) -> None:
+def log_changes(claim: RunLock, configuration: Mapping[str, Any]) -> None:
     """Say which keys of the configuration are not what they were when the checkpoint was written."""
     before = dict(claim.description.get("configuration", {}))
     for line in differences({**before, "run_dir": None}, {**configuration, "run_dir": None}, ""):

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_mp.checkpoint.retention import remove_unfinished, set_aside
 from alexnet_mp.common.disk import flush, write_whole
-from alexnet_mp.training.run_lock import Claim
+from alexnet_mp.training.run_lock import RunLock
 
 LOG = logging.getLogger("alexnet_mp")
 
@@ -37,7 +37,7 @@ class RunFolder:
             self._log = _LogFile(self.path / "train.log")
             LOG.addHandler(self._log)
 
-    def begin(self, claim: Claim, step: int, configuration: str) -> None:
+    def begin(self, claim: RunLock, step: int, configuration: str) -> None:
         """From now on, write metrics and, where tensorboard is installed, its events.
 
         A run that goes on after `step` keeps its metrics up to there: what it did after that, it does again. Newer

@@ -17,7 +17,7 @@ _LAUNCH = ".launch"
 
 
 @dataclass(frozen=True)
-class Claim:
+class RunLock:
     """A run's folder. `checkpoint` is the newest that is whole, with its `description`; empty where there is none.
 
     `damaged` has newer checkpoints, by name, with what is wrong with them.
@@ -30,9 +30,9 @@ class Claim:
     problem: str = ""
 
 
-def claim_folder(
+def lock_run_folder(
     run_dir: str | None, experiment_name: str, configuration: str, mesh: Mesh
-) -> tuple[Claim, FolderLock | None]:
+) -> tuple[RunLock, FolderLock | None]:
     """Find or make the folder `run_dir`, or `runs/<experiment>/<time>/`, for a run of `configuration`.
 
     The main process does it, and tells all; it alone has the lock. A folder with a checkpoint is one to go on in. So is
@@ -40,16 +40,16 @@ def claim_folder(
     processes that torchrun has restarted. Raises ConfigurationError, in every process, where the folder cannot be made,
     is in use, or holds what nobody can go on from. Nothing in a folder that holds a run is changed.
     """
-    claim, lock = Claim(""), None
+    claim, lock = RunLock(""), None
     if mesh.placement.is_main:
-        claim, lock = _claim(run_dir, experiment_name, configuration)
-    told = Claim(**json.loads(mesh.text_from_main(json.dumps(asdict(claim)))))
+        claim, lock = _lock_folder(run_dir, experiment_name, configuration)
+    told = RunLock(**json.loads(mesh.text_from_main(json.dumps(asdict(claim)))))
     if told.problem:
         raise ConfigurationError(f"run folder {told.path}: {told.problem}")
     return told, lock
 
 
-def _claim(run_dir: str | None, experiment_name: str, configuration: str) -> tuple[Claim, FolderLock | None]:
+def _lock_folder(run_dir: str | None, experiment_name: str, configuration: str) -> tuple[RunLock, FolderLock | None]:
     path, lock = Path(run_dir or Path("runs") / experiment_name).absolute(), None
     try:
         if not run_dir:
@@ -60,25 +60,25 @@ def _claim(run_dir: str | None, experiment_name: str, configuration: str) -> tup
         if not claim.problem and not claim.checkpoint:
             _begin(path, configuration)
     except BlockingIOError:
-        claim = Claim(str(path), problem="another process is training into it; choose another run_dir")
+        claim = RunLock(str(path), problem="another process is training into it; choose another run_dir")
     except OSError as error:
         problem = "a file is in its place" if path.is_file() else str(error)
-        claim = Claim(str(path), problem=f"{problem}; choose another run_dir")
+        claim = RunLock(str(path), problem=f"{problem}; choose another run_dir")
     if claim.problem and lock:
         lock.release()
         lock = None
     return claim, lock
 
 
-def _look(path: Path, configuration: str) -> Claim:
+def _look(path: Path, configuration: str) -> RunLock:
     """What the folder holds."""
     newest = newest_checkpoint(path / "checkpoints")
     damaged = {folder.name: problem for folder, problem in newest.damaged.items()}
     if newest.folder:
-        return Claim(str(path), newest.folder.name, newest.description, damaged)
+        return RunLock(str(path), newest.folder.name, newest.description, damaged)
     if damaged:
         name, problem = next(iter(damaged.items()))
-        return Claim(
+        return RunLock(
             str(path),
             problem=f"none of its {len(damaged)} checkpoints is whole; the newest, {name}: {problem}; choose another "
             "run_dir to train from the beginning",
@@ -86,8 +86,8 @@ def _look(path: Path, configuration: str) -> Claim:
     unchanged = _is_of(path, configuration)
     held = [name for name in ("config.yaml", "metrics.jsonl", "summary.json") if (path / name).exists()]
     if held and (not unchanged or "summary.json" in held):
-        return Claim(str(path), problem="holds a run already, and no checkpoint of it; choose another run_dir")
-    return Claim(str(path))
+        return RunLock(str(path), problem="holds a run already, and no checkpoint of it; choose another run_dir")
+    return RunLock(str(path))
 
 
 def _begin(path: Path, configuration: str) -> None:

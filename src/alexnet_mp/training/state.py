@@ -38,13 +38,13 @@ class TrainingState:
     """
 
     model: TowerModel
-    optimiser: PaperSGD
+    optimizer: PaperSGD
     rates: LearningRates
     progress: Progress
 
     def momentum(self) -> dict[str, Tensor]:
-        """The optimiser's buffers under the names of their parameters."""
-        return self.optimiser.momentum(self.parameters())
+        """The optimizer's buffers under the names of their parameters."""
+        return self.optimizer.momentum(self.parameters())
 
     def parameters(self) -> dict[str, Tensor]:
         """The parameters of this process's towers by name."""
@@ -55,6 +55,6 @@ class TrainingState:
         return {
             "progress": asdict(self.progress),
             "plateau": asdict(self.rates.state),
-            "momentum_learning_rates": self.optimiser.momentum_learning_rates(),
+            "momentum_learning_rates": self.optimizer.momentum_learning_rates(),
             "generators": "keyed by the seed and what they are for; none has a state",
         }

@@ -44,7 +44,7 @@ def announcement(settings: TrainSettings, placement: Placement, data: DataSet, n
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
-def summarise(
+def summarize(
     settings: TrainSettings,
     mesh: Mesh,
     progress: Progress,

@@ -25,17 +25,17 @@ from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
-from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.compile import choose_kernels
 from alexnet_mp.training.config import TrainSettings, parse_train_settings
 from alexnet_mp.training.finetune import load_initial_weights
 from alexnet_mp.training.metrics import read_metrics
-from alexnet_mp.training.resume import begin, claimed_progress, log_changes, restore
+from alexnet_mp.training.resume import begin, log_changes, progress_of_checkpoint, restore
 from alexnet_mp.training.run_folder import LOG, RunFolder
-from alexnet_mp.training.run_lock import Claim, claim_folder
+from alexnet_mp.training.run_lock import RunLock, lock_run_folder
 from alexnet_mp.training.signals import noted_signals
 from alexnet_mp.training.state import Progress
-from alexnet_mp.training.summary import announcement, current_commit, summarise
+from alexnet_mp.training.summary import announcement, current_commit, summarize
 from alexnet_mp.training.trainer import Trainer
 
 
@@ -64,14 +64,14 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
         settings.loader,
         pin_memory=any(device.type == "cuda" for device in placement.devices.values()),
     )
-    preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, recipe.augmentation.colour)
+    preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, recipe.augmentation.color)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with _console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
         text = _as_yaml(configuration)
         check_agreement(text, data, mesh)
-        with _claimed(settings, text, mesh) as (claim, folder):
-            progress = claimed_progress(claim, settings, data)
+        with _locked(settings, text, mesh) as (claim, folder):
+            progress = progress_of_checkpoint(claim, settings, data)
             summary = _summary_of_complete(folder, progress, recipe.epochs, mesh)
             if summary is None:
                 _prepare(folder, mesh, folder.open_log)
@@ -81,7 +81,7 @@ def run_training(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a training run is made of, once its processes have joined and its folder is claimed."""
+    """What a training run is made of, once its processes have joined and its folder is locked."""
 
     settings: TrainSettings
     configuration: Mapping[str, Any]
@@ -89,13 +89,13 @@ class Run:
     data: DataSet
     loader: Loader
     preprocess: Preprocessing
-    claim: Claim
+    claim: RunLock
     progress: Progress
     folder: RunFolder
 
 
 def _train(run: Run) -> dict[str, Any]:
-    """Train from the beginning or from the claimed checkpoint; return the summary."""
+    """Train from the beginning or from the locked checkpoint; return the summary."""
     settings, mesh, folder, claim = run.settings, run.mesh, run.folder, run.claim
     network, recipe, placement = settings.network, settings.recipe, mesh.placement
     with open_telemetry(placement) as telemetry:
@@ -118,7 +118,7 @@ def _train(run: Run) -> dict[str, Any]:
         text = _as_yaml(run.configuration)
         _prepare(folder, mesh, lambda: folder.begin(claim, run.progress.step, text))
         about = _about(settings, run.data, run.configuration)
-        saver = Saver(settings, mesh, state, folder, about, claim.checkpoint)
+        saver = Checkpointer(settings, mesh, state, folder, about, claim.checkpoint)
         try:
             with noted_signals() as signals:
                 Trainer(
@@ -127,16 +127,16 @@ def _train(run: Run) -> dict[str, Any]:
         except BaseException as error:
             folder.note_end(error)
             raise
-        summary = summarise(settings, mesh, state.progress, saver.newest, saver.seconds(), commit)
+        summary = summarize(settings, mesh, state.progress, saver.newest, saver.seconds(), commit)
         if placement.is_main:
             _finish(folder, summary, f"{network.name} on {run.data.name}")
     return summary
 
 
 @contextmanager
-def _claimed(settings: TrainSettings, configuration: str, mesh: Mesh) -> Iterator[tuple[Claim, RunFolder]]:
+def _locked(settings: TrainSettings, configuration: str, mesh: Mesh) -> Iterator[tuple[RunLock, RunFolder]]:
     """The folder of this run, new or to go on in; nothing in it is changed yet."""
-    claim, lock = claim_folder(settings.run_dir, settings.experiment_name, configuration, mesh)
+    claim, lock = lock_run_folder(settings.run_dir, settings.experiment_name, configuration, mesh)
     folder = RunFolder(Path(claim.path), mesh.placement.is_main)
     try:
         yield claim, folder

@@ -18,11 +18,11 @@ from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.parallel.wait import await_device
-from alexnet_mp.training.checkpointing import Saver
+from alexnet_mp.parallel.wait import wait_with_timeout
+from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import TrainSettings
 from alexnet_mp.training.loss import LossOnEveryTower, averaging_gradients, data_parallel
-from alexnet_mp.training.nonfinite import first_not_finite, not_finite_state
+from alexnet_mp.training.nonfinite import first_nonfinite, nonfinite_state
 from alexnet_mp.training.optimizer import set_learning_rates
 from alexnet_mp.training.run_folder import LOG, RunFolder
 from alexnet_mp.training.signals import StopSignals
@@ -52,7 +52,7 @@ class Trainer:
         loader: Loader,
         preprocess: Preprocessing,
         folder: RunFolder,
-        saver: Saver,
+        saver: Checkpointer,
         signals: StopSignals,
         gpu_metrics: Callable[[], dict[str, float]] = dict,
     ) -> None:
@@ -112,7 +112,7 @@ class Trainer:
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
         progress = self._state.progress
         in_force = self._state.rates.after(progress.epoch)
-        set_learning_rates(self._state.optimiser, in_force)
+        set_learning_rates(self._state.optimizer, in_force)
         self._model.train()
         last = logged = time.perf_counter()
         steps_since = 0
@@ -145,7 +145,7 @@ class Trainer:
     def _step(self, batch: Batch) -> Agreed:
         progress, link = self._state.progress, self._model.link
         sent_before = link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
-        self._state.optimiser.zero_grad()
+        self._state.optimizer.zero_grad()
         images = self._preprocess.on_each(batch, self._devices)
         with averaging_gradients(self._mesh):
             losses = self._losses(images, to_towers(batch.labels, self._devices), progress.step)
@@ -154,7 +154,7 @@ class Trainer:
         agreed = self._agree(losses, progress.step + 1)
         if not math.isfinite(agreed.loss):
             self._end_of_finite_numbers(agreed.loss, images, progress.step)
-        self._state.optimiser.step()
+        self._state.optimizer.step()
         progress.step += 1
         progress.samples_seen += self._batch_size
         if self._is_logged():
@@ -176,14 +176,14 @@ class Trainer:
             [float(bool(self._signals.received)), saver.is_due(step), saver.has_failed(), share]
         )
         if failed:
-            saver.told_that_one_failed()
+            saver.abort()
         return Agreed(bool(stop), bool(save), loss)
 
     def _await_devices(self) -> None:
-        """Before numbers are read from GPUs; see `await_device`. One process alone waits for no other."""
+        """Before numbers are read from GPUs; see `wait_with_timeout`. One process alone waits for no other."""
         if self._mesh.axes is not None:
             for device in self._devices:
-                await_device(device, self._settings.timeout_seconds)
+                wait_with_timeout(device, self._settings.timeout_seconds)
 
     def _is_logged(self) -> bool:
         """True at the steps of which `metrics.jsonl` has a line."""
@@ -260,7 +260,7 @@ class Trainer:
         Looking at the weights is not counted to them: on a GPU that waits for steps whose time is training's.
         """
         self._await_devices()
-        places = not_finite_state(self._model)
+        places = nonfinite_state(self._model)
         if any(found for (found,) in self._mesh.gather([float(bool(places))])):
             layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
             raise FloatingPointError(
@@ -272,7 +272,7 @@ class Trainer:
         return time.perf_counter() - began
 
     def _end_of_finite_numbers(self, loss: float, images: Sequence[Tensor], step: int) -> None:
-        where = first_not_finite(self._model, self._mesh, images, step)
+        where = first_nonfinite(self._model, self._mesh, images, step)
         raise FloatingPointError(f"the loss at step {step + 1} is {loss}: {where}{self._advice()}")
 
     def _advice(self) -> str:

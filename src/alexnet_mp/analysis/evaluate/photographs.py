@@ -64,7 +64,7 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     """The most probable classes of every photograph, in one process.
 
     Files are decoded as `launch/prepare.py` decodes those of a pack: the shorter side to the size of the checkpoint's
-    data, the centre kept. Raises ConfigurationError for a checkpoint that cannot be read or does not say enough, and
+    data, the center kept. Raises ConfigurationError for a checkpoint that cannot be read or does not say enough, and
     for a file that cannot be decoded.
     """
     launch = Launch.from_environment()
@@ -106,9 +106,9 @@ def _trained(description: dict[str, Any], settings: ClassifySettings) -> _Traine
     if network.image[0] != 3:
         raise ConfigurationError(f"network {network.name} reads {network.image[0]} channels; photographs have three")
     names = class_names(description)
-    if settings.mean_colour is not None:
+    if settings.mean_color is not None:
         side = settings.size
-        mean = np.broadcast_to(np.array(settings.mean_colour, np.float64), (side, side, 3)).copy()
+        mean = np.broadcast_to(np.array(settings.mean_color, np.float64), (side, side, 3)).copy()
         statistics = Statistics(mean, np.zeros(3), np.eye(3))
     else:
         # The mean image is all that is needed of the data.

@@ -87,9 +87,9 @@ def _matrix(confusions: Tensor, names: Sequence[str]) -> Figure:
     fractions = 100 * confusions / confusions.sum(dim=1, keepdim=True).clamp(min=1)
     image = axes.imshow(fractions.numpy(), cmap="Blues", vmin=0, vmax=100)
     for label, predicted in confusions.nonzero().tolist():
-        colour = "white" if fractions[label, predicted] > 50 else "black"
+        color = "white" if fractions[label, predicted] > 50 else "black"
         count = str(int(confusions[label, predicted]))
-        axes.text(predicted, label, count, ha="center", va="center", color=colour, fontsize=7)
+        axes.text(predicted, label, count, ha="center", va="center", color=color, fontsize=7)
     ticks, labels = list(range(len(names))), [short_name(name) for name in names]
     axes.set_xticks(ticks, labels, rotation=90, fontsize=8, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=8, parse_math=False)

@@ -26,7 +26,7 @@ class InputChanges:
     """What to take in place of a checkpoint's scale of the input; None: as the checkpoint says."""
 
     pixel_divisor: float | None = None
-    mean: Literal["pixel", "centre"] | None = None
+    mean: Literal["pixel", "center"] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ClassifySettings:
     views: Literal[1, 10]
     data: DataChanges
     input: InputChanges
-    mean_colour: tuple[float, float, float] | None
+    mean_color: tuple[float, float, float] | None
     size: int
     class_names: str | None
     device: str
@@ -100,6 +100,6 @@ def parse_classify_settings(configuration: Mapping[str, Any]) -> ClassifySetting
             raise ConfigurationError(f"{name}={getattr(settings, name)} must be from 1 to {most}")
     if not settings.paths:
         raise ConfigurationError("pictures=[] names no file; add pictures=[FILE,FILE]")
-    if settings.mean_colour is not None and not all(0 <= each <= 255 for each in settings.mean_colour):
-        raise ConfigurationError(f"mean_colour={list(settings.mean_colour)} must be three numbers from 0 to 255")
+    if settings.mean_color is not None and not all(0 <= each <= 255 for each in settings.mean_color):
+        raise ConfigurationError(f"mean_color={list(settings.mean_color)} must be three numbers from 0 to 255")
     return settings

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from alexnet_mp.common.text import short_name
 
-RIGHT_COLOUR, OTHER_COLOUR = "#e57373", "#8fb4da"  # the paper's red and blue, light enough for words on them
+RIGHT_COLOR, OTHER_COLOR = "#e57373", "#8fb4da"  # the paper's red and blue, light enough for words on them
 
 
 def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], right: int | None = None) -> None:
@@ -16,8 +16,8 @@ def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], 
     and its name bold. Names may come from files of others, and are shown as they are.
     """
     places = list(range(len(names)))
-    colours = [RIGHT_COLOUR if place == right else OTHER_COLOUR for place in places]
-    axes.barh(places, list(probabilities), height=0.8, color=colours)
+    colors = [RIGHT_COLOR if place == right else OTHER_COLOR for place in places]
+    axes.barh(places, list(probabilities), height=0.8, color=colors)
     for place, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
         weight = "bold" if place == right else "normal"
         axes.text(0.02, place, short_name(name), va="center", fontsize=8, weight=weight, parse_math=False)

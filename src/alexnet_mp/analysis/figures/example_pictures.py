@@ -19,7 +19,7 @@ _BESIDE, _BETWEEN, _EDGE, _TOP = 0.1, 0.3, 0.15, 0.95  # inches: between columns
 
 def draw_examples(found: Examples, picture: Path, title: str) -> None:
     """Draw one row an example as a PNG, with its label above the image and the nearest training images at the right."""
-    rows, near = len(found.examples), max(len(each.neighbours) for each in found.examples)
+    rows, near = len(found.examples), max(len(each.neighbors) for each in found.examples)
     width = 2 * _EDGE + _SIDE + _BARS + near * _SIDE + (1 + near) * _BESIDE
     height = _TOP + rows * _SIDE + (rows - 1) * _BETWEEN + _EDGE
     figure = Figure(figsize=(width, height))
@@ -34,7 +34,7 @@ def draw_examples(found: Examples, picture: Path, title: str) -> None:
         )
 
     for row, example in enumerate(found.examples):
-        _draw_row([place(row, column) for column in range(2 + len(example.neighbours))], example)
+        _draw_row([place(row, column) for column in range(2 + len(example.neighbors))], example)
     words = [found.split, "most probable classes"]
     words += [f"nearest of {found.searched:,} training images, by the last hidden layer's features"] if near else []
     for axes, heading in zip(figure.axes, words, strict=False):
@@ -47,8 +47,8 @@ def draw_examples(found: Examples, picture: Path, title: str) -> None:
 def _draw_row(row: Sequence[Axes], example: Example) -> None:
     _draw_image(row[0], example.pixels, example.label, "bold")
     draw_bars(row[1], example.classes, example.probabilities, example.right)
-    for axes, neighbour in zip(row[2:], example.neighbours, strict=True):
-        _draw_image(axes, neighbour.pixels, neighbour.label, "bold" if neighbour.label == example.label else "normal")
+    for axes, neighbor in zip(row[2:], example.neighbors, strict=True):
+        _draw_image(axes, neighbor.pixels, neighbor.label, "bold" if neighbor.label == example.label else "normal")
 
 
 def _draw_image(axes: Axes, pixels: Tensor, name: str, weight: str) -> None:

@@ -46,7 +46,7 @@ def nearest(
     start = 0
     for batch in batches:
         found = features(batch)
-        # By differences: the expansion into a product loses what tells near neighbours apart.
+        # By differences: the expansion into a product loses what tells near neighbors apart.
         distances = torch.cdist(queries, found, compute_mode="donot_use_mm_for_euclid_dist")
         here = torch.arange(start, start + len(found)).expand(len(queries), -1)
         start += len(found)

@@ -11,7 +11,7 @@ import torch
 from alexnet_mp.analysis.evaluate.ensemble import Member, open_ensemble
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings, InputChanges
 from alexnet_mp.analysis.figures import (
-    kernel_color as specialisation,
+    kernel_color as specialization,
 )
 from alexnet_mp.analysis.figures import (
     nearest_neighbors as examples,
@@ -72,12 +72,12 @@ def _curves(settings: PlotSettings) -> Iterator[str]:
 
 
 def _kernels(settings: PlotSettings) -> Iterator[str]:
-    run = specialisation.read_kernels(settings.run_dir or "", _checkpoint(settings), settings.since_start)
-    words = specialisation.separation_in_words(run)
+    run = specialization.read_kernels(settings.run_dir or "", _checkpoint(settings), settings.since_start)
+    words = specialization.separation_in_words(run)
     began = ", less the initial weights" if settings.since_start else ""
     title = f"{printable(run.group)}, seed {run.seed}, after epoch {run.epochs}{began}\n{words}"
     yield _picture(settings, "kernels.png", lambda path: draw_kernels(run, path, title))
-    yield _json(settings, "kernels.json", specialisation.as_values(run))
+    yield _json(settings, "kernels.json", specialization.as_values(run))
     yield words
 
 
@@ -92,11 +92,11 @@ def _examples(settings: PlotSettings) -> Iterator[str]:
 
 
 def _kernels_of_runs(settings: PlotSettings) -> Iterator[str]:
-    groups = specialisation.group_runs(settings.runs, settings.since_start)
+    groups = specialization.group_runs(settings.runs, settings.since_start)
     yield _picture(settings, "kernels.png", lambda path: draw_study(groups, path))
-    yield _json(settings, "kernels.json", specialisation.study_as_values(groups))
-    yield _text(settings, "kernels.md", specialisation.study_as_markdown(groups, _command(settings)))
-    yield from map(specialisation.in_words, groups)
+    yield _json(settings, "kernels.json", specialization.study_as_values(groups))
+    yield _text(settings, "kernels.md", specialization.study_as_markdown(groups, _command(settings)))
+    yield from map(specialization.in_words, groups)
 
 
 def _training_errors(settings: PlotSettings) -> Iterator[str]:

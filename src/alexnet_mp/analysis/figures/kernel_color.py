@@ -1,4 +1,4 @@
-"""Whether the towers' first layers specialise in every run, as the paper's Figure 3 has it: runs of several seeds."""
+"""Whether the towers' first layers specialize in every run, as the paper's Figure 3 has it: runs of several seeds."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet_mp.analysis.figures.kernels import (
     Separation,
-    colourfulness_of_towers,
+    colorfulness_of_towers,
     first_layer_kernels,
     initial_kernels,
     separation,
@@ -21,15 +21,15 @@ from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import SummedFullyConnected, reads_of
+from alexnet_mp.network.rows import Classifier, reads_of
 from alexnet_mp.network.table import Network, parse_network
 
 SIGNIFICANT = 0.05
 
 HOW_TO_READ = """\
-A kernel's colourfulness is the share of its energy off the grey axis: 0 for equal colour planes, 1 for planes that add
-up to nothing, 2/3 on average for noise. AUC is the probability that a kernel of the more colourful tower is more
-colourful than one of the other (0.5: not apart, 1: wholly), p that of a permutation test of it. Kernels are living
+A kernel's colorfulness is the share of its energy off the gray axis: 0 for equal color planes, 1 for planes that add
+up to nothing, 2/3 on average for noise. AUC is the probability that a kernel of the more colorful tower is more
+colorful than one of the other (0.5: not apart, 1: wholly), p that of a permutation test of it. Kernels are living
 unless their norm is under 5 % of the largest."""
 
 SINCE_START = "\nThe initial weights are taken off: this is of what training has added to the kernels."
@@ -37,10 +37,10 @@ SINCE_START = "\nThe initial weights are taken off: this is of what training has
 
 @dataclass(frozen=True, eq=False)
 class RunKernels:
-    """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colourful each of them is.
+    """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colorful each of them is.
 
-    With `since_start` both are of what training has added. `colourfulness` has one tensor [kernels] a tower, NaN for
-    dead ones, and is empty where the network reads no colours. `separation` is None then, for one tower, and where all
+    With `since_start` both are of what training has added. `colorfulness` has one tensor [kernels] a tower, NaN for
+    dead ones, and is empty where the network reads no colors. `separation` is None then, for one tower, and where all
     kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `trains` is what
     runs of one group share of their configurations.
     """
@@ -55,7 +55,7 @@ class RunKernels:
     since_start: bool
     top1_error: float | None
     kernels: list[Tensor]
-    colourfulness: list[Tensor]
+    colorfulness: list[Tensor]
     separation: Separation | None
 
     @property
@@ -65,9 +65,7 @@ class RunKernels:
         same = self.network.name == self.experiment
         name = self.experiment if same else f"{self.experiment}, {self.network.name}"
         meets = [
-            layer
-            for layer, row in self.network.rows.items()
-            if isinstance(row, SummedFullyConnected) or reads_of(row) == "both"
+            layer for layer, row in self.network.rows.items() if isinstance(row, Classifier) or reads_of(row) == "both"
         ]
         return f"{name}, towers meet at {', '.join(meets)}"
 
@@ -89,7 +87,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
 
     With `since_start` the initial weights, known by the seed, are taken off: what is left is what training has added.
     After a short run from large initial weights most of a kernel is still the noise that it began as, which is
-    colourful alike on all towers.
+    colorful alike on all towers.
 
     Raises ConfigurationError where there is none, or it is damaged.
     """
@@ -107,8 +105,8 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             _check_drawn_by_seed(description, configuration, network.first_layer)
             began = initial_kernels(network, int(description["seed"]))
             kernels = [now - before for now, before in zip(kernels, began, strict=True)]
-        colours = colourfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
-        living = all(bool((~values.isnan()).any()) for values in colours)
+        colors = colorfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
+        living = all(bool((~values.isnan()).any()) for values in colors)
         return RunKernels(
             folder=run,
             checkpoint=folder.name,
@@ -120,8 +118,8 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             since_start=since_start,
             top1_error=validation.get("top1_error"),
             kernels=kernels,
-            colourfulness=colours,
-            separation=separation(colours) if len(colours) > 1 and living else None,
+            colorfulness=colors,
+            separation=separation(colors) if len(colors) > 1 and living else None,
         )
     except (ConfigurationError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
@@ -181,7 +179,7 @@ def _named(runs: Sequence[RunKernels], by_folder: bool) -> Group:
 
 
 def as_values(run: RunKernels) -> dict[str, Any]:
-    """A run's numbers as plain values; a dead kernel's colourfulness is null."""
+    """A run's numbers as plain values; a dead kernel's colorfulness is null."""
     return {
         "run": run.folder,
         "checkpoint": run.checkpoint,
@@ -192,7 +190,7 @@ def as_values(run: RunKernels) -> dict[str, Any]:
         "initial_weights_taken_off": run.since_start,
         "top1_error": run.top1_error,
         "separation": None if run.separation is None else asdict(run.separation),
-        "colourfulness": [[None if v != v else v for v in tower.tolist()] for tower in run.colourfulness],
+        "colorfulness": [[None if v != v else v for v in tower.tolist()] for tower in run.colorfulness],
     }
 
 
@@ -225,7 +223,7 @@ def study_as_markdown(groups: Sequence[Group], command: str) -> str:
     rows = [_row(group.name, run) for group in groups for run in group.runs]
     header = ["runs", "seed", "epochs", "top-1 error, %", "median by tower", "difference", "AUC", "p", "living kernels"]
     parts = [
-        "# Colourfulness of the first layer's kernels",
+        "# Colorfulness of the first layer's kernels",
         f"Made from checkpoints by {code(command)}; not written by hand.",
         HOW_TO_READ + (SINCE_START if groups[0].runs[0].since_start else ""),
         "\n".join(f"- {text(in_words(group))}" for group in groups),
@@ -254,9 +252,9 @@ def separation_in_words(run: RunKernels) -> str:
     """One line for a picture."""
     found = run.separation
     if found is None:
-        return "colourfulness: nothing to compare"
+        return "colorfulness: nothing to compare"
     medians = " / ".join(f"{median:.2f}" for median in found.medians)
     return (
-        f"colourfulness, medians {medians}: tower {found.more} above tower {found.less}, AUC {found.auc:.2f}, "
+        f"colorfulness, medians {medians}: tower {found.more} above tower {found.less}, AUC {found.auc:.2f}, "
         f"p = {found.p_value:.2g}"
     )

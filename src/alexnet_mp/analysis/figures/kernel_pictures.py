@@ -1,4 +1,4 @@
-"""Pictures of the first layer: its kernels in one sheet, and their colourfulness over several runs."""
+"""Pictures of the first layer: its kernels in one sheet, and their colorfulness over several runs."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from alexnet_mp.analysis.figures.kernel_color import Group, RunKernels, in_words
 from alexnet_mp.analysis.figures.kernels import kernel_sheet
 
-TOWER_COLOURS = ("#4c4c4c", "#c8553d", "#3d7dc8", "#5b9a4a")  # tower after tower, then from the front again
+TOWER_COLORS = ("#4c4c4c", "#c8553d", "#3d7dc8", "#5b9a4a")  # tower after tower, then from the front again
 TOWER_MARKERS = "ox^s"
 _KERNEL_PIXELS = 44  # about the side of a drawn kernel
 _DPI = 100
@@ -25,11 +25,11 @@ def scale_for(kernels: Sequence[Tensor]) -> int:
 
 
 def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
-    """Draw the kernels of all towers, the first tower's rows above the next one's, and below how colourful they are."""
+    """Draw the kernels of all towers, the first tower's rows above the next one's, and below how colorful they are."""
     sheet = kernel_sheet(run.kernels, scale_for(run.kernels))
     height, width = (side / _DPI for side in sheet.shape[:2])
-    strip = 0.45 + 0.3 * len(run.colourfulness) if run.colourfulness else 0.0
-    left, right, top, gap, bottom = 0.9, 0.3, 0.75, 0.25, 0.5 if run.colourfulness else 0.0
+    strip = 0.45 + 0.3 * len(run.colorfulness) if run.colorfulness else 0.0
+    left, right, top, gap, bottom = 0.9, 0.3, 0.75, 0.25, 0.5 if run.colorfulness else 0.0
     whole = (max(left + width + right, 6.5), top + height + gap + strip + bottom)
     figure = Figure(figsize=whole, dpi=_DPI)
     FigureCanvasAgg(figure)
@@ -40,21 +40,19 @@ def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if run.colourfulness:
+    if run.colorfulness:
         beneath = figure.add_axes((left / whole[0], bottom / whole[1], 1 - (left + right) / whole[0], strip / whole[1]))
-        for tower, values in enumerate(run.colourfulness):
+        for tower, values in enumerate(run.colorfulness):
             _strip(beneath, values, tower, float(tower), along="x")
-        beneath.set(
-            xlim=(-0.02, 1.02), ylim=(len(run.colourfulness) - 0.5, -0.5), xlabel="colourfulness of each kernel"
-        )
-        beneath.set_yticks(range(len(run.colourfulness)), [f"tower {t}" for t in range(len(run.colourfulness))])
+        beneath.set(xlim=(-0.02, 1.02), ylim=(len(run.colorfulness) - 0.5, -0.5), xlabel="colorfulness of each kernel")
+        beneath.set_yticks(range(len(run.colorfulness)), [f"tower {t}" for t in range(len(run.colorfulness))])
         beneath.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, parse_math=False, fontsize=10)  # a name may hold dollar signs
     figure.savefig(picture, dpi=_DPI, format="png")
 
 
 def draw_study(groups: Sequence[Group], picture: Path) -> None:
-    """Draw every kernel's colourfulness, a column a run with its towers side by side, as a PNG."""
+    """Draw every kernel's colorfulness, a column a run with its towers side by side, as a PNG."""
     columns = sum(len(group.runs) for group in groups)
     figure = Figure(figsize=(max(6.5, 1.5 + 0.85 * columns), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -63,8 +61,8 @@ def draw_study(groups: Sequence[Group], picture: Path) -> None:
     )[0]
     for axes, group in zip(every, groups, strict=True):
         for place, run in enumerate(group.runs):
-            towers = len(run.colourfulness)
-            for tower, values in enumerate(run.colourfulness):
+            towers = len(run.colorfulness)
+            for tower, values in enumerate(run.colorfulness):
                 _strip(axes, values, tower, place + 0.42 * (tower - (towers - 1) / 2) / max(1, towers - 1), along="y")
         labels = [
             f"seed {run.seed}\nAUC {run.separation.auc:.2f}\np {run.separation.p_value:.1g}" if run.separation else ""
@@ -76,7 +74,7 @@ def draw_study(groups: Sequence[Group], picture: Path) -> None:
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
-    every[0].set_ylabel("colourfulness of each kernel")
+    every[0].set_ylabel("colorfulness of each kernel")
     handles, names = every[0].get_legend_handles_labels()
     first = dict(zip(reversed(names), reversed(handles), strict=True))
     order = sorted(first)
@@ -88,9 +86,9 @@ def _strip(axes: Axes, values: Tensor, tower: int, place: float, along: str) -> 
     """The values as points about `place`, spread by their order and not at random, with a bar at the median."""
     living = np.sort(values[~values.isnan()].numpy())
     spread = place + 0.11 * (np.arange(len(living)) % 5 - 2) / 2
-    colour, marker = TOWER_COLOURS[tower % len(TOWER_COLOURS)], TOWER_MARKERS[tower % len(TOWER_MARKERS)]
+    color, marker = TOWER_COLORS[tower % len(TOWER_COLORS)], TOWER_MARKERS[tower % len(TOWER_MARKERS)]
     across, up = (living, spread) if along == "x" else (spread, living)
-    axes.scatter(across, up, s=12, color=colour, marker=marker, alpha=0.75, label=f"tower {tower}", lw=0.8)
+    axes.scatter(across, up, s=12, color=color, marker=marker, alpha=0.75, label=f"tower {tower}", lw=0.8)
     if len(living):
         middle, ends = float(np.median(living)), (place - 0.2, place + 0.2)
-        axes.plot(*((middle, middle), ends) if along == "x" else (ends, (middle, middle)), color=colour, lw=2)
+        axes.plot(*((middle, middle), ends) if along == "x" else (ends, (middle, middle)), color=color, lw=2)

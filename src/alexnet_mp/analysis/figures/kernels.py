@@ -1,4 +1,4 @@
-"""The first layer's kernels (the paper's Figure 3): as a picture, and how colourful they are, tower by tower."""
+"""The first layer's kernels (the paper's Figure 3): as a picture, and how colorful they are, tower by tower."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.model.layers.weighted import Convolution, OwnLayer, initialise
+from alexnet_mp.model.layers.weighted import Convolution, OwnLayer, initialize
 from alexnet_mp.network.rows import Conv
 from alexnet_mp.network.table import Network
 
@@ -21,14 +21,14 @@ DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothin
 MOST_COLUMNS = 16  # as in the paper's picture: 96 kernels, three rows of 16 a tower
 _PERMUTATIONS = 9_999
 _WEIGHT = re.compile(r"towers\.(\d+)\.([^.]+)\.weight")
-_GAP_COLOUR = 255
+_GAP_COLOR = 255
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How far two towers' kernels are apart in colourfulness.
+    """How far two towers' kernels are apart in colorfulness.
 
-    `auc` is the probability that a kernel of the tower `more` is more colourful than one of `less`, equal ones counted
+    `auc` is the probability that a kernel of the tower `more` is more colorful than one of `less`, equal ones counted
     half: 0.5 for none, 1 for complete. It is never below 0.5, as which tower is which was chosen by it; `p_value`
     allows for that. `medians` and `counted` (kernels that are not dead) have one entry a tower; `difference` is that of
     the medians, `more` minus `less`.
@@ -83,7 +83,7 @@ def initial_kernels(network: Network, seed: int) -> list[Tensor]:
     for tower in range(network.towers):
         layer = OwnLayer(Convolution(row.stride, row.pad), shape)
         with torch.no_grad():
-            initialise(layer, row.std, prod(shape[1:]), row.bias, keyed_generator(seed, "weights", name, tower))
+            initialize(layer, row.std, prod(shape[1:]), row.bias, keyed_generator(seed, "weights", name, tower))
         towers.append(layer.weight.detach())
     return towers
 
@@ -93,13 +93,13 @@ def smallest_living_norm(towers: Sequence[Tensor]) -> float:
     return DEAD_SHARE * max(float(kernels.double().flatten(1).norm(dim=1).max()) for kernels in towers)
 
 
-def colourfulness(kernels: Tensor, smallest_norm: float | None = None) -> Tensor:
-    """The share of each kernel's energy that lies off the grey axis, float64 [kernels].
+def colorfulness(kernels: Tensor, smallest_norm: float | None = None) -> Tensor:
+    """The share of each kernel's energy that lies off the gray axis, float64 [kernels].
 
     Of `kernels` [kernels, channels, height, width] it is ||w - m||^2 / ||w||^2, m the mean of w over its channels: 0
-    where the colour planes are equal, 1 where they add up to nothing at every place (red minus green). It has no unit
+    where the color planes are equal, 1 where they add up to nothing at every place (red minus green). It has no unit
     and does not depend on a kernel's size or sign. Noise that is the same in all channels of three has 2/3 on average,
-    so an untrained kernel is not grey. A kernel of one colour alone has 2/3 too.
+    so an untrained kernel is not gray. A kernel of one color alone has 2/3 too.
 
     NaN for a dead kernel, of which only noise would be measured: one with a norm below `smallest_norm`, or without it
     below `smallest_living_norm` of these kernels. One that died early without weight decay keeps its norm, and counts.
@@ -108,19 +108,19 @@ def colourfulness(kernels: Tensor, smallest_norm: float | None = None) -> Tensor
     if smallest_norm is None:
         smallest_norm = smallest_living_norm([weights])
     energy = weights.square().flatten(1).sum(dim=1)
-    off_grey = (weights - weights.mean(dim=1, keepdim=True)).square().flatten(1).sum(dim=1)
+    off_gray = (weights - weights.mean(dim=1, keepdim=True)).square().flatten(1).sum(dim=1)
     dead = (energy.sqrt() < smallest_norm) | (energy == 0)
-    return torch.where(dead, torch.nan, off_grey / energy)
+    return torch.where(dead, torch.nan, off_gray / energy)
 
 
-def colourfulness_of_towers(towers: Sequence[Tensor]) -> list[Tensor]:
-    """`colourfulness` of every tower's kernels, with one measure of what is dead for all of them."""
+def colorfulness_of_towers(towers: Sequence[Tensor]) -> list[Tensor]:
+    """`colorfulness` of every tower's kernels, with one measure of what is dead for all of them."""
     smallest = smallest_living_norm(towers)
-    return [colourfulness(kernels, smallest) for kernels in towers]
+    return [colorfulness(kernels, smallest) for kernels in towers]
 
 
 def separation(towers: Sequence[Tensor], seed: int = 0, draws: int = _PERMUTATIONS) -> Separation:
-    """How far apart the towers are in colourfulness, from one tensor [kernels] of it a tower; NaN is left out.
+    """How far apart the towers are in colorfulness, from one tensor [kernels] of it a tower; NaN is left out.
 
     Of more than two towers, the pair that is furthest apart. The p-value is that of a permutation test, which takes the
     kernels as they are and gives them to the towers at random, `draws` times, by a generator keyed by `seed`: the share
@@ -169,20 +169,20 @@ def _aucs(ahead: Tensor, tower_of: Tensor, pairs: Sequence[tuple[int, int]]) -> 
 def kernel_sheet(kernels: Sequence[Tensor], scale: int) -> NDArray[np.uint8]:
     """The kernels of all towers as one picture, uint8 [height, width, 3]: the first tower's rows above the next one's.
 
-    `kernels` has [kernels, channels, height, width] of every tower, of one channel (drawn in grey) or three (red,
-    green, blue). Each kernel is scaled to its own range around zero: 0 is the grey 128, and its largest weight by
-    magnitude, over all colours, is 1 or 255. So brightness can be compared within a kernel and not between two, and a
+    `kernels` has [kernels, channels, height, width] of every tower, of one channel (drawn in gray) or three (red,
+    green, blue). Each kernel is scaled to its own range around zero: 0 is the gray 128, and its largest weight by
+    magnitude, over all colors, is 1 or 255. So brightness can be compared within a kernel and not between two, and a
     dead kernel shows its noise. A weight is a square of `scale` pixels.
 
     Raises ConfigurationError for another number of channels.
     """
     channels = kernels[0].shape[1]
     if channels not in (1, 3):
-        raise ConfigurationError(f"kernels of {channels} channels cannot be shown as colours: 1 or 3 can")
+        raise ConfigurationError(f"kernels of {channels} channels cannot be shown as colors: 1 or 3 can")
     gap = max(1, scale // 2)
     columns = max(_columns(len(each)) for each in kernels)
     blocks = [_block(each, scale, gap, columns) for each in kernels]
-    between = np.full((4 * gap, blocks[0].shape[1], 3), _GAP_COLOUR, dtype=np.uint8)
+    between = np.full((4 * gap, blocks[0].shape[1], 3), _GAP_COLOR, dtype=np.uint8)
     return np.concatenate([part for block in blocks for part in (between, block)][1:])
 
 
@@ -194,7 +194,7 @@ def _block(kernels: Tensor, scale: int, gap: int, columns: int) -> NDArray[np.ui
     tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), _GAP_COLOUR, dtype=np.uint8)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), _GAP_COLOR, dtype=np.uint8)
     for place, tile in enumerate(tiles):
         top, left = place // columns * (height + gap), place % columns * (width + gap)
         sheet[top : top + height, left : left + width] = tile

@@ -30,21 +30,21 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Choice:
-    """Which images of which split, by number, or so many drawn by `seed`; and how many neighbours of each are sought.
+    """Which images of which split, by number, or so many drawn by `seed`; and how many neighbors of each are sought.
 
-    Neighbours are sought among all training images, or the first `among`.
+    Neighbors are sought among all training images, or the first `among`.
     """
 
     split: str | None
     images: tuple[int, ...] | None
     count: int
     seed: int
-    neighbours: int
+    neighbors: int
     among: int | None
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbour:
+class Neighbor:
     """A training image: its number, its label, and how far its features are from those of the image it is near to."""
 
     image: int
@@ -65,7 +65,7 @@ class Example:
     pixels: Tensor
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    neighbours: tuple[Neighbour, ...]
+    neighbors: tuple[Neighbor, ...]
 
     @property
     def right(self) -> int | None:
@@ -75,7 +75,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The examples of a checkpoint: from which split, and among how many training images neighbours were sought."""
+    """The examples of a checkpoint: from which split, and among how many training images neighbors were sought."""
 
     split: str
     searched: int
@@ -98,21 +98,21 @@ def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
     model = TowerModel(network, placement, make_mesh(placement, timeout_seconds=60).link(), seed=0)
     model.load_state_dict(member.weights(range(network.towers)))
     preprocess = Preprocessing(data.statistics, network.image[1:], member.input, torch.float32)
-    batch = centre_views(data.splits[split], rows, network.image[1:])
+    batch = center_views(data.splits[split], rows, network.image[1:])
     probabilities, classes = most_probable(model, preprocess, batch, BARS)
     searched = min(chosen.among or len(data.splits["train"]), len(data.splits["train"]))
     distances, places = nearest(
         last_hidden_features(model, preprocess, batch),
         _training_batches(data, network.image[1:], searched),
         lambda batch: last_hidden_features(model, preprocess, batch),
-        min(chosen.neighbours, searched),
+        min(chosen.neighbors, searched),
     )
     names, train = data.class_names, data.splits["train"]
     found = []
     for n, row in enumerate(rows.tolist()):
-        near = centre_views(train, places[n], network.image[1:])
-        neighbours = [
-            Neighbour(image, names[label], distance, pixels)
+        near = center_views(train, places[n], network.image[1:])
+        neighbors = [
+            Neighbor(image, names[label], distance, pixels)
             for image, label, distance, pixels in zip(
                 places[n].tolist(), near.labels.tolist(), distances[n].tolist(), near.pixels, strict=True
             )
@@ -124,14 +124,14 @@ def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
                 pixels=batch.pixels[n],
                 classes=tuple(names[label] for label in classes[n].tolist()),
                 probabilities=tuple(probabilities[n].tolist()),
-                neighbours=tuple(neighbours),
+                neighbors=tuple(neighbors),
             )
         )
     return Examples(split, searched, tuple(found))
 
 
-def centre_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
-    """The images `rows` [n] of a split, in any order, cropped in the centre as in evaluation."""
+def center_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
+    """The images `rows` [n] of a split, in any order, cropped in the center as in evaluation."""
     height, width, channels = images.image_shape
     whole = torch.empty(len(rows), height, width, channels, dtype=torch.uint8)
     images.read(rows.numpy(), whole.numpy())
@@ -171,7 +171,7 @@ def _first(batch: Batch, count: int) -> Batch:
 def as_values(found: Examples) -> dict[str, object]:
     """What was found, as plain values."""
 
-    def neighbour(each: Neighbour) -> dict[str, object]:
+    def neighbor(each: Neighbor) -> dict[str, object]:
         return {"image": each.image, "label": each.label, "distance": each.distance}
 
     return {
@@ -183,7 +183,7 @@ def as_values(found: Examples) -> dict[str, object]:
                 "label": each.label,
                 "classes": list(each.classes),
                 "probabilities": list(each.probabilities),
-                "neighbours": [neighbour(near) for near in each.neighbours],
+                "neighbors": [neighbor(near) for near in each.neighbors],
             }
             for each in found.examples
         ],
@@ -191,6 +191,6 @@ def as_values(found: Examples) -> dict[str, object]:
 
 
 def same_label(found: Examples) -> tuple[int, int]:
-    """How many neighbours have the label of the image that they are near to, and how many there are."""
-    pairs: Sequence[bool] = [near.label == each.label for each in found.examples for near in each.neighbours]
+    """How many neighbors have the label of the image that they are near to, and how many there are."""
+    pairs: Sequence[bool] = [near.label == each.label for each in found.examples for near in each.neighbors]
     return sum(pairs), len(pairs)

@@ -26,7 +26,7 @@ class PlotSettings:
     split: str | None
     images: tuple[int, ...] | None
     examples: int
-    neighbours: int
+    neighbors: int
     among: int | None
     seed: int
     line: float
@@ -42,15 +42,15 @@ class PlotSettings:
     @property
     def chosen(self) -> Choice:
         """What Figure 4 shows."""
-        return Choice(self.split, self.images, self.examples, self.seed, self.neighbours, self.among)
+        return Choice(self.split, self.images, self.examples, self.seed, self.neighbors, self.among)
 
 
 def parse_plot_settings(configuration: Mapping[str, Any]) -> PlotSettings:
     """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
     settings = from_mapping(PlotSettings, configuration, "")
-    for name in ("examples", "neighbours", "among", "threads"):
+    for name in ("examples", "neighbors", "among", "threads"):
         value = getattr(settings, name)
-        if value is not None and value < (0 if name == "neighbours" else 1):
+        if value is not None and value < (0 if name == "neighbors" else 1):
             raise ConfigurationError(f"{name} is {value}, must be positive")
     if settings.images is not None and not settings.images:
         raise ConfigurationError("images is empty; null draws images by the seed")

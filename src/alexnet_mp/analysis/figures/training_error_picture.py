@@ -18,14 +18,14 @@ def draw_training_errors(found: Comparison, picture: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for activation in found.activations:
-        style, colour = _STYLES.get(activation, _OTHER)
+        style, color = _STYLES.get(activation, _OTHER)
         curves = found.of(activation)
         label = f"{activation}, learning rate {curves[0].learning_rate:g}, {len(curves)} seed{'s' * (len(curves) > 1)}"
         for curve in curves:
-            axes.plot(range(curve.epochs + 1), curve.errors, style, color=colour, lw=1.4, label=label)
+            axes.plot(range(curve.epochs + 1), curve.errors, style, color=color, lw=1.4, label=label)
             label = "_nolegend_"
             if curve.epochs_to_line is not None:
-                axes.plot(curve.epochs_to_line, found.line, "o", color=colour, ms=5)
+                axes.plot(curve.epochs_to_line, found.line, "o", color=color, ms=5)
     axes.axhline(found.line, color="#444444", lw=0.9, dashes=(4, 4))
     axes.annotate(
         f"{100 * found.line:g} %",

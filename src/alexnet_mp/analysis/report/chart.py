@@ -1,4 +1,4 @@
-"""A line chart as SVG: its colours are the page's, so that it is legible in both themes and in print."""
+"""A line chart as SVG: its colors are the page's, so that it is legible in both themes and in print."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Style = Literal["thin", "dots", "squares", "diamonds"]
 class Series:
     """A curve: `points` (x, y), with dots or without, and the range (x, low, high) around it.
 
-    `end` is written beside the last point. `style` also is the name of its colour in the page's style sheet.
+    `end` is written beside the last point. `style` also is the name of its color in the page's style sheet.
     """
 
     name: str

@@ -6,7 +6,7 @@ from math import sqrt
 from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.tables import LARGEST_MATRIX, class_errors, most_confused
-from alexnet_mp.analysis.figures.kernels import colourfulness_of_towers, kernel_sheet, separation
+from alexnet_mp.analysis.figures.kernels import colorfulness_of_towers, kernel_sheet, separation
 from alexnet_mp.analysis.report.checkpoint_analysis import Examination, Example, Seen
 from alexnet_mp.analysis.report.html import Html, joined, number, tag
 from alexnet_mp.analysis.report.pieces import (
@@ -31,7 +31,7 @@ _CLASSES = 10  # at each end, where there are too many for a matrix
 
 
 def kernels_section(found: Examination) -> Section:
-    """The first layer's kernels, tower by tower, and how colourful they are."""
+    """The first layer's kernels, tower by tower, and how colorful they are."""
     if not found.kernels:
         return section("kernels", "Kernels of the towers", paragraph("There are no kernels to show."))
     try:
@@ -41,33 +41,33 @@ def kernels_section(found: Examination) -> Section:
 
 
 def _kernels(towers: Sequence[Tensor]) -> list[Html]:
-    colours = colourfulness_of_towers(towers)
+    colors = colorfulness_of_towers(towers)
     parts = []
-    for tower, (kernels, colour) in enumerate(zip(towers, colours, strict=True)):
-        living = colour[~colour.isnan()]
+    for tower, (kernels, color) in enumerate(zip(towers, colors, strict=True)):
+        living = color[~color.isnan()]
         side = kernels.shape[-1]
         sheet = kernel_sheet([kernels], scale=max(1, _SHEET_WIDTH // (16 * (side + 1))))
-        dead = len(colour) - len(living)
-        median = f"median colourfulness {float(living.median()):.2f}" if len(living) else "all of them dead"
+        dead = len(color) - len(living)
+        median = f"median colorfulness {float(living.median()):.2f}" if len(living) else "all of them dead"
         ended = f", {dead} of them dead" if dead and len(living) else ""
         words = f"Tower {tower}: {len(kernels)} kernels of {side}×{side}{ended}, {median}."
         parts.append(figure(drawing(sheet, f"A sheet of small pictures. {words}"), words, kind="sheet"))
     how = (
-        "Each kernel is scaled to its own range around zero, which is grey. Colourfulness is the share of a kernel's "
-        "energy that lies off the grey axis: 0 for one whose colour planes are equal; noise has 2/3. "
+        "Each kernel is scaled to its own range around zero, which is gray. Colorfulness is the share of a kernel's "
+        "energy that lies off the gray axis: 0 for one whose color planes are equal; noise has 2/3. "
     )
-    return [paragraph(how, _separation(colours)), *parts]
+    return [paragraph(how, _separation(colors)), *parts]
 
 
-def _separation(colours: Sequence[Tensor]) -> str | None:
+def _separation(colors: Sequence[Tensor]) -> str | None:
     try:
-        apart = separation(colours)
+        apart = separation(colors)
     except ConfigurationError:
         return None
     return (
-        f"A kernel of tower {apart.more} is more colourful than one of tower {apart.less} with probability "
+        f"A kernel of tower {apart.more} is more colorful than one of tower {apart.less} with probability "
         f"{apart.auc:.2f} (one half: the towers are alike; p = {apart.p_value:.2g} by permutation). The paper's towers "
-        "came apart, one grey and one coloured, in every run (§6.1)."
+        "came apart, one gray and one colored, in every run (§6.1)."
     )
 
 
@@ -97,7 +97,7 @@ def of_images(seen: Seen) -> str:
     chosen = "" if all_of_them else ", chosen by a keyed draw"
     return (
         f"{which[:1].upper()}{which[1:]} images of {seen.data}, split {seen.split}{chosen}, were classified for this "
-        f"page, one centre view each: top-1 error {percent(errors.top1_error)}, top-5 {percent(errors.top5_error)}, "
+        f"page, one center view each: top-1 error {percent(errors.top1_error)}, top-5 {percent(errors.top5_error)}, "
         f"loss {errors.loss:.3g}."
     )
 

@@ -28,7 +28,7 @@ class Change:
 
 
 def thinned(values: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> Thinned:
-    """Neighbouring values (x, y) become one point; the first and the last group may be smaller than the others."""
+    """Neighboring values (x, y) become one point; the first and the last group may be smaller than the others."""
     size = max(1, -(-len(values) // most))
     groups = [values[start : start + size] for start in range(0, len(values), size)]
     points = tuple((fmean(x for x, _ in group), median(y for _, y in group)) for group in groups)

@@ -125,7 +125,7 @@ def picture(pixels: NDArray[np.uint8], description: str) -> Html:
 
 
 def drawing(pixels: NDArray[np.uint8], description: str) -> Html:
-    """A picture of flat colours, every pixel as it is."""
+    """A picture of flat colors, every pixel as it is."""
     return _image(Image.fromarray(pixels), "png", description)
 
 

@@ -20,9 +20,9 @@ from alexnet_mp.analysis.report.pieces import (
     terms,
 )
 from alexnet_mp.analysis.report.words import (
+    crossing_points_in_words,
     layers,
     listed,
-    meeting_points,
     network_sentences,
     recipe_in_words,
 )
@@ -228,7 +228,7 @@ def _crossing(run: ReportedRun, network: Network, batch: int) -> Html:
 def _crossing_rows(run: ReportedRun, costs: NetworkCost, batch: int) -> tuple[list[list[Html | str]], int]:
     sent = [
         (row, row.crossing_floats_forward * each, row.crossing_floats_backward * each)
-        for row in meeting_points(costs)
+        for row in crossing_points_in_words(costs)
         for each in [(costs.towers - 1) * batch * _bytes_of_float(run, row)]
     ]
     total = sum(forward + backward for _, forward, backward in sent)

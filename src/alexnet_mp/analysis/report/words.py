@@ -11,6 +11,7 @@ from alexnet_mp.network.rows import (
     AveragePool,
     BatchNorm,
     Branches,
+    Classifier,
     Conv,
     Dropout,
     FullyConnected,
@@ -19,7 +20,6 @@ from alexnet_mp.network.rows import (
     Relu,
     Row,
     SpatialNorm,
-    SummedFullyConnected,
     Tanh,
     kind_of,
     reads_of,
@@ -54,7 +54,7 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "nothing"
 
 
-def meeting_points(costs: NetworkCost) -> list[RowCost]:
+def crossing_points_in_words(costs: NetworkCost) -> list[RowCost]:
     """The layers into which something crosses between the towers."""
     return [row for row in costs.rows if row.crossing_floats_forward or row.crossing_floats_backward]
 
@@ -63,7 +63,7 @@ def network_sentences(network: Network) -> str:
     """The network as a whole."""
     costs = network_cost(network.without_auxiliaries())
     channels, height, width = network.image
-    meets = [row.name for row in meeting_points(costs)]
+    meets = [row.name for row in crossing_points_in_words(costs)]
     towers = "one tower"
     if network.towers > 1:
         towers = f"{in_words(network.towers)} towers that meet at {listed(meets)}"
@@ -108,7 +108,7 @@ def row_in_words(row: Row) -> str:
             return f"{row.kernels} kernels {row.size}×{row.size}{stride}{pad if any(row.pad) else ''}"
         case FullyConnected():
             return f"{row.units} units"
-        case SummedFullyConnected():
+        case Classifier():
             return "one unit a class, summed over the towers"
         case Relu():
             return "ReLU"
@@ -117,9 +117,9 @@ def row_in_words(row: Row) -> str:
         case LocalResponseNorm():
             return f"LRN over {row.n} maps (k {row.k:g}, α {row.alpha:g} × the {row.alpha_scales}, β {row.beta:g})"
         case SpatialNorm():
-            return f"spatial normalisation {row.size}×{row.size} (k {row.k:g}, α {row.alpha:g}, β {row.beta:g})"
+            return f"spatial normalization {row.size}×{row.size} (k {row.k:g}, α {row.alpha:g}, β {row.beta:g})"
         case BatchNorm():
-            return "batch normalisation"
+            return "batch normalization"
         case MaxPool():
             return f"max pooling {row.size}×{row.size}, stride {row.stride}"
         case AveragePool():
@@ -202,7 +202,7 @@ def _order(recipe: Recipe) -> str:
 
 
 def _input(recipe: Recipe) -> str:
-    mean = "the mean image" if recipe.input.mean == "pixel" else "the centre of the mean image, whatever the crop,"
+    mean = "the mean image" if recipe.input.mean == "pixel" else "the center of the mean image, whatever the crop,"
     divisor = recipe.input.pixel_divisor
     scale = "not divided" if divisor == 1 else f"divided by {divisor:g}"
     return f"Pixels of 0 to 255 less {mean}{'' if mean.endswith(',') else ','} {scale}."
@@ -210,11 +210,11 @@ def _input(recipe: Recipe) -> str:
 
 def _augmentation(recipe: Recipe) -> str:
     said = recipe.augmentation
-    words = ["Random crops" if said.crop == "random" else "Centre crops"]
+    words = ["Random crops" if said.crop == "random" else "Center crops"]
     words.append("mirrored half of the time" if said.flip else "never mirrored")
     if said.shared_by > 1:
-        words.append(f"shared by {said.shared_by} neighbours")
-    if said.colour:
-        until = "" if said.colour.until_epoch is None else f" until epoch {said.colour.until_epoch}"
-        words.append(f"with colour noise of {said.colour.std:g} along the principal colours{until}")
+        words.append(f"shared by {said.shared_by} neighbors")
+    if said.color:
+        until = "" if said.color.until_epoch is None else f" until epoch {said.color.until_epoch}"
+        words.append(f"with color noise of {said.color.std:g} along the principal colors{until}")
     return f"{', '.join(words)}."

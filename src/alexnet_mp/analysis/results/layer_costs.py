@@ -24,7 +24,7 @@ architectures"):
 - parameters: weights and biases;
 - operations: output elements x operations for each. A multiplication with its addition counts as one operation. An
   element of a convolution or fully-connected layer takes as many as it has inputs, of pooling as many as its window has
-  pixels, of the response normalisation over n maps n + 2, over a window its pixels + 2.
+  pixels, of the response normalization over n maps n + 2, over a window its pixels + 2.
 
 ReLU, tanh, dropout and the joining of branches have no line: they work in place, and the lecture counts nothing for
 them. The lecture's AlexNet is `one_weird_trick`, there with images of 227x227. Of a network of several towers, shapes

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from alexnet_mp.network.costs import Account
 
-PANELS = (  # attribute, title, divisor, colour; the colours differ in grey too
+PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
     ("memory", "output memory, MB", 1e6, "#3b75b3"),
     ("parameters", "parameters, millions", 1e6, "#e3b778"),
     ("operations", "operations, millions", 1e6, "#7a9e5f"),
@@ -21,8 +21,8 @@ def draw_account(account: Account, picture: Path) -> None:
     """A PNG of one network's layers, the first at the top."""
     names = [line.name for line in account.lines]
     figure, panels = _three_panels(len(names), account.network)
-    for axes, (key, title, divisor, colour) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(line, key) / divisor for line in account.lines], title, colour)
+    for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
+        _bars(axes, names, [getattr(line, key) / divisor for line in account.lines], title, color)
     figure.savefig(picture, dpi=80, format="png")
 
 
@@ -30,8 +30,8 @@ def draw_comparison(accounts: Sequence[Account], picture: Path) -> None:
     """A PNG of the totals of several networks, side by side."""
     names = [account.network for account in accounts]
     figure, panels = _three_panels(len(names), "one image, forward")
-    for axes, (key, title, divisor, colour) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(account, key) / divisor for account in accounts], title, colour)
+    for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
+        _bars(axes, names, [getattr(account, key) / divisor for account in accounts], title, color)
     figure.savefig(picture, dpi=80, format="png")
 
 
@@ -42,8 +42,8 @@ def _three_panels(bars: int, title: str) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(figure.subplots(1, 3, sharey=True))
 
 
-def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str, colour: str) -> None:
-    axes.barh(range(len(values)), values, 0.72, color=colour, edgecolor="#222222", lw=0.6)
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str, color: str) -> None:
+    axes.barh(range(len(values)), values, 0.72, color=color, edgecolor="#222222", lw=0.6)
     highest = max(values) or 1.0
     for place, value in enumerate(values):
         if value > 0:

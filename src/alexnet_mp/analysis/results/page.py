@@ -26,7 +26,7 @@ from alexnet_mp.errors import ConfigurationError
 PAGE, CURVES = "results.md", "curves"
 
 HOW_TO_READ = """\
-Errors are shares of the images that the data set holds out for validation or testing, one centre view of each. A run's
+Errors are shares of the images that the data set holds out for validation or testing, one center view of each. A run's
 result is that after its last epoch. The best epoch is picked on the very images that it is measured on, so it flatters.
 Minutes and images/s are of the training steps alone, without validation and checkpoints."""
 

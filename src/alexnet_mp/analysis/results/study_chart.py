@@ -12,7 +12,7 @@ from alexnet_mp.analysis.results.studies import Study, StudyVariant
 from alexnet_mp.common.text import printable
 
 MOST_CURVES = 3  # more lie upon each other
-COLOURS = ("#3b75b3", "#c0392b", "#5a8f3c")
+COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
 BASELINE = "#8a8a8a"
 
 
@@ -32,13 +32,13 @@ def draw_study(study: Study, picture: Path) -> None:
 
 
 def _draw_curves(axes: Axes, variants: list[StudyVariant]) -> None:
-    for variant, colour in zip(variants, COLOURS, strict=False):
+    for variant, color in zip(variants, COLORS, strict=False):
         runs = [{found.epoch: found.top1_error for found in run.metrics.validations} for run in variant.runs]
         epochs = sorted(set.intersection(*map(set, runs)))
         errors = [[100 * run[epoch] for run in runs] for epoch in epochs]
-        axes.plot(epochs, [median(each) for each in errors], "o-", ms=3, color=colour, label=printable(variant.name))
+        axes.plot(epochs, [median(each) for each in errors], "o-", ms=3, color=color, label=printable(variant.name))
         axes.fill_between(
-            epochs, [min(each) for each in errors], [max(each) for each in errors], color=colour, alpha=0.2, lw=0
+            epochs, [min(each) for each in errors], [max(each) for each in errors], color=color, alpha=0.2, lw=0
         )
     axes.set(xlabel="epoch", ylabel="top-1 error, %")
     axes.grid(alpha=0.3)
@@ -49,7 +49,7 @@ def _draw_curves(axes: Axes, variants: list[StudyVariant]) -> None:
 def _draw_last_errors(axes: Axes, variants: list[StudyVariant]) -> None:
     for place, variant in enumerate(variants):
         errors = [100 * run.summary.top1_error for run in variant.runs]
-        axes.plot(errors, [place] * len(errors), "o", ms=5, color=COLOURS[0], alpha=0.8)
+        axes.plot(errors, [place] * len(errors), "o", ms=5, color=COLORS[0], alpha=0.8)
         axes.plot([median(errors)] * 2, [place - 0.28, place + 0.28], color="#222222", lw=1.5)
     baseline = next(
         (v for v in variants if any(other.above_baseline for other in variants) and not v.above_baseline), None

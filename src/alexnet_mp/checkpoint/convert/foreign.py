@@ -1,4 +1,4 @@
-"""Weights that others trained: which of their layers is which row, their order of colours, the scale of their input."""
+"""Weights that others trained: which of their layers is which row, their order of colors, the scale of their input."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _SHOWN = 12  # layers of each side in a message
 class ForeignInput:
     """What the network of a file from elsewhere was given, as far as its first layer's weights can make up for it.
 
-    `channels` is the order of its colours: Caffe's nets read `bgr`. `std` is what each channel was divided by, on the
+    `channels` is the order of its colors: Caffe's nets read `bgr`. `std` is what each channel was divided by, on the
     0..255 scale and in the order red, green, blue; None where pixels were not divided.
     """
 
@@ -41,7 +41,7 @@ def renamed(weights: Mapping[str, Tensor], network: Network) -> dict[str, str]:
 
     Where the names are the table's, they count. Otherwise a layer of the file is the row that has its shapes; of
     several with equal shapes, the lower the number in a layer's name the earlier its row, as `features.8` before
-    `features.10`. Batch normalisation's `num_batches_tracked` is passed over.
+    `features.10`. Batch normalization's `num_batches_tracked` is passed over.
 
     Raises ConfigurationError that lists both sides where a layer fits no row or a row no layer, and where layers of
     equal shapes have names that differ in more than numbers, so that nothing says which comes first.

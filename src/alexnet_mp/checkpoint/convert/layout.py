@@ -11,10 +11,10 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import (
     BatchNorm,
+    Classifier,
     Conv,
     FullyConnected,
     Local,
-    SummedFullyConnected,
     WeightedRow,
     reads_of,
 )
@@ -63,7 +63,7 @@ def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> di
         if not isinstance(row, WeightedRow):
             continue
         weight, bias = state_dict[f"{layer}.weight"], state_dict[f"{layer}.bias"]
-        if isinstance(row, SummedFullyConnected):
+        if isinstance(row, Classifier):
             towers["towers.0." + f"{layer}.bias"] = bias.clone()
             for t, own in enumerate(weight.chunk(count, dim=1)):
                 towers[f"towers.{t}.{layer}.own_weight"] = own.clone()
@@ -95,7 +95,7 @@ def single_device_shapes(network: Network) -> dict[str, tuple[int, ...]]:
             shapes[f"{layer}.weight"] = (row.kernels, inputs[0], row.size, row.size, *positions)
         elif isinstance(row, FullyConnected):
             shapes[f"{layer}.weight"] = (network.towers * row.units, columns * prod(inputs))
-        elif isinstance(row, SummedFullyConnected):
+        elif isinstance(row, Classifier):
             shapes[f"{layer}.weight"] = (network.classes, network.towers * prod(inputs))
         elif isinstance(row, BatchNorm):
             shapes |= {f"{layer}.{name}": (network.towers * inputs[0],) for name in BATCH_NORM_TENSORS}

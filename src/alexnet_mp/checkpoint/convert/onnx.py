@@ -1,7 +1,7 @@
 """A network as an ONNX graph, written from its table: one or a few nodes for each row, in evaluation mode.
 
 The graph is the network for a single device: what reads its own tower is a convolution in groups, tower 0's channels
-first, and normalisations fold the towers into the batch. Written from the table and not traced, it has the rows' names,
+first, and normalizations fold the towers into the batch. Written from the table and not traced, it has the rows' names,
 any number of images at a time, and nothing that an exporter left behind.
 """
 
@@ -147,9 +147,9 @@ def _add_row(graph: Graph, towers: int, name: str, row: rows.Row, cost: RowCost,
             graph.add("Conv", name, weight, bias, attributes={**_windows(row), "group": group})
         case rows.FullyConnected(reads="own") if towers > 1:
             _add_grouped_product(graph, towers, name, cost)
-        case rows.FullyConnected() | rows.SummedFullyConnected():
+        case rows.FullyConnected() | rows.Classifier():
             graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
-            output = OUTPUT if isinstance(row, rows.SummedFullyConnected) else ""
+            output = OUTPUT if isinstance(row, rows.Classifier) else ""
             graph.add("Gemm", name, weight, bias, attributes={"transB": 1}, output=output)
         case rows.Relu():
             graph.add("Relu", name)

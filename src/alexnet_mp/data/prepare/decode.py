@@ -1,14 +1,14 @@
 """One picture's bytes become uint8 [size, size, 3]: the rule that every pixel of a pack follows.
 
 1. The first frame, turned as its EXIF orientation says.
-2. RGB: grey is repeated; palettes are looked up; transparency is laid over white, as a page would show it; of 16 bits
+2. RGB: gray is repeated; palettes are looked up; transparency is laid over white, as a page would show it; of 16 bits
    the upper 8 stay; CMYK is converted by Pillow, which takes it for inverted in a JPEG, as Adobe's programs write it.
-   Colour profiles are not applied.
+   Color profiles are not applied.
 3. The shorter side to `size`, the longer in proportion, rounded to the nearest pixel (half up). The paper (§2) names no
    filter. The authors' own tool of 2014 (cuda-convnet2, make-data/pyext/src/pyext.cpp) averages over areas where it
    shrinks and is bicubic where it enlarges. Pillow's BILINEAR, whose triangle widens with the reduction, stands for the
    area here, because Pillow's BOX gives uneven weights at ratios that are no whole numbers; BICUBIC enlarges.
-4. The centre patch: (longer - size) // 2 pixels are cut off on the left or on top.
+4. The center patch: (longer - size) // 2 pixels are cut off on the left or on top.
 
 JPEGs are decoded at full size: libjpeg's scaled decoding is faster and gives other pixels.
 """
@@ -26,7 +26,7 @@ from PIL import Image, UnidentifiedImageError
 # that start other programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SHRINK, ENLARGE = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-RULE = "pillow: exif, rgb over white, shorter side by bilinear (enlarged: bicubic), centre patch; version 1"
+RULE = "pillow: exif, rgb over white, shorter side by bilinear (enlarged: bicubic), center patch; version 1"
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -87,7 +87,7 @@ def decode_cifar10(content: bytes, size: int, max_pixels: int) -> NDArray[np.uin
 
 
 def fit(image: Image.Image, size: int, max_pixels: int) -> NDArray[np.uint8]:
-    """The centre patch uint8 [size, size, 3] of an RGB image whose shorter side is brought to `size`."""
+    """The center patch uint8 [size, size, 3] of an RGB image whose shorter side is brought to `size`."""
     shorter = min(image.size)
     if shorter != size:
         width, height = ((2 * side * size + shorter) // (2 * shorter) for side in image.size)
@@ -116,8 +116,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I"):  # 16 bits in one channel, by whatever name
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadPicture("pixels are floating-point numbers, whose scale is not known")
     if image.has_transparency_data:

@@ -32,7 +32,7 @@ from alexnet_mp.data.prepare.listing import Listing, Picture
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
 from alexnet_mp.data.prepare.sources import list_source
-from alexnet_mp.data.prepare.statistics import colour, mean_image, no_sums
+from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workers import make_shards
 from alexnet_mp.data.prepare.workspace import Workspace, array_file, check_disk, read_sums
 from alexnet_mp.errors import ConfigurationError
@@ -208,7 +208,7 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
         class_names=listing.class_names,
         splits=splits,
         mean_image=_write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
-        colour=colour(sums, count),
+        color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
         settings={**_plan(listing, settings), "strict": settings.strict},
     )

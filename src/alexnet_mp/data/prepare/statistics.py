@@ -1,11 +1,11 @@
-"""Mean image and colour covariance of a split, from whole-number sums, so that they do not depend on the order."""
+"""Mean image and color covariance of a split, from whole-number sums, so that they do not depend on the order."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.data.manifest import Colour
+from alexnet_mp.data.manifest import Color
 
 MOST_IMAGES = 2**32 // 256  # of one shard: more could overflow a pixel's 32-bit sum
 CHANNELS = range(3)
@@ -56,7 +56,7 @@ def mean_image(sums: Sums, count: int) -> NDArray[np.float64]:
     return sums.pixels.astype(np.float64) / count
 
 
-def colour(sums: Sums, count: int) -> Colour:
+def color(sums: Sums, count: int) -> Color:
     """Principal components of RGB over all pixels of `count` images, on the 0..255 scale (paper §4.1).
 
     The covariance (divided by the number of pixels) is computed in whole numbers and rounded once. Of the two signs of
@@ -72,4 +72,4 @@ def colour(sums: Sums, count: int) -> Colour:
     largest = np.abs(vectors).argmax(axis=0)
     vectors = vectors * np.sign(vectors[largest, np.arange(3)])
     r, g, b = ((float(row[0]), float(row[1]), float(row[2])) for row in vectors)
-    return Colour((float(values[0]), float(values[1]), float(values[2])), (r, g, b))
+    return Color((float(values[0]), float(values[1]), float(values[2])), (r, g, b))

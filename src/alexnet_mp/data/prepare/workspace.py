@@ -25,10 +25,10 @@ _PLAN = "plan.json"
 
 
 class Workspace:
-    """A pack's folder, claimed by one preparation at a time; use it as a context."""
+    """A pack's folder, locked by one preparation at a time; use it as a context."""
 
     def __init__(self, out: Path) -> None:
-        """Claim `out`. Raises ConfigurationError where it is a whole pack, has other files, or is being worked on."""
+        """RunLock `out`. Raises ConfigurationError where it is a whole pack, has other files, or is being worked on."""
         self.out = out
         self.folder = out / FOLDER
         if (out / MANIFEST).exists():

@@ -28,15 +28,15 @@ BLOCK_BYTES = 768 * 1024
 
 
 def local_response_norm(maps: Tensor, window: Window, towers: int = 1, compiled: bool = False) -> Tensor:
-    """Normalise maps [N, towers * C, H, W]; no window reaches from one tower's C maps into the next tower's.
+    """Normalize maps [N, towers * C, H, W]; no window reaches from one tower's C maps into the next tower's.
 
-    The result has the memory format of `maps`. Half-precision maps are normalised in float32. `compiled` takes the same
+    The result has the memory format of `maps`. Half-precision maps are normalized in float32. `compiled` takes the same
     steps in kernels that torch.compile makes.
     """
     if maps.dtype in (torch.float16, torch.bfloat16):
         return local_response_norm(maps.float(), window, towers, compiled).to(maps.dtype)
-    normalised: Tensor = _LocalResponseNorm.apply(maps, window, towers, compiled)  # type: ignore[no-untyped-call]
-    return normalised
+    normalized: Tensor = _LocalResponseNorm.apply(maps, window, towers, compiled)  # type: ignore[no-untyped-call]
+    return normalized
 
 
 class _LocalResponseNorm(torch.autograd.Function):
@@ -49,7 +49,7 @@ class _LocalResponseNorm(torch.autograd.Function):
         rows = _rows(maps, towers)
         blocks = ctx.make_blocks(rows)
         for x, y in _cut(blocks.rows, rows, _rows(result, towers)):
-            blocks.normalise(x, y)
+            blocks.normalize(x, y)
         return result
 
     @staticmethod
@@ -84,7 +84,7 @@ class Blocks:
         self._spare = [rows.new_empty(size) for _ in range(3)]
         self._sums_in: int | None = None  # the spare buffer that the last sums lie in
 
-    def normalise(self, x: Tensor, y: Tensor) -> None:
+    def normalize(self, x: Tensor, y: Tensor) -> None:
         """Write x p into `y`."""
         torch.mul(x, self._of_maps(self._power(self._inverse_root(x))), out=y)
 

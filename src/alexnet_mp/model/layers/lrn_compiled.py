@@ -25,10 +25,10 @@ class CompiledBlocks:
         self._terms = rows.new_zeros(padded)
         self._terms_inside = self._terms.narrow(1, (window.n - 1) // 2, maps)
 
-    def normalise(self, x: Tensor, y: Tensor) -> None:
+    def normalize(self, x: Tensor, y: Tensor) -> None:
         """Write x p into `y`."""
         _write_squares(x, self._squares_inside, self._window)
-        _normalise(x, self._squares, y, self._window)
+        _normalize(x, self._squares, y, self._window)
 
     def gradient(self, x: Tensor, dy: Tensor, dx: Tensor) -> None:
         """Write the gradient of x into `dx`."""
@@ -43,7 +43,7 @@ def _write_squares(x: Tensor, inside: Tensor, window: Window) -> None:
 
 
 @torch.compile(dynamic=False)
-def _normalise(x: Tensor, squares: Tensor, y: Tensor, window: Window) -> None:
+def _normalize(x: Tensor, squares: Tensor, y: Tensor, window: Window) -> None:
     root = torch.rsqrt(_window_sums(squares, x, window))
     y.copy_(x * inverse_power(root, window.beta))
 

@@ -1,4 +1,4 @@
-"""Normalisations: 2012's across adjacent maps and over a window of the same map, and 2015's over the batch."""
+"""Normalizations: 2012's across adjacent maps and over a window of the same map, and 2015's over the batch."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class LocalResponseNorm(nn.Module):
     def __init__(
         self, n: int, k: float, alpha: float, beta: float, alpha_scales: Literal["sum", "mean"], towers: int = 1
     ) -> None:
-        """`towers`: the maps are those of so many towers, one after another, each normalised by itself."""
+        """`towers`: the maps are those of so many towers, one after another, each normalized by itself."""
         super().__init__()
         self.window = Window(n, k, alpha / n if alpha_scales == "mean" else alpha, beta)
         self.towers = towers

@@ -1,4 +1,4 @@
-"""The original code's normalisation over a window of the same map, with a closed-form gradient, images by blocks.
+"""The original code's normalization over a window of the same map, with a closed-form gradient, images by blocks.
 
 With m the mean of x² over the window, zeros outside, d = k + α m and p = d^-β:
 
@@ -21,14 +21,14 @@ BLOCK_BYTES = 768 * 1024  # a CPU thread, as in `local_response.py`
 
 
 def spatial_norm(maps: Tensor, window: Window) -> Tensor:
-    """Normalise maps [N, C, H, W] over `n` x `n` windows, n odd; `alpha` multiplies the mean.
+    """Normalize maps [N, C, H, W] over `n` x `n` windows, n odd; `alpha` multiplies the mean.
 
-    Half-precision maps are normalised in float32.
+    Half-precision maps are normalized in float32.
     """
     if maps.dtype in (torch.float16, torch.bfloat16):
         return spatial_norm(maps.float(), window).to(maps.dtype)
-    normalised: Tensor = _SpatialNorm.apply(maps, window)  # type: ignore[no-untyped-call]
-    return normalised
+    normalized: Tensor = _SpatialNorm.apply(maps, window)  # type: ignore[no-untyped-call]
+    return normalized
 
 
 class _SpatialNorm(torch.autograd.Function):

@@ -93,7 +93,7 @@ class TwoInputLayer(nn.Module):
         """The sum over this tower's activations, without the bias."""
         return self.product(own, self.own_weight, None)
 
-    def add_peer(self, partial: Tensor, peer: Tensor | None) -> Tensor:
+    def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         """Add to `own_half`'s result the bias and the sum over the peers' activations."""
         if self.peer_weight is None:
             return partial + self.bias.view(-1, *[1] * (partial.ndim - 2))
@@ -117,7 +117,7 @@ Weighted = OwnLayer | LocallyConnected | TwoInputLayer | PartialLogits
 
 
 @torch.no_grad()
-def initialise(layer: Weighted, std: float | str, fan_in: int, bias: float, generator: torch.Generator) -> None:
+def initialize(layer: Weighted, std: float | str, fan_in: int, bias: float, generator: torch.Generator) -> None:
     """Draw the layer's weights from N(0, std) (paper §5) and fill its bias; own weights are drawn before peer weights.
 
     `std="he"` means sqrt(2 / fan_in), He et al. 2015; `fan_in` counts the inputs of one unit from all towers. Values

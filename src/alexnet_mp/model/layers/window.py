@@ -1,4 +1,4 @@
-"""What the normalisations over windows share: their constants, the power, and how many rows make a block."""
+"""What the normalizations over windows share: their constants, the power, and how many rows make a block."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """The constants of a normalisation a / (k + alpha * terms)^beta.
+    """The constants of a normalization a / (k + alpha * terms)^beta.
 
     Over `n` adjacent maps, of which n // 2 come before, alpha multiplies the sum; over `n` x `n` positions, the mean.
     """

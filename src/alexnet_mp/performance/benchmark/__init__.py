@@ -1,1 +1,1 @@
-"""Benchmarks: contenders that train the same network in different ways, each in fresh processes, turn by turn."""
+"""Benchmarks: variants that train the same network in different ways, each in fresh processes, turn by turn."""

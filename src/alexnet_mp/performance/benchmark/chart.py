@@ -9,36 +9,36 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from alexnet_mp.performance.benchmark.variants import CONTENDERS, OTHER_NETWORKS
+from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, VARIANTS
 
-OURS, STOCK, OTHER = "#3b75b3", "#e3b778", "#bcd3eb"  # dark, light and between in grey too; stock is hatched besides
+OURS, STOCK, OTHER = "#3b75b3", "#e3b778", "#bcd3eb"  # dark, light and between in gray too; stock is hatched besides
 STOCK_HATCH = "////"
 EDGE = "#222222"
-PARTS = {  # of a step, from dark to light, with what tells them apart in grey
+PARTS = {  # of a step, from dark to light, with what tells them apart in gray
     "forward": ("forward", "#1f4e8c", ""),
     "backward": ("backward", "#7fa7d6", ""),
     "forward_and_backward": ("both, interleaved", "#4d7bb1", ".."),
     "exposed_crossing": ("exposed crossing", "#c0392b", ""),
     "skew": ("waiting for a late tower", "#e8e8e8", "xxx"),
-    "optimiser": ("update", "#f4ead5", ""),
+    "optimizer": ("update", "#f4ead5", ""),
 }
 
 
 def draw_comparison(report: Mapping[str, Any], picture: Path) -> None:
-    """Draw `summarise`'s values as a PNG: three panels, and a row of panels for each setup of a sweep."""
+    """Draw `summarize`'s values as a PNG: three panels, and a row of panels for each setup of a sweep."""
     setups = report.get("sweep", [report])
-    heights = [1.6 + 0.42 * len(setup["contenders"]) for setup in setups]
+    heights = [1.6 + 0.42 * len(setup["variants"]) for setup in setups]
     figure = Figure(figsize=(15, 1.3 + sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(setups), 3, squeeze=False, width_ratios=(4, 2.4, 4), height_ratios=heights)
     for (speed, memory, step), setup in zip(panels, setups, strict=True):
         _draw_speed(speed, setup)
-        _draw_memory(memory, setup["contenders"])
-        _draw_step(step, setup["contenders"])
+        _draw_memory(memory, setup["variants"])
+        _draw_step(step, setup["variants"])
     machine = report["machine"]
     figure.suptitle(
         f"{report['network']}, images {'x'.join(map(str, report['image']))}: one training step, "
-        f"{machine['threads']} threads in all for each contender\n{machine['device']}, "
+        f"{machine['threads']} threads in all for each variant\n{machine['device']}, "
         f"torch {machine['versions']['torch']}; {_rounds(report['rounds'])}",
         parse_math=False,
     )
@@ -46,25 +46,25 @@ def draw_comparison(report: Mapping[str, Any], picture: Path) -> None:
 
 
 def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
-    contenders, bound = setup["contenders"], setup["matrix_bound_images_per_second"]
-    speeds = [values["images_per_second"] for values in contenders.values()]
-    rounds = [values["images_per_second_of_rounds"] for values in contenders.values()]
+    variants, bound = setup["variants"], setup["matrix_bound_images_per_second"]
+    speeds = [values["images_per_second"] for values in variants.values()]
+    rounds = [values["images_per_second_of_rounds"] for values in variants.values()]
     whiskers = [
         [speed - min(each) for speed, each in zip(speeds, rounds, strict=True)],
         [max(each) - speed for speed, each in zip(speeds, rounds, strict=True)],
     ]
     longest = max(bound, *(max(each) for each in rounds))
     bars = axes.barh(range(len(speeds)), speeds, 0.72, xerr=whiskers, ecolor=EDGE, capsize=3, edgecolor=EDGE, lw=0.6)
-    for bar, name in zip(bars, contenders, strict=True):
-        bar.set(facecolor=_colour(name), hatch="" if CONTENDERS[name].ours else STOCK_HATCH)
-    for place, ((name, values), each) in enumerate(zip(contenders.items(), rounds, strict=True)):
+    for bar, name in zip(bars, variants, strict=True):
+        bar.set(facecolor=_color(name), hatch="" if VARIANTS[name].ours else STOCK_HATCH)
+    for place, ((name, values), each) in enumerate(zip(variants.items(), rounds, strict=True)):
         part = "" if name in OTHER_NETWORKS else f"  ({values['fraction_of_bound']:.0%})"  # the bound is of other work
         text = f"{values['images_per_second']:.3g}{part}"
         label = axes.text(max(each) + 0.015 * longest, place, text, va="center", fontsize=8, zorder=3)
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # over the bound's line
     axes.axvline(bound, color="black", ls="--", lw=1.2)
     axes.text(bound, -0.75, f"matrix products alone: {bound:.3g} ", ha="right", va="center", fontsize=8)
-    _name_bars(axes, list(contenders))
+    _name_bars(axes, list(variants))
     towers = f", {setup['towers']} towers" if setup["towers"] > 1 else ""
     axes.set(xlabel="images/s (and part of the bound); whiskers: all rounds", xlim=(0, 1.16 * longest))
     axes.set_title(f"speed, batch {setup['batch_size']}{towers}", fontsize=10)
@@ -73,11 +73,11 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
 
-def _draw_memory(axes: Axes, contenders: Mapping[str, Mapping[str, Any]]) -> None:
-    peaks = [values["peak_memory_bytes"] / 1e6 for values in contenders.values()]
+def _draw_memory(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
+    peaks = [values["peak_memory_bytes"] / 1e6 for values in variants.values()]
     bars = axes.barh(range(len(peaks)), peaks, 0.72, edgecolor=EDGE, lw=0.6)
-    for bar, (name, values) in zip(bars, contenders.items(), strict=True):
-        bar.set(facecolor=_colour(name), hatch="" if CONTENDERS[name].ours else STOCK_HATCH)
+    for bar, (name, values) in zip(bars, variants.items(), strict=True):
+        bar.set(facecolor=_color(name), hatch="" if VARIANTS[name].ours else STOCK_HATCH)
         several = f"  x {values['processes']}" if values["processes"] > 1 else ""
         text = f"{values['peak_memory_bytes'] / 1e6:,.0f}{several}"
         axes.text(
@@ -88,24 +88,24 @@ def _draw_memory(axes: Axes, contenders: Mapping[str, Mapping[str, Any]]) -> Non
     axes.set_title("peak memory of a process", fontsize=10)
 
 
-def _draw_step(axes: Axes, contenders: Mapping[str, Mapping[str, Any]]) -> None:
-    longest = max(_total(values) for values in contenders.values())
-    for place, values in enumerate(contenders.values()):
+def _draw_step(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
+    longest = max(_total(values) for values in variants.values())
+    for place, values in enumerate(variants.values()):
         start = 0.0
-        for part, (_, colour, hatch) in PARTS.items():
+        for part, (_, color, hatch) in PARTS.items():
             seconds = _seconds(values, part)
             axes.barh(
-                place, seconds, 0.72, left=start, color=colour, hatch=hatch, edgecolor=EDGE, lw=0.6 * (seconds > 0)
+                place, seconds, 0.72, left=start, color=color, hatch=hatch, edgecolor=EDGE, lw=0.6 * (seconds > 0)
             )
             start += seconds
         axes.text(start + 0.01 * longest, place, f"{start:.3g}", va="center", fontsize=8)
-    _name_bars(axes, [""] * len(contenders))
+    _name_bars(axes, [""] * len(variants))
     axes.set(xlabel="seconds a step, in the slowest process", xlim=(0, 1.1 * longest))
     axes.set_title("where a step's time goes", fontsize=10)
-    shown = {part for part in PARTS if any(_seconds(values, part) > 0 for values in contenders.values())}
+    shown = {part for part in PARTS if any(_seconds(values, part) > 0 for values in variants.values())}
     handles = [
-        Patch(facecolor=colour, hatch=hatch, edgecolor=EDGE, lw=0.6, label=label)
-        for part, (label, colour, hatch) in PARTS.items()
+        Patch(facecolor=color, hatch=hatch, edgecolor=EDGE, lw=0.6, label=label)
+        for part, (label, color, hatch) in PARTS.items()
         if part in shown
     ]
     axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
@@ -126,8 +126,8 @@ def _total(values: Mapping[str, Any]) -> float:
     return sum(_seconds(values, part) for part in PARTS)
 
 
-def _colour(name: str) -> str:
-    if not CONTENDERS[name].ours:
+def _color(name: str) -> str:
+    if not VARIANTS[name].ours:
         return STOCK
     return OTHER if name in OTHER_NETWORKS else OURS
 

@@ -27,7 +27,7 @@ from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, summarise
+from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, summarize
 from alexnet_mp.performance.benchmark.saved_training import SavedTraining
 
 
@@ -99,7 +99,7 @@ def run(configuration: Mapping[str, Any]) -> None:
             "load_average_before": load,
             "versions": {**versions(), "safetensors": safetensors.__version__},
         },
-        **summarise(measured),
+        **summarize(measured),
     }
     show(as_text(report))
     if settings.json:

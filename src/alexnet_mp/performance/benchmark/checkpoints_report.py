@@ -58,7 +58,7 @@ class Measured:
     checkpoint_bytes: int
 
 
-def summarise(measured: Measured) -> dict[str, Any]:
+def summarize(measured: Measured) -> dict[str, Any]:
     """Seconds as median, spread and by round; the cost is the median over the rounds of the difference within each.
 
     `throughput_lost`: of training, at one checkpoint in INTERVAL seconds, that is the cost in a minute of training.

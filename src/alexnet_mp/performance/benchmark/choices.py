@@ -24,10 +24,10 @@ from alexnet_mp.model.layers import lrn as local_response
 from alexnet_mp.model.layers.norm import LocalResponseNorm
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import load_network
-from alexnet_mp.performance.benchmark.interleaved import cpu_of_the_report, median_and_spread, seconds_in_turns
+from alexnet_mp.performance.benchmark.interleaved import cpu_of_the_report, median_and_spread, seconds_interleaved
 from alexnet_mp.performance.benchmark.layers import FORMATS, LRN
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.optimizer import make_optimizer
 
 Way = Callable[[], object]
 
@@ -50,7 +50,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     keep_large_blocks()
     torch.set_num_threads(settings.threads)
     ways = {**_memory_formats(settings.batch_size), **_updates(), **_block_sizes(settings.batch_size)}
-    seconds = seconds_in_turns(ways, settings.rounds)
+    seconds = seconds_interleaved(ways, settings.rounds)
     del ways
     for keep in (False, True):
         seconds[f"step of one tower, large blocks {'kept' if keep else 'given back'}"] = _steps(keep, settings)
@@ -151,7 +151,7 @@ def _train(keep: bool, settings: ChoicesSettings, results: Any) -> None:
     torch.set_num_threads(settings.threads)
     network = load_network("paper")
     tower = Tower(network, 0, seed=0)
-    optimiser = make_optimiser({"0": tower}, paper_recipe(settings.batch_size))
+    optimizer = make_optimizer({"0": tower}, paper_recipe(settings.batch_size))
     images = torch.randn(settings.batch_size, *network.image)
     labels = torch.zeros(settings.batch_size, dtype=torch.long)
     seconds = []
@@ -162,8 +162,8 @@ def _train(keep: bool, settings: ChoicesSettings, results: Any) -> None:
             peer = activations.detach() if number else None
             activations = stage.rest(stage.own_half(activations), peer, {})
         F.cross_entropy(activations, labels).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         if step >= 3:  # at first, memory is new to the process either way
             seconds.append(time.perf_counter() - started)
     results.put(seconds)

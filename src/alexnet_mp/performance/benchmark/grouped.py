@@ -9,7 +9,7 @@ from alexnet_mp.network.table import Network
 
 
 def grouped_network(network: Network) -> nn.Sequential:
-    """Images [N, channels, H, W] to logits [N, classes], with our normalisations and the authors' dropout.
+    """Images [N, channels, H, W] to logits [N, classes], with our normalizations and the authors' dropout.
 
     Convolutions are grouped, so nothing is cut or joined between layers. The function, parameters and their names are
     those of `stock_network`, up to dropout: there kept values are doubled, here evaluation halves.

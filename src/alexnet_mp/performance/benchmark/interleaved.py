@@ -14,7 +14,7 @@ from alexnet_mp.common.host import device_name, versions
 Key = TypeVar("Key", bound=Hashable)
 
 
-def seconds_in_turns(calls: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, list[float]]:
+def seconds_interleaved(calls: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, list[float]]:
     """The seconds of every call, round by round; before the first round each runs once, to warm up."""
     for call in calls.values():
         call()  # compiles, and has the allocator ask the kernel for memory

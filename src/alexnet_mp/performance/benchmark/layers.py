@@ -1,6 +1,6 @@
 """How fast are the layers by themselves, and the crossing? Ours and stock PyTorch's, in turns in one run.
 
-The normalisations are timed forward and backward on one core's thread, in both memory formats. The crossing is timed
+The normalizations are timed forward and backward on one core's thread, in both memory formats. The crossing is timed
 between two processes that send to each other at once, by the size of the message.
 """
 
@@ -26,7 +26,7 @@ from alexnet_mp.model.layers.norm import LocalResponseNorm, SpatialNorm
 from alexnet_mp.model.single_device import STOCK_PARTS
 from alexnet_mp.network import rows
 from alexnet_mp.parallel.links import ProcessLink
-from alexnet_mp.performance.benchmark.interleaved import cpu_of_the_report, median_and_spread, seconds_in_turns
+from alexnet_mp.performance.benchmark.interleaved import cpu_of_the_report, median_and_spread, seconds_interleaved
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 LRN = rows.LocalResponseNorm(5, 2.0, 1e-4, 0.75, "sum")  # paper §3.3
@@ -59,7 +59,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         "machine": cpu_of_the_report(),
         "batch_size": settings.batch_size,
         "rounds": settings.rounds,
-        "normalisation": measure_normalisation(settings),
+        "normalization": measure_normalization(settings),
         "crossing": measure_crossing(settings),
     }
     print(as_text(report))
@@ -67,22 +67,22 @@ def run(configuration: Mapping[str, Any]) -> None:
         Path(settings.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
-def measure_normalisation(settings: LayersSettings) -> list[dict[str, Any]]:
+def measure_normalization(settings: LayersSettings) -> list[dict[str, Any]]:
     """Seconds forward and backward of every layer, shape and memory format: median and spread over the rounds."""
     turns: dict[tuple[str, tuple[int, int, int], str], Callable[[], object]] = {}
     for maps in settings.maps:
         for memory_format in FORMATS:
-            for name, layer in _normalisations(settings.compiled).items():
+            for name, layer in _normalizations(settings.compiled).items():
                 inputs = torch.randn(settings.batch_size, *maps).relu().to(memory_format=FORMATS[memory_format])
                 turns[name, maps, memory_format] = _forward_and_backward(layer, inputs)
-    seconds = seconds_in_turns(turns, settings.rounds)
+    seconds = seconds_interleaved(turns, settings.rounds)
     return [
         {"layer": name, "maps": list(maps), "memory_format": memory_format, **_summary(found)}
         for (name, maps, memory_format), found in seconds.items()
     ]
 
 
-def _normalisations(compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
+def _normalizations(compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
     ours = LocalResponseNorm(LRN.n, LRN.k, LRN.alpha, LRN.beta, LRN.alpha_scales)
     spatial = SpatialNorm(SPATIAL.size, SPATIAL.k, SPATIAL.alpha, SPATIAL.beta)
     layers: dict[str, nn.Module] = {"lrn_ours": ours}
@@ -165,10 +165,10 @@ def as_text(report: Mapping[str, Any]) -> str:
     ]
     stock = {
         (each["layer"].removesuffix("_stock"), *each["maps"], each["memory_format"]): each["seconds"]
-        for each in report["normalisation"]
+        for each in report["normalization"]
         if each["layer"].endswith("_stock")
     }
-    for each in report["normalisation"]:
+    for each in report["normalization"]:
         shape = "x".join(map(str, each["maps"]))
         base = stock[each["layer"].split("_ours")[0].removesuffix("_stock"), *each["maps"], each["memory_format"]]
         lines.append(

@@ -3,7 +3,7 @@
 No step of these towers can be faster on this machine than its matrix products are by themselves. Each is timed with the
 other towers' processes doing the same at the same moment, as in `split_two_processes`; in NCHW and in channels-last,
 on tensors that are in that format already; and what reads both towers as two products and as one of the joined input.
-Additions, biases, normalisation, pooling, exchange and update come on top in a real step.
+Additions, biases, normalization, pooling, exchange and update come on top in a real step.
 
 Gradients are asked of autograd for one input alone, which is what a backward pass runs for it.
 """

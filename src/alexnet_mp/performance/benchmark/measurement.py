@@ -11,9 +11,9 @@ from alexnet_mp.performance.benchmark.timed_link import Exchange
 
 @dataclass(frozen=True)
 class Task:
-    """One turn of one contender; `threads` are a process's, `deadline_seconds` count from its start."""
+    """One turn of one variant; `threads` are a process's, `deadline_seconds` count from its start."""
 
-    contender: str
+    variant: str
     network: Network
     batch_size: int
     steps: int
@@ -47,7 +47,7 @@ class Measurement:
     steps: int
     forward_seconds: float
     backward_seconds: float
-    optimiser_seconds: float
+    optimizer_seconds: float
     together: bool
     peak_memory_bytes: int
     parameters: int
@@ -62,7 +62,7 @@ class Measurement:
 
     @property
     def step_seconds(self) -> float:
-        return self.forward_seconds + self.backward_seconds + self.optimiser_seconds
+        return self.forward_seconds + self.backward_seconds + self.optimizer_seconds
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))

@@ -13,7 +13,7 @@ from alexnet_mp.data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     UINT8,
-    Colour,
+    Color,
     FileEntry,
     Manifest,
     ShardEntry,
@@ -47,7 +47,7 @@ def write_pack(folder: Path, images: int, size: int) -> None:
         class_names=tuple(f"class{number}" for number in range(CLASSES)),
         splits=splits,
         mean_image=_write_array(folder, "mean_image.npy", np.full((size, size, 3), 127.5)),
-        colour=Colour((3.0, 2.0, 1.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))),
+        color=Color((3.0, 2.0, 1.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))),
         skipped=(),
         settings={},
     )

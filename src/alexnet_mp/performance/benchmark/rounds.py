@@ -1,4 +1,4 @@
-"""Rounds: every contender and the bound have one turn in each, so that a slow spell of the machine hits all."""
+"""Rounds: every variant and the bound have one turn in each, so that a slow spell of the machine hits all."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
 from alexnet_mp.performance.benchmark.turn import Turn, run_turn
-from alexnet_mp.performance.benchmark.variants import CONTENDERS
+from alexnet_mp.performance.benchmark.variants import VARIANTS
 
 ROUNDS = 3  # where `rounds` is null, if they fit in
 MINUTES = 12.0
@@ -30,14 +30,14 @@ class Measured:
     bound: list[Turn[MatrixWork]] = field(default_factory=list)
 
 
-def choose_contenders(settings: BenchmarkSettings, setup: Setup) -> tuple[list[str], dict[str, str]]:
-    """The contenders that run, and why others do not. Raises ConfigurationError for a named one that cannot."""
-    if settings.contenders is not None:
-        for name in settings.contenders:
+def choose_variants(settings: BenchmarkSettings, setup: Setup) -> tuple[list[str], dict[str, str]]:
+    """The variants that run, and why others do not. Raises ConfigurationError for a named one that cannot."""
+    if settings.variants is not None:
+        for name in settings.variants:
             _check(name, settings, setup)
-        return list(settings.contenders), {}
+        return list(settings.variants), {}
     able, left_out = [], {}
-    for name in CONTENDERS:
+    for name in VARIANTS:
         try:
             _check(name, settings, setup)
             able.append(name)
@@ -49,17 +49,17 @@ def choose_contenders(settings: BenchmarkSettings, setup: Setup) -> tuple[list[s
 
 
 def total_threads(settings: BenchmarkSettings, measured: Sequence[Measured]) -> int:
-    """CPU threads that each contender has in all: the most that every number of processes divides.
+    """CPU threads that each variant has in all: the most that every number of processes divides.
 
     Raises ConfigurationError where `threads` asks for a number that they do not divide.
     """
-    counts = {CONTENDERS[name].processes(each.setup.network) for each in measured for name in each.turns}
+    counts = {VARIANTS[name].processes(each.setup.network) for each in measured for name in each.turns}
     share = lcm(*counts, *(each.setup.network.towers for each in measured))
     if settings.threads is None:
         return max(usable_cores() // share, 1) * share
     if settings.threads % share:
         raise ConfigurationError(
-            f"threads={settings.threads} cannot be dealt equally to contenders of "
+            f"threads={settings.threads} cannot be dealt equally to variants of "
             f"{', '.join(map(str, sorted(counts)))} processes; use a multiple of {share}"
         )
     return settings.threads
@@ -89,12 +89,12 @@ def run_rounds(settings: BenchmarkSettings, measured: Sequence[Measured], thread
 
 
 def _run(settings: BenchmarkSettings, measured: Measured, name: str, threads: int, where: str) -> float:
-    """Give one contender, or the bound, its turn; return its images per second."""
+    """Give one variant, or the bound, its turn; return its images per second."""
     setup = measured.setup
     bound = name == MATRIX_BOUND
-    processes = setup.network.towers if bound else CONTENDERS[name].processes(setup.network)
+    processes = setup.network.towers if bound else VARIANTS[name].processes(setup.network)
     task = Task(
-        contender=name,
+        variant=name,
         network=setup.network,
         batch_size=setup.batch_size,
         steps=settings.steps,
@@ -121,5 +121,5 @@ def _which(setup: Setup, measured: Sequence[Measured]) -> str:
 
 
 def _check(name: str, settings: BenchmarkSettings, setup: Setup) -> None:
-    contender = CONTENDERS[name]
-    contender.check(setup.network, settings.device, contender.processes(setup.network), setup.batch_size)
+    variant = VARIANTS[name]
+    variant.check(setup.network, settings.device, variant.processes(setup.network), setup.batch_size)

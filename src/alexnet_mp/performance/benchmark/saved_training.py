@@ -20,8 +20,8 @@ from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
 from alexnet_mp.training.lr_schedule import LearningRates
-from alexnet_mp.training.nonfinite import not_finite_state
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.nonfinite import nonfinite_state
+from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.state import Progress, TrainingState
 
@@ -70,7 +70,7 @@ class SavedTraining:
         recipe = paper_recipe(batch_size)
         model = TowerModel(network, placement, mesh.link(), seed)
         rates = LearningRates(recipe, network.learned_layers)
-        self.state = TrainingState(model, make_optimiser(dict(model.towers.items()), recipe), rates, Progress())
+        self.state = TrainingState(model, make_optimizer(dict(model.towers.items()), recipe), rates, Progress())
         self._losses = data_parallel(LossOnEveryTower(model), mesh)
         # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on them.
         generator = keyed_generator(seed, "benchmark images", placement.replica)
@@ -88,13 +88,13 @@ class SavedTraining:
     def step(self) -> None:
         """One training step, with the agreement of all processes that ends it, and its line of metrics."""
         progress = self.state.progress
-        self.state.optimiser.zero_grad()
+        self.state.optimizer.zero_grad()
         losses = self._losses(self._images, self._labels, progress.step)
         torch.autograd.backward(losses)
         self._settle()
         share = losses[0].detach().double().item() if self._mesh.placement.first_tower == 0 else 0.0
         *_, loss = self._mesh.sum_over_processes([0.0, 0.0, 0.0, share / self._mesh.placement.replicas])
-        self.state.optimiser.step()
+        self.state.optimizer.step()
         progress.step += 1
         progress.samples_seen += self._batch_size
         progress.train_loss = loss
@@ -103,7 +103,7 @@ class SavedTraining:
     def save(self) -> Held:
         """Start a checkpoint; the one before is on the disk. Raises FloatingPointError where numbers are not finite."""
         began = self.now()
-        places = not_finite_state(self.state.model)
+        places = nonfinite_state(self.state.model)
         if any(found for (found,) in self._mesh.gather([float(bool(places))])):
             raise FloatingPointError("the weights are not finite any more; nothing is left to measure")
         self._mesh.sum_over_processes([float(self._writer.is_busy), 0.0])

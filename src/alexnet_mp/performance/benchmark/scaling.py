@@ -23,8 +23,8 @@ from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.performance.benchmark.interleaved import cpu_of_the_report
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
-from alexnet_mp.performance.benchmark.summary import contender_values
-from alexnet_mp.performance.benchmark.turn import ContenderFailed, Turn, run_turn
+from alexnet_mp.performance.benchmark.summary import variant_values
+from alexnet_mp.performance.benchmark.turn import Turn, VariantFailed, run_turn
 from alexnet_mp.performance.benchmark.variants import SPLIT
 from alexnet_mp.performance.cost_model.device import Device, load_device
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
@@ -58,7 +58,7 @@ class ScalingSettings:
 
     def task(self, name: str, batch_size: int) -> Task:
         return Task(
-            contender=name,
+            variant=name,
             network=self.network,
             batch_size=batch_size,
             steps=self.steps,
@@ -121,7 +121,7 @@ def run(configuration: Mapping[str, Any]) -> None:
             "cores": usable_cores(),
             "load_average_before": load,
         },
-        "processes": summarise(settings, turns, device),
+        "processes": summarize(settings, turns, device),
     }
     print(as_text(report))
     if settings.json:
@@ -149,7 +149,7 @@ def _has_cores(settings: ScalingSettings, count: int) -> bool:
     return count == 1 or count * settings.threads <= usable_cores()
 
 
-def summarise(settings: ScalingSettings, turns: Mapping[int, Turns], device: Device | None) -> list[dict[str, Any]]:
+def summarize(settings: ScalingSettings, turns: Mapping[int, Turns], device: Device | None) -> list[dict[str, Any]]:
     """For each number of processes, in order; images a second are of all replicas together, medians over the rounds.
 
     `matrix_bound_images_per_second`: the speed of a step that consists of its matrix products, done by as many
@@ -173,7 +173,7 @@ def summarise(settings: ScalingSettings, turns: Mapping[int, Turns], device: Dev
             bounds = [batch / (towers_of_a_process * each) for each in seconds]
         bound = median(bounds)
         per_replica = count // replicas
-        found = contender_values(batch, turns[count].trained, bound, per_replica)
+        found = variant_values(batch, turns[count].trained, bound, per_replica)
         speeds = found["images_per_second_of_rounds"]
         alone = alone or speeds
         used = min(count * settings.threads, cores) / min(settings.threads, cores)
@@ -181,7 +181,7 @@ def summarise(settings: ScalingSettings, turns: Mapping[int, Turns], device: Dev
         step = batch / found["images_per_second"]
         parts = {
             "products": found["fraction_of_bound"],
-            "update": found["step_seconds"]["optimiser"] / step,
+            "update": found["step_seconds"]["optimizer"] / step,
             "crossings": found["step_seconds"]["exposed_crossing"] / step,
             "late_towers": found["step_seconds"]["skew"] / step,
         }
@@ -270,7 +270,7 @@ def main() -> None:
     """Entry point of `benchmarks/scaling.py`; see `conf/scaling.yaml` for the keys."""
     try:
         run_command("scaling", run)
-    except ContenderFailed as error:
+    except VariantFailed as error:
         sys.exit(f"error: {error}")
 
 

@@ -9,7 +9,7 @@ from alexnet_mp.common.schema import choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.performance.benchmark.variants import CONTENDERS
+from alexnet_mp.performance.benchmark.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class BenchmarkSettings:
     """The keys of `conf/split_vs_single.yaml`, which says what they mean."""
 
     network: Network
-    contenders: tuple[str, ...] | None
+    variants: tuple[str, ...] | None
     batch_size: int | tuple[int, ...]
     towers: int | tuple[int, ...] | None
     rounds: int | None
@@ -47,7 +47,7 @@ class BenchmarkSettings:
 
 
 def parse_benchmark_settings(configuration: Mapping[str, Any]) -> BenchmarkSettings:
-    """Check a composed configuration. Raises ConfigurationError that names the key, unknown contenders included."""
+    """Check a composed configuration. Raises ConfigurationError that names the key, unknown variants included."""
     network = parse_network(configuration.get("network"))
     settings = from_mapping(BenchmarkSettings, configuration, "", ready={"network": network})
     network_cost(network)  # a window that does not fit is found here, before any process starts
@@ -63,12 +63,12 @@ def parse_benchmark_settings(configuration: Mapping[str, Any]) -> BenchmarkSetti
     if settings.warmup_steps < 0:
         raise ConfigurationError(f"warmup_steps is {settings.warmup_steps}, must not be negative")
     choice(settings.device, ("auto", "cpu", "cuda"), "device")
-    if settings.contenders is not None:
-        for name in settings.contenders:
-            choice(name, CONTENDERS, "contenders")
-        if not settings.contenders or len(set(settings.contenders)) < len(settings.contenders):
+    if settings.variants is not None:
+        for name in settings.variants:
+            choice(name, VARIANTS, "variants")
+        if not settings.variants or len(set(settings.variants)) < len(settings.variants):
             raise ConfigurationError(
-                f"contenders is {list(settings.contenders)}; name at least one of {', '.join(CONTENDERS)}, each once"
+                f"variants is {list(settings.variants)}; name at least one of {', '.join(VARIANTS)}, each once"
             )
     for name in ("json", "chart"):
         path = getattr(settings, name)

@@ -11,10 +11,10 @@ from alexnet_mp.common.cli import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.report import as_text
-from alexnet_mp.performance.benchmark.rounds import Measured, choose_contenders, run_rounds, total_threads
+from alexnet_mp.performance.benchmark.rounds import Measured, choose_variants, run_rounds, total_threads
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup, parse_benchmark_settings
-from alexnet_mp.performance.benchmark.summary import summarise
-from alexnet_mp.performance.benchmark.turn import ContenderFailed
+from alexnet_mp.performance.benchmark.summary import summarize
+from alexnet_mp.performance.benchmark.turn import VariantFailed
 
 
 def run(configuration: Mapping[str, Any]) -> None:
@@ -29,7 +29,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     threads = total_threads(settings, measured)
     load = os.getloadavg()[0]
     rounds = run_rounds(settings, measured, threads)
-    report = summarise(settings, measured, rounds, threads, load)
+    report = summarize(settings, measured, rounds, threads, load)
     print(as_text(report))
     if settings.json:
         Path(settings.json).write_text(json.dumps(report, indent=2) + "\n")
@@ -42,7 +42,7 @@ def run(configuration: Mapping[str, Any]) -> None:
 
 
 def _prepare(settings: BenchmarkSettings, setup: Setup) -> Measured:
-    names, left_out = choose_contenders(settings, setup)
+    names, left_out = choose_variants(settings, setup)
     return Measured(setup, left_out, {name: [] for name in names})
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     """Entry point of `benchmarks/split_vs_single.py`; see `conf/split_vs_single.yaml` for the keys."""
     try:
         run_command("split_vs_single", run)
-    except ContenderFailed as error:
+    except VariantFailed as error:
         sys.exit(f"error: {error}")
 
 

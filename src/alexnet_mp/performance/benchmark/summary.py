@@ -1,4 +1,4 @@
-"""What was measured as plain values for JSON: medians over the rounds, and each contender as a part of the bound."""
+"""What was measured as plain values for JSON: medians over the rounds, and each variant as a part of the bound."""
 
 import platform
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.timed_link import Waiting, added, waiting
 from alexnet_mp.performance.benchmark.turn import Turn
 
-PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimiser")
+PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimizer")
 NO_WAITING = Waiting(0.0, 0.0, 0.0)
 
 
-def summarise(
+def summarize(
     settings: BenchmarkSettings, measured: Sequence[Measured], rounds: int, threads: int, load: float
 ) -> dict[str, Any]:
     """The first setup's values; with several setups, `sweep` beside them holds the values of every one of them.
 
     `matrix_bound_images_per_second` is the median over the rounds of the speed at which a step would run if it
     consisted of its matrix products (see `matrix_bound.py`), and `matrix_bound` has its seconds by product. For each
-    contender:
+    variant:
 
     `images_per_second` is the median over the rounds, `spread` (max - min) / median, and `fraction_of_bound` its part
     of the bound, which is of the table's own network: `ungrouped` and `one_column` have other work.
     `step_seconds` are medians over the rounds for the slowest process, in seconds a step: `forward` and `backward`
     without the waits that follow them; `exposed_crossing`, the wait at crossings after all towers had posted; `skew`,
-    the wait there before that; `optimiser`. A pipeline does both passes at once: its `forward` and `backward` are
-    null; `forward_and_backward` has both for every contender, waits included.
+    the wait there before that; `optimizer`. A pipeline does both passes at once: its `forward` and `backward` are
+    null; `forward_and_backward` has both for every variant, waits included.
     `exposed_crossing_fraction` and `skew_fraction` are the worst tower's parts of its step, and `crossings` has both in
     seconds and fractions for every crossing and direction; null where nothing crosses.
     `peak_memory_bytes` is the fullest process's in any round (see `Measurement`).
@@ -65,7 +65,7 @@ def _setup(measured: Measured) -> dict[str, Any]:
     bounds = [batch_size / max(process.step_seconds for process in turn) for turn in measured.bound]
     bound = median(bounds)
     products = measured.bound[0][0].seconds
-    contenders = {name: contender_values(batch_size, turns, bound) for name, turns in measured.turns.items()}
+    variants = {name: variant_values(batch_size, turns, bound) for name, turns in measured.turns.items()}
     return {
         "network": network.name,
         "image": list(network.image),
@@ -80,15 +80,15 @@ def _setup(measured: Measured) -> dict[str, Any]:
             },
             "ways": measured.bound[0][0].ways,
         },
-        "contenders": contenders,
+        "variants": variants,
         "left_out": dict(measured.left_out),
     }
 
 
-def contender_values(
+def variant_values(
     batch_size: int, turns: list[Turn[Measurement]], bound: float, per_replica: int | None = None
 ) -> dict[str, Any]:
-    """What `summarise` says of one contender; `bound` is in images a second.
+    """What `summarize` says of one variant; `bound` is in images a second.
 
     Of its processes, in order, so many hold one replica and wait for each other at crossings; null: all of them wait,
     and where they sum gradients each is a replica.
@@ -158,7 +158,7 @@ def _parts(process: Measurement, waits: dict[tuple[str, str], Waiting]) -> dict[
         "forward_and_backward": sum(passes.values()),
         "exposed_crossing": of["forward"].exposed + of["backward"].exposed,
         "skew": of["forward"].skew + of["backward"].skew,
-        "optimiser": process.optimiser_seconds,
+        "optimizer": process.optimizer_seconds,
     }
 
 

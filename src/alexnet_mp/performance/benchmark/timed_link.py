@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels
+from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class TimedLink:
         self.exchanges: list[Exchange] = []
         self._link = link
 
-    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         begun = time.perf_counter()
         arrival = self._link.post(outgoing, crossing, direction)
         posted = time.perf_counter()
 
-        def arrive() -> Parcels:
+        def arrive() -> Tensors:
             wait_began = time.perf_counter()
             parcels = arrival()
             wait_ended = time.perf_counter()

@@ -20,14 +20,14 @@ LAUNCHER_LOG = "launcher.log"
 LOG_LINES = 40  # a failure shows, of each process
 
 
-class ContenderFailed(RuntimeError):
-    """A contender's process crashed or was not done in time; the message has the end of what it printed."""
+class VariantFailed(RuntimeError):
+    """A variant's process crashed or was not done in time; the message has the end of what it printed."""
 
 
 def run_turn(task: Task, processes: int, where: str, read: Callable[[Path], T]) -> Turn[T]:
     """Carry out `task` in so many new processes, and return what `read` makes of the file that each leaves.
 
-    `where` begins the message of ContenderFailed.
+    `where` begins the message of VariantFailed.
     """
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
@@ -54,7 +54,7 @@ def run_turn(task: Task, processes: int, where: str, read: Callable[[Path], T]) 
             if late
             else f"ended with exit code {process.returncode}"
         )
-        raise ContenderFailed(f"{where}: {happened}. {_last_words(folder, processes)}")
+        raise VariantFailed(f"{where}: {happened}. {_last_words(folder, processes)}")
 
 
 def _last_words(folder: Path, processes: int) -> str:

@@ -19,7 +19,7 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.performance.benchmark.measurement import Measurement, Task
-from alexnet_mp.performance.benchmark.variants import CONTENDERS, Trainee
+from alexnet_mp.performance.benchmark.variants import VARIANTS, TrainStep
 
 TASK = "task.json"
 
@@ -46,62 +46,62 @@ def work(folder: Path) -> None:
     # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
     faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
     torch.set_num_threads(task.threads)
-    if task.contender == MATRIX_BOUND:
+    if task.variant == MATRIX_BOUND:
         measure_matrix_work(task).write(folder / result_name(rank))
     else:
-        with CONTENDERS[task.contender].build(task) as trainee:
-            measurement = _measure(task, trainee, held)
+        with VARIANTS[task.variant].build(task) as train_step:
+            measurement = _measure(task, train_step, held)
         measurement.write(folder / result_name(rank))
     faulthandler.cancel_dump_traceback_later()
 
 
-def _measure(task: Task, trainee: Trainee, held: int) -> Measurement:
+def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
     # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
     generator = keyed_generator(task.seed, "benchmark images")
     images = torch.randn(task.batch_size, *task.network.image, generator=generator)
     labels = torch.randint(task.network.classes, (task.batch_size,), generator=generator)
-    _train(trainee, images, labels, range(task.warmup_steps))
-    trainee.wait_for_all()
-    before, joules_before = trainee.sent(), energy_joules(trainee.devices)
-    if trainee.link:
-        trainee.link.exchanges.clear()
-    seconds, losses = _train(trainee, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
-    after, joules = trainee.sent(), energy_joules(trainee.devices)
+    _train(train_step, images, labels, range(task.warmup_steps))
+    train_step.wait_for_all()
+    before, joules_before = train_step.sent(), energy_joules(train_step.devices)
+    if train_step.link:
+        train_step.link.exchanges.clear()
+    seconds, losses = _train(train_step, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
+    after, joules = train_step.sent(), energy_joules(train_step.devices)
     if not all(math.isfinite(loss) for loss in losses):
-        raise FloatingPointError(f"the losses of {task.contender} are {losses}")
-    forward_seconds, backward_seconds, optimiser_seconds = (part / task.steps for part in seconds)
+        raise FloatingPointError(f"the losses of {task.variant} are {losses}")
+    forward_seconds, backward_seconds, optimizer_seconds = (part / task.steps for part in seconds)
     return Measurement(
         steps=task.steps,
         forward_seconds=forward_seconds,
         backward_seconds=backward_seconds,
-        optimiser_seconds=optimiser_seconds,
-        together=trainee.together,
-        peak_memory_bytes=_peak_memory_bytes(trainee.devices, held),
-        parameters=trainee.parameters,
+        optimizer_seconds=optimizer_seconds,
+        together=train_step.together,
+        peak_memory_bytes=_peak_memory_bytes(train_step.devices, held),
+        parameters=train_step.parameters,
         crossing_bytes_per_step=(after.crossing - before.crossing) // task.steps,
-        table_crossing_bytes_per_step=trainee.table_crossing_bytes,
+        table_crossing_bytes_per_step=train_step.table_crossing_bytes,
         all_reduce_bytes_per_step=(after.all_reduced - before.all_reduced) // task.steps,
         pipeline_bytes_per_step=(after.pipeline - before.pipeline) // task.steps,
         joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
-        exchanges=tuple(trainee.link.exchanges) if trainee.link and trainee.link.exchanges else None,
+        exchanges=tuple(train_step.link.exchanges) if train_step.link and train_step.link.exchanges else None,
         threads=torch.get_num_threads(),
-        devices=tuple(sorted({device_name(device) for device in trainee.devices})),
+        devices=tuple(sorted({device_name(device) for device in train_step.devices})),
     )
 
 
-def _train(trainee: Trainee, images: Tensor, labels: Tensor, steps: range) -> tuple[list[float], list[float]]:
+def _train(train_step: TrainStep, images: Tensor, labels: Tensor, steps: range) -> tuple[list[float], list[float]]:
     """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
     seconds = [0.0, 0.0, 0.0]
     losses: list[Tensor] = []
-    start = now(trainee.devices)
+    start = now(train_step.devices)
     for step in steps:
-        losses = trainee.forward(images, labels, step)
-        forward = now(trainee.devices)
-        trainee.backward(losses)
-        backward = now(trainee.devices)
-        trainee.optimiser.step()
-        trainee.optimiser.zero_grad()
-        end = now(trainee.devices)
+        losses = train_step.forward(images, labels, step)
+        forward = now(train_step.devices)
+        train_step.backward(losses)
+        backward = now(train_step.devices)
+        train_step.optimizer.step()
+        train_step.optimizer.zero_grad()
+        end = now(train_step.devices)
         parts = (forward - start, backward - forward, end - backward)
         seconds = [total + part for total, part in zip(seconds, parts, strict=True)]
         start = end

@@ -10,7 +10,7 @@ from alexnet_mp.performance.cost_model.device import Device
 from alexnet_mp.performance.cost_model.prediction import Way, predict
 from alexnet_mp.performance.cost_model.settings import PlanSettings
 
-# The contenders that are this library's network in a way that the model knows. Stock layers, other networks and
+# The variants that are this library's network in a way that the model knows. Stock layers, other networks and
 # pipelines have other kernels and other schedules, of which the description says nothing.
 MODELLED: dict[str, Way] = {
     "split_two_processes": "split",
@@ -21,7 +21,7 @@ MODELLED: dict[str, Way] = {
 
 
 def compare_with_benchmark(settings: PlanSettings, device: Device) -> dict[str, Any]:
-    """For each contender that the model covers: measured, predicted and error, of images a second and of memory.
+    """For each variant that the model covers: measured, predicted and error, of images a second and of memory.
 
     The batch is the benchmark's. Raises ConfigurationError for a file that is no report, and one of another network.
     """
@@ -35,14 +35,14 @@ def compare_with_benchmark(settings: PlanSettings, device: Device) -> dict[str, 
     for name, way in MODELLED.items():
         # Only where a process has all devices is a split in one process the same as one device.
         alike = name != "split_one_process" or device.one_process is not None
-        if name in report["contenders"] and way in plan.predictions and alike:
-            compared[name] = _compared(report["contenders"][name], plan.predictions[way])
+        if name in report["variants"] and way in plan.predictions and alike:
+            compared[name] = _compared(report["variants"][name], plan.predictions[way])
     if not compared:
         raise ConfigurationError(
-            f"against={settings.against} has none of the contenders that the model covers: {', '.join(MODELLED)}"
+            f"against={settings.against} has none of the variants that the model covers: {', '.join(MODELLED)}"
         )
-    left_out = [name for name in report["contenders"] if name not in compared]
-    return {"batch_size": report["batch_size"], "device": device.name, "contenders": compared, "not_modelled": left_out}
+    left_out = [name for name in report["variants"] if name not in compared]
+    return {"batch_size": report["batch_size"], "device": device.name, "variants": compared, "not_modeled": left_out}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -53,10 +53,10 @@ def _read(path: Path) -> dict[str, Any]:
     if (
         not isinstance(report, dict)
         or not isinstance(report.get("batch_size"), int)
-        or not isinstance(report.get("contenders"), dict)
+        or not isinstance(report.get("variants"), dict)
     ):
         raise ConfigurationError(
-            f"against={path} is not a report of benchmarks/split_vs_single.py: it needs batch_size and contenders"
+            f"against={path} is not a report of benchmarks/split_vs_single.py: it needs batch_size and variants"
         )
     return report
 
@@ -77,8 +77,8 @@ def _compared(measured: dict[str, Any], prediction: Any) -> dict[str, Any]:
 
 def as_text(comparison: dict[str, Any]) -> str:
     """The comparison as a table."""
-    rows = [["contender", "measured, images/s", "predicted", "error", "measured, MB", "predicted", "error"]]
-    for name, values in comparison["contenders"].items():
+    rows = [["variant", "measured, images/s", "predicted", "error", "measured, MB", "predicted", "error"]]
+    for name, values in comparison["variants"].items():
         measured = values.get("measured_memory_bytes")
         rows.append(
             [
@@ -92,6 +92,6 @@ def as_text(comparison: dict[str, Any]) -> str:
             ]
         )
     lines = [f"batch {comparison['batch_size']}, on {comparison['device']}", "", *aligned(rows)]
-    if comparison["not_modelled"]:
-        lines += ["", f"not modelled: {', '.join(comparison['not_modelled'])}"]
+    if comparison["not_modeled"]:
+        lines += ["", f"not modeled: {', '.join(comparison['not_modeled'])}"]
     return "\n".join(lines)

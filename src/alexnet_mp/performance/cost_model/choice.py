@@ -36,8 +36,8 @@ def _because(best: Prediction, other: Prediction) -> str:
         return ""
     return (
         f" ({sent(best) / 1e6:,.1f} MB sent a step and {1e3 * best.exposed:.2f} ms of it exposed, against "
-        f"{sent(other) / 1e6:,.1f} MB and {1e3 * other.exposed:.2f} ms; update {1e3 * best.optimiser:.2f} ms against "
-        f"{1e3 * other.optimiser:.2f} ms)"
+        f"{sent(other) / 1e6:,.1f} MB and {1e3 * other.exposed:.2f} ms; update {1e3 * best.optimizer:.2f} ms against "
+        f"{1e3 * other.optimizer:.2f} ms)"
     )
 
 

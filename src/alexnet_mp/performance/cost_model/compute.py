@@ -1,4 +1,4 @@
-"""What one device's own work takes: each row of the table forward and backward, and the optimiser; no communication."""
+"""What one device's own work takes: each row of the table forward and backward, and the optimizer; no communication."""
 
 from dataclasses import dataclass
 from math import prod
@@ -37,20 +37,20 @@ def row_times(costs: NetworkCost, device: Device, batch: int, towers: int, preci
     """
     rows = []
     for row in costs.rows:
-        if row.kind in ("conv", "local", "fc", "summed_fc"):
+        if row.kind in ("conv", "local", "fc", "classifier"):
             rows.append(_product(costs, row, device, batch, towers, precision))
             if row.reads == "both" and costs.towers > 1:
-                rows.append(_elementwise(row, "add_peer", row.output_shape, device, batch, towers, precision))
+                rows.append(_elementwise(row, "combine", row.output_shape, device, batch, towers, precision))
         else:
             rows.append(_elementwise(row, row.kind, row.input_shape, device, batch, towers, precision))
     return rows
 
 
-def optimiser_seconds(parameters: int, device: Device) -> float:
+def optimizer_seconds(parameters: int, device: Device) -> float:
     """Seconds of the update: memory traffic of weights, gradients and momentum."""
     bandwidth = device.memory_bandwidth * device.fractions.memory
-    traffic = device.passes_of("optimiser") * PARAMETER_BYTES * parameters
-    return PASSES["optimiser"].kernels * device.launch_seconds + traffic / bandwidth
+    traffic = device.passes_of("optimizer") * PARAMETER_BYTES * parameters
+    return PASSES["optimizer"].kernels * device.launch_seconds + traffic / bandwidth
 
 
 def _product(costs: NetworkCost, row: RowCost, device: Device, batch: int, towers: int, precision: str) -> RowTime:
@@ -89,5 +89,5 @@ def _elementwise(
     seconds = device.passes_of(kind) * one_pass + towers * passes.kernels * device.launch_seconds
     forward = seconds * passes.forward / passes.total
     learned = PARAMETER_BYTES * towers * (row.weights + row.biases) if kind == "batch_norm" else 0
-    name = f"{row.name} sum of halves" if kind == "add_peer" else row.name
+    name = f"{row.name} sum of halves" if kind == "combine" else row.name
     return RowTime(name, "elementwise", forward, seconds - forward, 1.0, learned)

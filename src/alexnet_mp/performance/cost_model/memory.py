@@ -7,7 +7,7 @@ from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.performance.cost_model.compute import PARAMETER_BYTES, VALUE_BYTES
 
 # Rows that keep their input for the backward pass, by kind; a ReLU keeps its output instead.
-KEEPS_INPUT = ("conv", "local", "fc", "summed_fc", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
+KEEPS_INPUT = ("conv", "local", "fc", "classifier", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
 INDEX_BYTES = 8  # of every maximum that a pooling row kept
 MASK_BYTES = 1  # of every unit of a dropout row
 

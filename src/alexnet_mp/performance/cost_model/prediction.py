@@ -7,7 +7,7 @@ from typing import Literal
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import NetworkCost, network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.performance.cost_model.compute import VALUE_BYTES, Part, RowTime, optimiser_seconds, row_times
+from alexnet_mp.performance.cost_model.compute import VALUE_BYTES, Part, RowTime, optimizer_seconds, row_times
 from alexnet_mp.performance.cost_model.device import Device
 from alexnet_mp.performance.cost_model.memory import Memory, largest_batch, memory_of_a_step
 from alexnet_mp.performance.cost_model.overlap import Transfer, all_reduce, crossings
@@ -32,7 +32,7 @@ class Prediction:
     convolution: float
     matmul: float
     elementwise: float
-    optimiser: float
+    optimizer: float
     crossings: tuple[Transfer, ...]
     all_reduce: tuple[Transfer, ...]
     memory: Memory
@@ -41,7 +41,7 @@ class Prediction:
 
     @property
     def compute(self) -> float:
-        return self.convolution + self.matmul + self.elementwise + self.optimiser
+        return self.convolution + self.matmul + self.elementwise + self.optimizer
 
     @property
     def exposed(self) -> float:
@@ -177,7 +177,7 @@ def _prediction(
         convolution=seconds("convolution"),
         matmul=seconds("matmul"),
         elementwise=seconds("elementwise"),
-        optimiser=optimiser_seconds(parameters, device),
+        optimizer=optimizer_seconds(parameters, device),
         crossings=tuple(crossed),
         all_reduce=tuple(reduced),
         memory=memory(batch // shares),

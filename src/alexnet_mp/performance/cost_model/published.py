@@ -108,7 +108,7 @@ PUBLISHED = (
         "single",
         128,
         ONE_WEIRD_TRICK,
-        "that net had two normalisations (layers-imagenet-1gpu.cfg), ours of this name has none; its hours include "
+        "that net had two normalizations (layers-imagenet-1gpu.cfg), ours of this name has none; its hours include "
         "reading images and testing; the fraction was taken from a Maxwell board",
     ),
     Published(
@@ -136,7 +136,7 @@ PUBLISHED = (
         "split",
         128,
         ONE_WEIRD_TRICK,
-        "not the same network: the paper's two towers, with normalisation, in place of one tower; for comparison",
+        "not the same network: the paper's two towers, with normalization, in place of one tower; for comparison",
     ),
 )
 
@@ -167,7 +167,7 @@ def compare(published: Published) -> dict[str, Any]:
 
 def _in_unit(prediction: Prediction, published: Published) -> float:
     if published.unit == "ms":
-        return 1e3 * (prediction.step - prediction.optimiser)
+        return 1e3 * (prediction.step - prediction.optimizer)
     days = prediction.days(published.epochs, published.images)
     return days if published.unit == "days" else 24 * days
 

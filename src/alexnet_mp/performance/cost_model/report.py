@@ -11,7 +11,7 @@ from alexnet_mp.performance.cost_model.overlap import Transfer
 from alexnet_mp.performance.cost_model.prediction import Plan, Prediction
 from alexnet_mp.performance.cost_model.settings import PlanSettings
 
-PARTS = ("convolution", "matmul", "elementwise", "optimiser")
+PARTS = ("convolution", "matmul", "elementwise", "optimizer")
 
 
 def as_values(plan: Plan, settings: PlanSettings, device: Device, alone: Plan | None = None) -> dict[str, Any]:

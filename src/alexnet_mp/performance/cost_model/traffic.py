@@ -25,7 +25,7 @@ PASSES = {
     "relu": Passes(2, 3),
     "tanh": Passes(2, 3),
     # Read, write, and keep the sum of squares; backward reads gradient, input, output and sum, and writes. The
-    # neighbouring maps come out of the cache.
+    # neighboring maps come out of the cache.
     "lrn": Passes(3, 5),
     "spatial_norm": Passes(3, 5),
     # Statistics, then the map again and a write; backward sums over gradient and input, then reads both and writes.
@@ -42,9 +42,9 @@ PASSES = {
     # Read, a byte of mask, write; and the same again.
     "dropout": Passes(2.25, 2.25),
     # A layer that reads both towers adds its two halves: two reads and a write of its output; they share the gradient.
-    "add_peer": Passes(3, 0, kernels=1),
+    "combine": Passes(3, 0, kernels=1),
     # Of a parameter in float32: read weight, gradient and momentum, write weight and momentum.
-    "optimiser": Passes(5, 0, kernels=1),
+    "optimizer": Passes(5, 0, kernels=1),
 }
 
 # A product forward, and backward one for the weights and one for the inputs, each with its bias.

@@ -21,7 +21,7 @@ from alexnet_mp.parallel.placement import Placement
 from alexnet_mp.performance.machine_check.outcome import Outcome
 from alexnet_mp.performance.machine_check.settings import CheckSettings
 
-IMAGES = 4  # batch normalisation of fewer has gradients that are rounding alone
+IMAGES = 4  # batch normalization of fewer has gradients that are rounding alone
 # Largest difference of a tensor, relative to its largest value. In float32 another order of summation turns a ReLU or
 # a maximum over now and then, where two values are nearly equal; a wrong transfer shows as a difference of about 1.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3}
@@ -135,7 +135,7 @@ def _load(single: nn.Module, weights: Values) -> None:
     own = single.state_dict()
     known = {name: tensor.view(own[name].shape) for name, tensor in weights.items()}
     missing, unexpected = single.load_state_dict(known, strict=False)
-    # torch counts batches where it normalises them; nothing here reads the count.
+    # torch counts batches where it normalizes them; nothing here reads the count.
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
 
 

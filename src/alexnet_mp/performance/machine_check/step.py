@@ -12,7 +12,7 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.parallel.crossing import to_towers
-from alexnet_mp.parallel.links import Arrival, Direction, Link, Parcels
+from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
@@ -20,7 +20,7 @@ from alexnet_mp.performance.machine_check.link import Speed, why_nothing_is_carr
 from alexnet_mp.performance.machine_check.outcome import Outcome
 from alexnet_mp.performance.machine_check.settings import CheckSettings
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.optimizer import make_optimizer
 
 WARMUP = 2  # steps that are not timed; in the first ones memory is new to the process
 
@@ -38,7 +38,7 @@ class MutableLink:
         self.silent = False
         self._link = link
 
-    def post(self, outgoing: Parcels, crossing: str, direction: Direction) -> Arrival:
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         if not self.silent:
             return self._link.post(outgoing, crossing, direction)
         own = [[parcel.detach() for parcel in parcels] for parcels in outgoing]
@@ -85,7 +85,7 @@ def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Ca
     network, placement, images = settings.network, mesh.placement, settings.batch_size
     model = TowerModel(network, placement, link, settings.seed)
     parallel = data_parallel(LossOnEveryTower(model), mesh)
-    optimiser = make_optimiser(dict(model.towers.items()), paper_recipe(images))
+    optimizer = make_optimizer(dict(model.towers.items()), paper_recipe(images))
     devices = list(placement.devices.values())
     # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
     generator = keyed_generator(settings.seed, "check", placement.replica)
@@ -97,8 +97,8 @@ def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Ca
         start = now(devices)
         losses: list[Tensor] = parallel(batch, labels, number)
         torch.autograd.backward(losses)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return now(devices) - start, losses[0].item()
 
     return step

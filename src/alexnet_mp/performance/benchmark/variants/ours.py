@@ -1,4 +1,4 @@
-"""The contenders of ours: the towers, the networks of one tower, and the same network whole, from our layers."""
+"""The variants of ours: the towers, the networks of one tower, and the same network whole, from our layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,9 +22,9 @@ from alexnet_mp.performance.benchmark.measurement import Task
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import TimedLink
 from alexnet_mp.performance.benchmark.variants.replicas import GradientBytes, replicated
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, Trainee, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimizer import make_optimiser
+from alexnet_mp.training.optimizer import make_optimizer
 
 # The layout of the whole network of ours: that in which a tower has its maps.
 MEMORY_FORMAT = torch.channels_last
@@ -43,7 +43,7 @@ def choose_kernels(model: nn.Module, task: Task) -> None:
 
 
 @contextmanager
-def towers(task: Task) -> Iterator[Trainee]:
+def towers(task: Task) -> Iterator[TrainStep]:
     """The table's towers, placed by how many processes and devices there are; stepped as in training.
 
     With more processes than towers there are several replicas, each on its share of the batch.
@@ -67,12 +67,12 @@ def towers(task: Task) -> Iterator[Trainee]:
             crossed = timed.traffic.sent_by(placement.first_tower) if timed else 0
             return Sent(crossing=crossed, all_reduced=counter.total if counter else 0)
 
-        yield Trainee(
+        yield TrainStep(
             forward=lambda images, labels, step: losses(
                 to_towers(images[share], devices), to_towers(labels[share], devices), step
             ),
             backward=torch.autograd.backward,
-            optimiser=make_optimiser(dict(model.towers.items()), paper_recipe(task.batch_size)),
+            optimizer=make_optimizer(dict(model.towers.items()), paper_recipe(task.batch_size)),
             devices=devices,
             parameters=parameter_count(model),
             wait_for_all=lambda: mesh.gather([0.0]),
@@ -82,7 +82,7 @@ def towers(task: Task) -> Iterator[Trainee]:
         )
 
 
-def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], AbstractContextManager[Trainee]]:
+def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], AbstractContextManager[TrainStep]]:
     """What trains, by the code of the towers, the network of one tower that `derive` makes of the table."""
     return lambda task: towers(replace(task, network=derive(task.network)))
 
@@ -95,7 +95,7 @@ def _whole(task: Task) -> nn.Module:
 
 
 def paper_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
-    return make_optimiser({"0": model}, paper_recipe(task.batch_size))
+    return make_optimizer({"0": model}, paper_recipe(task.batch_size))
 
 
 whole_network = replicated(_whole, paper_sgd, MEMORY_FORMAT)

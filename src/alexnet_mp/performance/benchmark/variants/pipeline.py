@@ -20,7 +20,7 @@ from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Task
 from alexnet_mp.performance.benchmark.variants.replicas import check_several
 from alexnet_mp.performance.benchmark.variants.stock import stock_sgd
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, Trainee, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
 
 # Or the most below that divide the batch. On two cores the fastest of 2, 4, 8 and 16 at batch 64: with fewer, parts
 # wait longer for the first and the last; with more, the gradients of fc6 and fc7 are added up more often.
@@ -28,7 +28,7 @@ MICROBATCHES = 4
 
 
 @contextmanager
-def pipelined(task: Task) -> Iterator[Trainee]:
+def pipelined(task: Task) -> Iterator[TrainStep]:
     """This process's part of the stock network; the cuts are where each part takes about as long."""
     placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
     torch.manual_seed(task.seed)
@@ -45,7 +45,7 @@ def pipelined(task: Task) -> Iterator[Trainee]:
         yield pipeline_trainee(part, stock_sgd(part, task), mesh, task.batch_size)
 
 
-def pipeline_trainee(part: nn.Module, optimiser: torch.optim.Optimizer, mesh: Mesh, batch_size: int) -> Trainee:
+def pipeline_trainee(part: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh, batch_size: int) -> TrainStep:
     """One part of the pipeline; the last one has the losses, whose mean is the loss of the batch.
 
     The schedule runs one forward and one backward pass in turn (1F1B), with the least activations in memory of those
@@ -65,10 +65,10 @@ def pipeline_trainee(part: nn.Module, optimiser: torch.optim.Optimizer, mesh: Me
             schedule.step(*arguments, return_outputs=False)
         return [torch.stack([loss.detach() for loss in losses]).mean()] if losses else []
 
-    return Trainee(
+    return TrainStep(
         forward=forward,
         backward=lambda losses: None,
-        optimiser=optimiser,
+        optimizer=optimizer,
         devices=[device],
         parameters=parameter_count(part),
         wait_for_all=lambda: mesh.gather([0.0]),

@@ -15,36 +15,36 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Task
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, Trainee, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
 
 Build = Callable[[Task], nn.Module]
-MakeOptimiser = Callable[[nn.Module, Task], torch.optim.Optimizer]
+MakeOptimizer = Callable[[nn.Module, Task], torch.optim.Optimizer]
 
 
 def replicated(
-    build: Build, make_optimiser: MakeOptimiser, memory_format: torch.memory_format = torch.contiguous_format
-) -> Callable[[Task], AbstractContextManager[Trainee]]:
+    build: Build, make_optimizer: MakeOptimizer, memory_format: torch.memory_format = torch.contiguous_format
+) -> Callable[[Task], AbstractContextManager[TrainStep]]:
     """What trains `build`'s network in as many replicas as there are processes, each on its share of the batch."""
 
     @contextmanager
-    def trainee(task: Task) -> Iterator[Trainee]:
+    def train_step(task: Task) -> Iterator[TrainStep]:
         placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
         torch.manual_seed(task.seed)
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
             model = convert_conv2d_weight_memory_format(build(task).to(device), memory_format)
-            yield replica_trainee(model, make_optimiser(model, task), mesh, task.batch_size, memory_format)
+            yield replica_trainee(model, make_optimizer(model, task), mesh, task.batch_size, memory_format)
 
-    return trainee
+    return train_step
 
 
 def replica_trainee(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     mesh: Mesh,
     batch_size: int,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> Trainee:
+) -> TrainStep:
     """One replica of `model`; its loss is the mean over its share of the `batch_size` images.
 
     DDP averages gradients over the replicas, so that they are those of the mean over the whole batch.
@@ -61,10 +61,10 @@ def replica_trainee(
         logits = network(images[share].to(device, memory_format=memory_format))
         return [F.cross_entropy(logits, labels[share].to(device))]
 
-    return Trainee(
+    return TrainStep(
         forward=forward,
         backward=torch.autograd.backward,
-        optimiser=optimiser,
+        optimizer=optimizer,
         devices=[device],
         parameters=parameter_count(model),
         wait_for_all=lambda: mesh.gather([0.0]),

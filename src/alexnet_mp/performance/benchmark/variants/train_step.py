@@ -1,4 +1,4 @@
-"""What a contender is: how many processes, whether it can run here, and what each of its processes trains."""
+"""What a variant is: how many processes, whether it can run here, and what each of its processes trains."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,17 +22,17 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Trainee:
-    """What one process of a contender trains.
+class TrainStep:
+    """What one process of a variant trains.
 
     `forward(images, labels, step)` takes the global batch on the CPU, [N, channels, H, W] and [N], and returns the
-    losses that this process has, for `backward`. `wait_for_all()` returns when every process of the contender has
+    losses that this process has, for `backward`. `wait_for_all()` returns when every process of the variant has
     called it. With `together`, as in a pipeline, `forward` does the work of both.
     """
 
     forward: Callable[[Tensor, Tensor, int], list[Tensor]]
     backward: Callable[[list[Tensor]], object]
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     devices: list[torch.device]
     parameters: int
     wait_for_all: Callable[[], object]
@@ -43,8 +43,8 @@ class Trainee:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """`check` runs before the contender's processes start, `build` in each of them.
+class Variant:
+    """`check` runs before the variant's processes start, `build` in each of them.
 
     `check(network, device, processes, batch_size)` raises ConfigurationError where this machine, network or batch does
     not allow it. `ours` says whose code it is, for the chart.
@@ -53,7 +53,7 @@ class Contender:
     meaning: str
     processes: Callable[[Network], int]
     check: Callable[[Network, str, int, int], object]
-    build: Callable[[Task], AbstractContextManager[Trainee]]
+    build: Callable[[Task], AbstractContextManager[TrainStep]]
     ours: bool = True
 
 
