@@ -10,12 +10,12 @@ from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.analysis.results.layer_costs import as_markdown, write_page
 from alexnet_mp.commands import account as command
 from alexnet_mp.common.cli import compose
-from alexnet_mp.network.costs import account
+from alexnet_mp.network.costs import layer_costs
 from tests.support.processes import CHECKOUT
 
 
 def test_the_papers_totals_are_the_papers() -> None:
-    paper = account(load_network("paper"))
+    paper = layer_costs(load_network("paper"))
     assert paper.parameters == 60_965_224
     assert paper.multiply_adds == 724_406_816
     norms = (2 * 48 * 55 * 55 + 2 * 128 * 27 * 27) * (5 + 2)
@@ -40,7 +40,7 @@ LECTURE = {
 
 
 def test_the_lectures_alexnet_is_counted_as_in_the_lecture() -> None:
-    counted = account(replace(load_network("one_weird_trick"), image=(3, 227, 227)))
+    counted = layer_costs(replace(load_network("one_weird_trick"), image=(3, 227, 227)))
     found = {line.name: (line.memory / 4, line.parameters, line.operations) for line in counted.lines}
     assert found == LECTURE
     by_name = {line.name: line for line in counted.lines}
@@ -49,7 +49,7 @@ def test_the_lectures_alexnet_is_counted_as_in_the_lecture() -> None:
 
 
 def test_a_module_of_branches_is_one_line_and_auxiliary_classifiers_are_outside_of_the_total() -> None:
-    counted = account(load_network("googlenet"))
+    counted = layer_costs(load_network("googlenet"))
     module = next(line for line in counted.lines if line.name == "inception3a")
     positions = 28 * 28
     inside = 64 + 96 + 128 + 16 + 32 + 192 + 32  # with the pooling's 192 maps
@@ -63,9 +63,9 @@ def test_a_module_of_branches_is_one_line_and_auxiliary_classifiers_are_outside_
 
 
 def test_normalizations_over_windows_and_locally_connected_layers_are_counted() -> None:
-    by_name = {line.name: line for line in account(load_network("cifar10_18pct")).lines}
+    by_name = {line.name: line for line in layer_costs(load_network("cifar10_18pct")).lines}
     assert by_name["norm1"].operations == 32 * 16 * 16 * (3 * 3 + 2)
-    local = {line.name: line for line in account(load_network("cifar10_13pct")).lines}["local3"]
+    local = {line.name: line for line in layer_costs(load_network("cifar10_13pct")).lines}["local3"]
     assert (local.parameters, local.operations) == (32 * 36 * (64 * 9 + 1), 32 * 36 * 64 * 9)
 
 
@@ -107,5 +107,5 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_the_page_in_the_documentation_is_what_the_command_makes() -> None:
     names = compose("account", [])["networks"]
     assert (CHECKOUT / "docs" / "accounting.md").read_text() == as_markdown(
-        [account(load_network(name)) for name in names], charts=True
+        [layer_costs(load_network(name)) for name in names], charts=True
     )

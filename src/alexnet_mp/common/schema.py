@@ -4,8 +4,10 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from alexnet_mp.errors import ConfigurationError
 
@@ -14,14 +16,35 @@ T = TypeVar("T")
 _LARGEST = 1e9  # as a time-out 30 years; a timedelta takes 8.6e13 seconds
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What a value must hold to be one of a field `Annotated` with this; `must` says it, `be positive`."""
+
+    must: str
+    holds: Callable[[Any], bool]
+
+
+_NOT_TOO_LARGE = Bound("be at most 1e9", lambda value: value <= _LARGEST)  # nor infinity, nor nan
+
+PositiveInt = Annotated[int, Bound("be positive", lambda value: value > 0), _NOT_TOO_LARGE]
+PositiveFloat = Annotated[float, Bound("be positive", lambda value: not value <= 0), _NOT_TOO_LARGE]
+NonNegativeInt = Annotated[int, Bound("not be negative", lambda value: value >= 0), _NOT_TOO_LARGE]
+NonNegativeFloat = Annotated[float, Bound("not be negative", lambda value: not value < 0), _NOT_TOO_LARGE]
+OutputFile = Annotated[
+    str, Bound("lie in a folder that exists", lambda path: Path(path).expanduser().absolute().parent.is_dir())
+]
+
+
 def from_mapping(cls: type[T], mapping: object, where: str, ready: Mapping[str, object] | None = None) -> T:
     """Build the dataclass `cls` from `mapping`; nested dataclasses, lists and optional values are followed.
+
+    Checks of several fields belong in `__post_init__`; a class of a field may have a static method `parse` instead.
 
     `ready` has values of fields that the caller has parsed already; they take the place of what `mapping` says.
     `where` is the dotted path of the mapping in the configuration, for the messages.
 
-    Raises ConfigurationError for a key
-    that `cls` does not have, for a key that it needs and the mapping lacks, and for a value of the wrong type.
+    Raises ConfigurationError for a key that `cls` does not have, for a key that it needs and the mapping lacks, for a
+    value of the wrong type, and for one outside of the `Bound`s that its field is annotated with.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigurationError(f"{where or 'the configuration'} must be a mapping of keys, not {mapping!r}")
@@ -30,7 +53,7 @@ def from_mapping(cls: type[T], mapping: object, where: str, ready: Mapping[str, 
         if key not in fields:
             near = suggestion(str(key), fields) or f"; known: {', '.join(fields)}"
             raise ConfigurationError(f"unknown key {_path(where, key)!r}{near}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, object] = {}
     for name, field in fields.items():
         if ready and name in ready:
@@ -62,20 +85,12 @@ def suggestion(key: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def check_positive(settings: object, *names: str) -> None:
-    """Raise ConfigurationError where one of these settings is not a positive number of at most 1e9; None is left out.
-
-    So infinity and nan are not, and a time-out in seconds fits wherever it is handed to.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0 < value <= _LARGEST:
-            must = "be at most 1e9" if value > 0 else "be positive"
-            raise ConfigurationError(f"{name} is {value}, must {must}")
-
-
 def _convert(hint: Any, value: object, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _within(arguments[1:], _convert(arguments[0], value, where), where)
+    if hasattr(hint, "parse"):  # a class that knows more of its plain values than the types of its fields
+        return hint.parse(value)
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast(type, hint), value, where)
     if origin in (typing.Union, types.UnionType):
@@ -98,6 +113,13 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     raise ConfigurationError(f"{where} must be {_name(hint)}, not {value!r}")
 
 
+def _within(bounds: tuple[Bound, ...], value: object, where: str) -> object:
+    for bound in bounds:
+        if not bound.holds(value):
+            raise ConfigurationError(f"{where} is {value}, must {bound.must}")
+    return value
+
+
 def _convert_union(alternatives: tuple[Any, ...], value: object, where: str) -> Any:
     if value is None and type(None) in alternatives:
         return None
@@ -112,6 +134,8 @@ def _convert_union(alternatives: tuple[Any, ...], value: object, where: str) -> 
 
 
 def _name(hint: Any) -> str:
+    if typing.get_origin(hint) is Annotated:
+        return _name(typing.get_args(hint)[0])
     if typing.get_origin(hint) is typing.Literal:
         return ", ".join(map(str, typing.get_args(hint)))
     words = {

@@ -57,8 +57,11 @@ def count(number: int, thing: str, plural: str = "s") -> str:
     return f"{number:,} {thing}{'' if number == 1 else plural}"
 
 
-def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
-    """Lines of a table: the first row is its head, the first columns are text, the others are numbers."""
+def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1, totals: int = 0) -> list[str]:
+    """Lines of a table for a terminal: the first row is its head, and so many rows at its end are totals.
+
+    The first `text_columns` columns are text, the others are numbers.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -67,4 +70,17 @@ def aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+    rule = "  ".join("-" * width for width in widths)
+    body = lines[1 : len(lines) - totals]
+    return [lines[0], rule, *body, *([rule] if totals else []), *lines[len(lines) - totals :]]
+
+
+def markdown_table(rows: Sequence[Sequence[str]], text_columns: int | None = None) -> str:
+    """A Markdown table: the first row is its head. Cells are Markdown already, all but for `|`.
+
+    The first `text_columns` columns are text, or all; the others are numbers, to the right.
+    """
+    numbers = 0 if text_columns is None else len(rows[0]) - text_columns
+    rule = ["---"] * (len(rows[0]) - numbers) + ["---:"] * numbers
+    lines = [rows[0], rule, *rows[1:]]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

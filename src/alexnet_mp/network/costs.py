@@ -205,7 +205,7 @@ IN_PLACE = ("relu", "tanh", "dropout", "branches")
 
 
 @dataclass(frozen=True)
-class Line:
+class LayerCost:
     """One layer over all towers, or all the layers of a row with branches.
 
     `output_shape` is one tower's. `operations_each` are of one element of the output, None where several layers are
@@ -223,15 +223,15 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Account:
+class LayerCosts:
     """A network's lines, without its auxiliary classifiers, and a line for each of those."""
 
     network: str
     towers: int
     image: Shape
-    layers: tuple[Line, ...]  # every layer for itself
-    lines: tuple[Line, ...]  # a row of the table each
-    training_only: tuple[Line, ...]
+    layers: tuple[LayerCost, ...]  # every layer for itself
+    lines: tuple[LayerCost, ...]  # a row of the table each
+    training_only: tuple[LayerCost, ...]
 
     @property
     def memory(self) -> int:
@@ -250,7 +250,7 @@ class Account:
         return sum(line.multiply_adds for line in self.layers)
 
 
-def account(network: Network) -> Account:
+def layer_costs(network: Network) -> LayerCosts:
     """Count a network. Raises ConfigurationError where a window does not fit its input."""
     costs = network_cost(network)
     of_layers = {
@@ -259,7 +259,7 @@ def account(network: Network) -> Account:
         if rows.kind_of(row) not in IN_PLACE
     }
     lines, training_only = [], []
-    evaluated: list[Line] = []
+    evaluated: list[LayerCost] = []
     for name, row in network.rows.items():
         inside = [of_layers[full] for full in rows.rows_within(name, row) if full in of_layers]
         if isinstance(row, rows.Auxiliary):
@@ -270,14 +270,14 @@ def account(network: Network) -> Account:
             lines.append(_together(name, "branches", costs.row(name).output_shape, inside))
         else:
             lines += inside
-    return Account(network.name, network.towers, network.image, tuple(evaluated), tuple(lines), tuple(training_only))
+    return LayerCosts(network.name, network.towers, network.image, tuple(evaluated), tuple(lines), tuple(training_only))
 
 
-def _line(network: Network, cost: RowCost, row: rows.LayerRow) -> Line:
+def _line(network: Network, cost: RowCost, row: rows.LayerRow) -> LayerCost:
     elements = network.towers * prod(cost.output_shape)
     each = _operations_each(cost, row)
     operations = elements * each
-    return Line(
+    return LayerCost(
         name=cost.name,
         kind=cost.kind,
         output_shape=cost.output_shape,
@@ -305,6 +305,6 @@ def _operations_each(cost: RowCost, row: rows.LayerRow) -> int:
             return cost.multiply_adds // prod(cost.output_shape)
 
 
-def _together(name: str, kind: str, shape: Shape, lines: list[Line]) -> Line:
+def _together(name: str, kind: str, shape: Shape, lines: list[LayerCost]) -> LayerCost:
     sums = [sum(getattr(line, key) for line in lines) for key in ("memory", "parameters", "operations")]
-    return Line(name, kind, shape, sums[0], sums[1], None, sums[2], sum(line.multiply_adds for line in lines))
+    return LayerCost(name, kind, shape, sums[0], sums[1], None, sums[2], sum(line.multiply_adds for line in lines))

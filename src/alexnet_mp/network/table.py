@@ -44,6 +44,11 @@ class Network:
     classes: int
     rows: dict[str, Row]
 
+    @staticmethod
+    def parse(mapping: object) -> "Network":
+        """`parse_network`, as `common.schema` calls it for a field of settings."""
+        return parse_network(mapping)
+
     @property
     def layer_rows(self) -> dict[str, LayerRow]:
         """Every row that computes something, by its full name and in order, those in branches too."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.data.load import DataSettings
 from alexnet_mp.data.loader import LoaderSettings
 from alexnet_mp.network.costs import network_cost
@@ -33,13 +33,13 @@ class TrainSettings:
     precision: Literal["float32", "float64", "bf16"]
     crossing_dtype: Literal["float16", "bfloat16"] | None
     compile: Literal["auto", "on", "off"]
-    threads: int | None
+    threads: PositiveInt | None
     run_dir: str | None
-    log_every_steps: int
-    keep_checkpoints: int
-    checkpoint_minutes: float
-    checkpoint_steps: int | None
-    timeout_seconds: float
+    log_every_steps: PositiveInt
+    keep_checkpoints: PositiveInt
+    checkpoint_minutes: PositiveFloat
+    checkpoint_steps: PositiveInt | None
+    timeout_seconds: PositiveFloat
     training_error: bool = False
 
     @property
@@ -71,13 +71,4 @@ def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
     settings.loader.check()
     settings.recipe.augmentation.check_channels(settings.network.image[0])
-    check_positive(
-        settings,
-        "log_every_steps",
-        "keep_checkpoints",
-        "checkpoint_minutes",
-        "checkpoint_steps",
-        "timeout_seconds",
-        "threads",
-    )
     return settings

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
 
@@ -38,13 +38,13 @@ class EvaluateSettings:
     split: str | None
     data: DataChanges
     input: InputChanges
-    batch_size: int
+    batch_size: PositiveInt
     placement: str
     device: str
     precision: Literal["float32", "float64"]
-    threads: int | None
-    timeout_seconds: float
-    most_confused: int
+    threads: PositiveInt | None
+    timeout_seconds: PositiveFloat
+    most_confused: PositiveInt
     out: str | None
 
     @property
@@ -61,7 +61,6 @@ class EvaluateSettings:
 def parse_evaluate_settings(configuration: Mapping[str, Any]) -> EvaluateSettings:
     """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
     settings = from_mapping(EvaluateSettings, configuration, "")
-    check_positive(settings, "batch_size", "threads", "timeout_seconds", "most_confused")
     folders = [folder.resolve() for folder in settings.folders]
     if not folders or len(set(folders)) < len(folders):
         raise ConfigurationError(

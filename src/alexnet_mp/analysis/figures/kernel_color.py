@@ -16,10 +16,10 @@ from alexnet_mp.analysis.figures.kernels import (
     separation,
 )
 from alexnet_mp.analysis.results.groups import what_trains
-from alexnet_mp.analysis.results.markdown import code, table, text
+from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.retention import newest_checkpoint
-from alexnet_mp.common.text import printable
+from alexnet_mp.common.text import markdown_table, printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Classifier, reads_of
 from alexnet_mp.network.table import Network, parse_network
@@ -227,7 +227,7 @@ def study_as_markdown(groups: Sequence[Group], command: str) -> str:
         f"Made from checkpoints by {code(command)}; not written by hand.",
         HOW_TO_READ + (SINCE_START if groups[0].runs[0].since_start else ""),
         "\n".join(f"- {text(in_words(group))}" for group in groups),
-        table(header, rows),
+        markdown_table([header, *rows]),
     ]
     return "\n\n".join(parts) + "\n"
 

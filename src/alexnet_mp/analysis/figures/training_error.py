@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.analysis.results.groups import what_trains
-from alexnet_mp.analysis.results.markdown import code, table, text
+from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.schema import differences
-from alexnet_mp.common.text import count
+from alexnet_mp.common.text import count, markdown_table
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Relu, Tanh
 from alexnet_mp.network.table import Network, parse_network
@@ -170,8 +170,8 @@ def as_markdown(found: Comparison, command: str) -> str:
         "The training error is that of the whole training split, in evaluation mode, after each epoch. Between two "
         "epochs it is taken to be linear, and before the first one to be that of guessing.",
         f"{in_words(found)}.",
-        table(header, runs),
-        *([table(["seed", "tanh / ReLU"], ratios)] if ratios else []),
+        markdown_table([header, *runs]),
+        *([markdown_table([["seed", "tanh / ReLU"], *ratios])] if ratios else []),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 
-from alexnet_mp.analysis.results.layer_costs_chart import draw_account, draw_comparison
+from alexnet_mp.analysis.results.layer_costs_chart import draw_comparison, draw_layer_costs
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.costs import Account, Line, account
+from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
 from alexnet_mp.network.table import Network
 
 COLUMNS = ("layer", "kind", "output of a tower", "memory, KiB", "parameters", "operations each", "operations")
@@ -41,35 +41,35 @@ def write_page(networks: Sequence[Network], out: Path, charts: bool) -> list[Pat
             raise ConfigurationError(
                 f"network {network.name!r} would name files; take letters, digits and . _ + - only, the first no sign"
             )
-    accounts = [account(network) for network in networks]
+    counted = [layer_costs(network) for network in networks]
     folder = out / "accounting"
     written = [out / "accounting.md"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for each in accounts:
+        for each in counted:
             written.append(folder / f"{each.network}.csv")
             written[-1].write_text(as_csv(each))
             if charts:
                 written.append(folder / f"{each.network}.png")
-                draw_account(each, written[-1])
+                draw_layer_costs(each, written[-1])
         if charts:
             written.append(folder / "comparison.png")
-            draw_comparison(accounts, written[-1])
-        written[0].write_text(as_markdown(accounts, charts))
+            draw_comparison(counted, written[-1])
+        written[0].write_text(as_markdown(counted, charts))
     except OSError as error:
         raise ConfigurationError(f"cannot write the accounting to {out}: {error}") from error
     return written
 
 
-def as_markdown(accounts: Sequence[Account], charts: bool) -> str:
+def as_markdown(counted: Sequence[LayerCosts], charts: bool) -> str:
     """The whole page."""
-    names = ",".join(each.network for each in accounts)
-    command = f"python launch/account.py networks={shlex.quote(f'[{names}]')}"
+    names = ",".join(each.network for each in counted)
+    command = f"python launch/counted.py networks={shlex.quote(f'[{names}]')}"
     parts = ["# Memory, parameters and operations of every layer", f"Made by\n\n```\n{command}\n```", INTRODUCTION]
-    parts.append("\n".join(_comparison(accounts)))
+    parts.append("\n".join(_comparison(counted)))
     if charts:
         parts.append("![Memory, parameters and operations of the networks, side by side](accounting/comparison.png)")
-    for each in accounts:
+    for each in counted:
         parts.append(f"## {each.network}")
         towers = "one tower" if each.towers == 1 else f"{each.towers} towers"
         size = "x".join(map(str, each.image))
@@ -80,7 +80,7 @@ def as_markdown(accounts: Sequence[Account], charts: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_csv(of: Account) -> str:
+def as_csv(of: LayerCosts) -> str:
     """Every layer by itself, those in branches too, without the auxiliary classifiers; memory in bytes."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -93,25 +93,25 @@ def as_csv(of: Account) -> str:
     return text.getvalue()
 
 
-def _comparison(accounts: Sequence[Account]) -> Iterator[str]:
+def _comparison(counted: Sequence[LayerCosts]) -> Iterator[str]:
     yield "| network | towers | output memory, MB | parameters | operations | of them multiply-adds of products |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-    for each in accounts:
+    for each in counted:
         numbers = f"{each.parameters:,} | {each.operations:,} | {each.multiply_adds:,}"
         yield f"| `{each.network}` | {each.towers} | {each.memory / 1e6:.2f} | {numbers} |"
 
 
-def _layers(of: Account) -> Iterator[str]:
+def _layers(of: LayerCosts) -> Iterator[str]:
     yield f"| {' | '.join(COLUMNS)} |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: |"
     for line in of.lines:
         yield _cells(line, line.name, "x".join(map(str, line.output_shape)))
-    total = Line("", "", (), of.memory, of.parameters, None, of.operations, of.multiply_adds)
+    total = LayerCost("", "", (), of.memory, of.parameters, None, of.operations, of.multiply_adds)
     yield _cells(total, "**total**", "")
     for line in of.training_only:
         yield _cells(line, f"{line.name}, in training alone, not in the total", "")
 
 
-def _cells(line: Line, name: str, shape: str) -> str:
+def _cells(line: LayerCost, name: str, shape: str) -> str:
     numbers = [f"{line.memory / 1024:,.1f}", *(f"{n:,}" if n else "" for n in (line.parameters, line.operations_each))]
     return f"| {' | '.join([name, line.kind, shape, *numbers, f'{line.operations:,}'])} |"

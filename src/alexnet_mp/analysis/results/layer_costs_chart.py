@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.network.costs import Account
+from alexnet_mp.network.costs import LayerCosts
 
 PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
     ("memory", "output memory, MB", 1e6, "#3b75b3"),
@@ -17,21 +17,21 @@ PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
 )
 
 
-def draw_account(account: Account, picture: Path) -> None:
+def draw_layer_costs(counted: LayerCosts, picture: Path) -> None:
     """A PNG of one network's layers, the first at the top."""
-    names = [line.name for line in account.lines]
-    figure, panels = _three_panels(len(names), account.network)
+    names = [line.name for line in counted.lines]
+    figure, panels = _three_panels(len(names), counted.network)
     for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(line, key) / divisor for line in account.lines], title, color)
+        _bars(axes, names, [getattr(line, key) / divisor for line in counted.lines], title, color)
     figure.savefig(picture, dpi=80, format="png")
 
 
-def draw_comparison(accounts: Sequence[Account], picture: Path) -> None:
+def draw_comparison(counted: Sequence[LayerCosts], picture: Path) -> None:
     """A PNG of the totals of several networks, side by side."""
-    names = [account.network for account in accounts]
+    names = [counted.network for account in counted]
     figure, panels = _three_panels(len(names), "one image, forward")
     for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(account, key) / divisor for account in accounts], title, color)
+        _bars(axes, names, [getattr(counted, key) / divisor for account in counted], title, color)
     figure.savefig(picture, dpi=80, format="png")
 
 

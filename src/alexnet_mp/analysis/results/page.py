@@ -17,10 +17,10 @@ from alexnet_mp.analysis.results.groups import (
     read_groups,
     spread,
 )
-from alexnet_mp.analysis.results.markdown import block, code, table, text
+from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.analysis.results.studies import Study, as_section, read_study
-from alexnet_mp.common.text import count, printable
+from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import ConfigurationError
 
 PAGE, CURVES = "results.md", "curves"
@@ -119,7 +119,7 @@ def _overview(groups: Sequence[Group]) -> str:
         ran = group.first.summary
         cells = [column.over(group.runs)[0] for column in shown]
         rows.append([text(ran.experiment), code(_name(group)), str(ran.epochs), str(len(group.runs)), *cells])
-    medians = table(["experiment", "network", "epochs", "runs", *(column.name for column in shown)], rows)
+    medians = markdown_table([["experiment", "network", "epochs", "runs", *(column.name for column in shown)], *rows])
     return f"{medians}\n\nOf several runs, which differ in their seed alone, these are medians."
 
 
@@ -198,7 +198,7 @@ def _runs(group: Group, epochs: Sequence[int]) -> str:
         spreads = [column.over(group.runs) for column in columns]
         rows.append(["**median**", *(f"**{median}**" for median, _ in spreads), ""])
         rows.append(["range", *(low_to_high for _, low_to_high in spreads), ""])
-    return table(["seed", *(column.name for column in columns), "commit"], rows)
+    return markdown_table([["seed", *(column.name for column in columns), "commit"], *rows])
 
 
 def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
@@ -210,7 +210,7 @@ def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
         of = " ".join([str((found.data or {}).get("name") or ""), found.split]).strip()
         rows.append([str(run.summary.seed), text(_checkpoint(run, found)), text(of), *numbers])
     remark = "\n\nOf these, some scaled the pixels in another way than the run was trained with: see the commands."
-    return table(header, rows) + remark * (not all(run.is_own_input(found) for run, found in evaluations))
+    return markdown_table([header, *rows]) + remark * (not all(run.is_own_input(found) for run, found in evaluations))
 
 
 def _checkpoint(run: RunRecord, found: Evaluated) -> str:
@@ -234,7 +234,7 @@ def _references(group: Group, references: Sequence[Reference]) -> str:
         when = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
         views = "" if reference.views is None else f", {reference.views} views"
         rows.append([reference.what, reference.unit, f"{reference.value:g}", f"{here}", when + views, reference.source])
-    return table(["reference", "measure", "its value", "here", "here after", "source"], rows)
+    return markdown_table([["reference", "measure", "its value", "here", "here after", "source"], *rows])
 
 
 def _spread(found: Spread, runs: int) -> str:

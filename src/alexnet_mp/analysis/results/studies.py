@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.analysis.results.markdown import block, code, table, text
+from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.common.text import count
+from alexnet_mp.common.text import count, markdown_table
 from alexnet_mp.errors import ConfigurationError
 
 POINTS, POINTS_TOP5 = "points above the baseline", "the same of top-5"
@@ -105,7 +105,9 @@ def as_section(study: Study, note: str, picture: str) -> list[str]:
     if len(study.runs) < study.asked:
         parts.append(f"Not complete: {len(study.runs)} of {study.asked} runs are finished.")
     columns = _columns(study)
-    parts.append(table(list(columns), [[cell(variant) for cell in columns.values()] for variant in study.variants]))
+    parts.append(
+        markdown_table([list(columns), *([cell(variant) for cell in columns.values()] for variant in study.variants)])
+    )
     parts.append(f"![Top-1 error of every run, by variant]({picture})")
     parts.append("Medians over the seeds, and the range; points are per cent of the images, seed by seed.")
     return parts

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.host import device_name, file_system, keep_large_blocks, usable_cores, versions
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
@@ -37,14 +37,14 @@ class CheckpointsSettings:
 
     network: Network
     device: str
-    batch_size: int
-    rounds: int
-    steps: int
-    warmup_steps: int
-    threads: int | None
+    batch_size: PositiveInt
+    rounds: PositiveInt
+    steps: PositiveInt
+    warmup_steps: PositiveInt
+    threads: PositiveInt | None
     folder: str
     seed: int
-    timeout_seconds: float
+    timeout_seconds: PositiveFloat
     json: str | None
 
 
@@ -53,7 +53,6 @@ def parse_checkpoints_settings(configuration: Mapping[str, Any]) -> CheckpointsS
     network = parse_network(configuration.get("network"))
     settings = from_mapping(CheckpointsSettings, configuration, "", ready={"network": network})
     network_cost(network)  # a window that does not fit is found here, before any process waits for another
-    check_positive(settings, "batch_size", "rounds", "steps", "warmup_steps", "threads", "timeout_seconds")
     folders = {f"folder={settings.folder}": Path(settings.folder)}
     if settings.json:
         folders[f"json={settings.json}"] = Path(settings.json).absolute().parent

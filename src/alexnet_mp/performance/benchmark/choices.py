@@ -19,7 +19,7 @@ from torch.optim.sgd import sgd
 
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.host import keep_large_blocks
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveInt, from_mapping
 from alexnet_mp.model.layers import lrn as local_response
 from alexnet_mp.model.layers.norm import LocalResponseNorm
 from alexnet_mp.model.tower import Tower
@@ -36,9 +36,9 @@ Way = Callable[[], object]
 class ChoicesSettings:
     """The keys of `conf/choices.yaml`, which says what they mean."""
 
-    batch_size: int
-    rounds: int
-    threads: int
+    batch_size: PositiveInt
+    rounds: PositiveInt
+    threads: PositiveInt
     deadline_seconds: float
     json: str | None
 
@@ -46,7 +46,6 @@ class ChoicesSettings:
 def run(configuration: Mapping[str, Any]) -> None:
     """Measure, print one line a way, and write the same numbers as JSON where `json` says."""
     settings = from_mapping(ChoicesSettings, configuration, "")
-    check_positive(settings, "batch_size", "rounds", "threads")
     keep_large_blocks()
     torch.set_num_threads(settings.threads)
     ways = {**_memory_formats(settings.batch_size), **_updates(), **_block_sizes(settings.batch_size)}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.host import keep_large_blocks
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.layers.norm import LocalResponseNorm, SpatialNorm
 from alexnet_mp.model.single_device import STOCK_PARTS
@@ -37,11 +37,11 @@ SPATIAL = rows.SpatialNorm(5, 1.0, 0.001, 0.75)  # layers-145.cfg
 class LayersSettings:
     """The keys of `conf/layers.yaml`, which says what they mean."""
 
-    batch_size: int
+    batch_size: PositiveInt
     maps: tuple[tuple[int, int, int], ...]
     messages: tuple[int, ...]
-    rounds: int
-    threads: int
+    rounds: PositiveInt
+    threads: PositiveInt
     compiled: bool
     deadline_seconds: float
     json: str | None
@@ -50,7 +50,6 @@ class LayersSettings:
 def run(configuration: Mapping[str, Any]) -> None:
     """Measure, print one line a figure, and write the same numbers as JSON where `json` says."""
     settings = from_mapping(LayersSettings, configuration, "")
-    check_positive(settings, "batch_size", "rounds", "threads")
     if settings.json and not Path(settings.json).absolute().parent.is_dir():
         raise ConfigurationError(f"json={settings.json}: there is no folder {Path(settings.json).absolute().parent}")
     keep_large_blocks()  # for stock PyTorch's layers too

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.host import usable_cores
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveInt, from_mapping
 from alexnet_mp.common.text import aligned
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
@@ -37,14 +37,14 @@ class ScalingSettings:
 
     network: Network
     processes: tuple[int, ...]
-    batch_size: int
+    batch_size: PositiveInt
     batch_scaling: Literal["fixed", "linear"]
     device: str | None
-    rounds: int
-    steps: int
+    rounds: PositiveInt
+    steps: PositiveInt
     warmup_steps: int
     compile: bool
-    threads: int
+    threads: PositiveInt
     seed: int
     deadline_seconds: float
     json: str | None
@@ -83,7 +83,6 @@ def parse_scaling_settings(configuration: Mapping[str, Any]) -> ScalingSettings:
     """Check a composed configuration. Raises ConfigurationError that names the key."""
     network = parse_network(configuration.get("network"))
     settings = from_mapping(ScalingSettings, configuration, "", ready={"network": network})
-    check_positive(settings, "batch_size", "rounds", "steps", "threads")
     if not settings.processes or settings.processes[0] != 1 or len(set(settings.processes)) < len(settings.processes):
         raise ConfigurationError(f"processes is {list(settings.processes)}; begin with 1, to compare with, each once")
     for count in settings.processes:

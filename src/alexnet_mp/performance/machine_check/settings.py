@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.common.schema import check_positive, from_mapping
+from alexnet_mp.common.schema import PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
@@ -19,11 +19,11 @@ class CheckSettings:
     towers: int | None
     placement: str
     device: str
-    batch_size: int
-    rounds: int
-    threads: int | None
+    batch_size: PositiveInt
+    rounds: PositiveInt
+    threads: PositiveInt | None
     seed: int
-    timeout_seconds: float
+    timeout_seconds: PositiveFloat
     json: str | None
 
 
@@ -34,7 +34,6 @@ def parse_check_settings(configuration: Mapping[str, Any]) -> CheckSettings:
     if settings.towers is not None:
         settings = replace(settings, network=network.cut_into(settings.towers))
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
-    check_positive(settings, "batch_size", "rounds", "threads", "timeout_seconds")
     if settings.json and not Path(settings.json).absolute().parent.is_dir():
         raise ConfigurationError(f"json={settings.json}: there is no folder {Path(settings.json).absolute().parent}")
     return settings

@@ -5,41 +5,41 @@ from alexnet_mp.performance.benchmark.variants import ours
 from alexnet_mp.performance.benchmark.variants.pipeline import check_pipeline, pipelined
 from alexnet_mp.performance.benchmark.variants.replicas import check_one, check_replicas
 from alexnet_mp.performance.benchmark.variants.stock import stock_network_whole
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, Variant, one, one_per_tower
+from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainingVariant, TrainStep, one, one_per_tower
 
-__all__ = ["BASELINE", "OTHER_NETWORKS", "VARIANTS", "Sent", "TrainStep", "Variant"]
+__all__ = ["BASELINE", "OTHER_NETWORKS", "VARIANTS", "Sent", "TrainStep", "TrainingVariant"]
 
 SPLIT = "split_two_processes"
 BASELINE = "single_stock"
 OTHER_NETWORKS = ("ungrouped", "one_column")  # trained for comparison: their work is not the table's
 
 VARIANTS = {
-    SPLIT: Variant("one process for each tower", one_per_tower, ours.check_split, ours.towers),
-    "split_one_process": Variant("all towers in one process", one, ours.check_split, ours.towers),
-    "single_ours": Variant("the same network whole, of our layers", one, check_one, ours.whole_network),
-    BASELINE: Variant(
+    SPLIT: TrainingVariant("one process for each tower", one_per_tower, ours.check_split, ours.towers),
+    "split_one_process": TrainingVariant("all towers in one process", one, ours.check_split, ours.towers),
+    "single_ours": TrainingVariant("the same network whole, of our layers", one, check_one, ours.whole_network),
+    BASELINE: TrainingVariant(
         "the same network in stock PyTorch, on one device", one, check_one, stock_network_whole, ours=False
     ),
-    "ungrouped": Variant(
+    "ungrouped": TrainingVariant(
         "all kernels in one tower, every layer reading all maps", one, check_one, ours.one_tower(ungrouped_network)
     ),
-    "one_column": Variant(
+    "one_column": TrainingVariant(
         "the paper's one-GPU network, half the kernels (§3.2)", one, check_one, ours.one_tower(one_column_network)
     ),
-    "ddp_stock": Variant(
+    "ddp_stock": TrainingVariant(
         "stock PyTorch data-parallel, the same global batch",
         one_per_tower,
         check_replicas,
         stock_network_whole,
         ours=False,
     ),
-    "ddp_ours": Variant(
+    "ddp_ours": TrainingVariant(
         "the network of single_ours data-parallel, the same global batch",
         one_per_tower,
         check_replicas,
         ours.whole_network,
     ),
-    "pipeline_stock": Variant(
+    "pipeline_stock": TrainingVariant(
         "stock PyTorch cut layer-wise, by torch.distributed.pipelining",
         one_per_tower,
         check_pipeline,

@@ -43,7 +43,7 @@ class TrainStep:
 
 
 @dataclass(frozen=True)
-class Variant:
+class TrainingVariant:
     """`check` runs before the variant's processes start, `build` in each of them.
 
     `check(network, device, processes, batch_size)` raises ConfigurationError where this machine, network or batch does
