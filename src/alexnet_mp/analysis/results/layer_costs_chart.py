@@ -28,10 +28,10 @@ def draw_layer_costs(counted: LayerCosts, picture: Path) -> None:
 
 def draw_comparison(counted: Sequence[LayerCosts], picture: Path) -> None:
     """A PNG of the totals of several networks, side by side."""
-    names = [counted.network for account in counted]
+    names = [each.network for each in counted]
     figure, panels = _three_panels(len(names), "one image, forward")
     for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(counted, key) / divisor for account in counted], title, color)
+        _bars(axes, names, [getattr(each, key) / divisor for each in counted], title, color)
     figure.savefig(picture, dpi=80, format="png")
 
 
