@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from alexnet_mp.common.host import device_name, usable_cores, versions
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network import rows
-from alexnet_mp.network.costs import RowCost, network_cost
+from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network
 from alexnet_mp.training.optimizer import PaperSGD
 
@@ -60,7 +60,7 @@ def products(device: torch.device, batch: int, kind: str, repeats: int) -> tuple
     operations, seconds, highest = 0.0, 0.0, 0.0
     for cost in network_cost(network).rows:
         row = network.rows[cost.name]
-        if (kind == "conv") != isinstance(row, rows.Conv) or not isinstance(row, rows.WeightedRow):
+        if (kind == "conv") != isinstance(row, rows.Conv) or not row.has_weights:
             continue
         formats = [torch.contiguous_format, torch.channels_last] if kind == "conv" else [torch.contiguous_format]
         best = min(
@@ -73,7 +73,7 @@ def products(device: torch.device, batch: int, kind: str, repeats: int) -> tuple
 
 
 def product(
-    row: rows.WeightedRow, cost: RowCost, device: torch.device, batch: int, memory_format: torch.memory_format
+    row: rows.Row, cost: rows.RowCost, device: torch.device, batch: int, memory_format: torch.memory_format
 ) -> Callable[[], object]:
     """Forward and backward of one row, without its bias; the image gets no gradient."""
     towers = 2 if cost.reads == "both" else 1

@@ -19,7 +19,7 @@ from alexnet_mp import (
 from alexnet_mp.checkpoint.convert.dropout import dropout_scales
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import BatchNorm, LocalResponseNorm, Tanh, kind_of
+from alexnet_mp.network.rows import BatchNorm, LocalResponseNorm, Tanh
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
@@ -178,7 +178,7 @@ def test_the_other_dropout_is_refused_where_a_row_follows_that_does_not_scale_wi
         rows[name] = row
         if name == "dropout6":
             rows["between"] = between
-    with pytest.raises(ConfigurationError, match=f"between, {kind_of(between)}, reads what comes out of dropout"):
+    with pytest.raises(ConfigurationError, match=f"between, {between.kind}, reads what comes out of dropout"):
         dropout_scales(replace(table, rows=rows), "authors")
 
 

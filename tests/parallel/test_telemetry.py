@@ -11,7 +11,7 @@ from alexnet_mp.common.gpu import energy_joules
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
-from alexnet_mp.training.train import run_training
+from alexnet_mp.training.train import train
 from tests.support.nvml_library import (
     CUDA,
     DRIVER_NOT_LOADED,
@@ -131,17 +131,17 @@ class LostAfter(dict):
         return GPU_IS_LOST if self.left < 0 else default
 
 
-def train(folder: Path, *overrides: str) -> list[dict]:
+def trained_lines(folder: Path, *overrides: str) -> list[dict]:
     kernels = [f"network.layers.conv{n}.kernels=4" for n in range(1, 6)]
     units = [f"network.layers.fc{n}.units=8" for n in (6, 7)]
     recipe = ["recipe.epochs=1", "recipe.batch_size=256", "device=cpu"]
-    run_training(compose("train", [f"run_dir={folder}", *kernels, *units, *recipe, *overrides]))
+    train(compose("train", [f"run_dir={folder}", *kernels, *units, *recipe, *overrides]))
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_without_a_driver_says_so_once_and_trains_on(monkeypatch, tmp_path, capsys, one_thread):
     install(monkeypatch, None)
-    *lines, validation = train(tmp_path / "run")
+    *lines, validation = trained_lines(tmp_path / "run")
     assert len(lines) == 5 and validation["kind"] == "validation"
     assert all(line.keys() == {"kind", "step", "epoch", "loss", "learning_rate", "images_per_second"} for line in lines)
     for text in (capsys.readouterr().err, (tmp_path / "run" / "train.log").read_text()):
@@ -155,7 +155,7 @@ def test_every_training_line_has_the_towers_numbers_until_their_gpu_is_lost(
     machine(gpu(0), gpu(1, celsius=66, errors=LostAfter(readings=3)), peer=PEERS)
     monkeypatch.setattr(Placement, "replica_devices", {0: CUDA[0], 1: CUDA[1]})
     monkeypatch.setattr("alexnet_mp.parallel.telemetry.READING_LASTS_SECONDS", 0)
-    *lines, validation = train(tmp_path / "run")
+    *lines, validation = trained_lines(tmp_path / "run")
     assert [line.get("tower1_gpu_temperature_celsius") for line in lines] == [66, 66, 66, None, None]
     assert all(line["tower0_gpu_utilization"] == 0.37 for line in lines)
     assert not any("gpu" in key for key in validation)

@@ -51,7 +51,7 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
     row, towers = network.rows[name], network.towers
     if isinstance(row, rows.Branches | rows.Auxiliary):
         raise ConfigurationError(
-            f"network {network.name}: {name} ({rows.kind_of(row)}) has no place among layers that follow one another"
+            f"network {network.name}: {name} ({row.kind}) has no place among layers that follow one another"
         )
     names = list(network.rows)
     before = network.rows[names[names.index(name) - 1]] if name != names[0] else None
@@ -78,7 +78,7 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             linear = nn.Linear(towers * prod(inputs), units)
             return [(f"{name}_flatten", nn.Flatten()), (name, _initialized(linear, row))]
         case rows.Relu():
-            return [(name, nn.ReLU(inplace=rows.gives_new_memory(before)))]
+            return [(name, nn.ReLU(inplace=bool(before and before.gives_new_memory)))]
         case rows.Tanh():
             return [(name, nn.Tanh())]
         case rows.LocalResponseNorm():
@@ -95,6 +95,8 @@ def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.
             return [(name, GlobalAveragePool())]
         case rows.Dropout():
             return [(name, parts.dropout(row))]
+        case _:
+            raise ConfigurationError(f"network {network.name}: {name} is of kind {row.kind}, which has no layer here")
 
 
 class GroupedLinear(nn.Module):
@@ -118,7 +120,9 @@ class GroupedLinear(nn.Module):
 
 
 @torch.no_grad()
-def _initialized(layer: GroupedLinear | nn.Conv2d | nn.Linear, row: rows.WeightedRow) -> nn.Module:
+def _initialized(
+    layer: GroupedLinear | nn.Conv2d | nn.Linear, row: rows.Conv | rows.FullyConnected | rows.Classifier
+) -> nn.Module:
     if row.std == "he":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:

@@ -17,35 +17,37 @@ Logits = dict[str, Tensor]  # an auxiliary classifier's name -> its logits, [N, 
 class Concat:
     """Branches that all begin with the same maps; their outputs are concatenated, [N, sum of maps, H, W]."""
 
-    branches: tuple["Steps", ...]
+    branches: tuple["NamedLayers", ...]
 
 
 @dataclass(frozen=True)
 class AuxHead:
     """An auxiliary classifier; the activations that it reads pass on as they are."""
 
-    layers: "Steps"
+    layers: "NamedLayers"
 
 
-Steps = Sequence[tuple[str, nn.Module | Concat | AuxHead]]
+NamedLayers = Sequence[tuple[str, nn.Module | Concat | AuxHead]]
 
 
-def run(steps: Steps, activations: Tensor, masks: Masks, auxiliary: Logits | None) -> Tensor:
-    """What comes out of the last step. Without a mask, dropout rows act as in evaluation.
+def run_layers(layers: NamedLayers, activations: Tensor, masks: Masks, auxiliary: Logits | None) -> Tensor:
+    """What comes out of the last layer. Without a mask, dropout rows act as in evaluation.
 
     Auxiliary classifiers run only where `auxiliary` is given, and leave their logits in it.
     """
-    for name, step in steps:
-        match step:
+    for name, layer in layers:
+        match layer:
             case Concat():
-                activations = torch.cat([run(branch, activations, masks, None) for branch in step.branches], dim=1)
+                activations = torch.cat(
+                    [run_layers(branch, activations, masks, None) for branch in layer.branches], dim=1
+                )
             case AuxHead():
                 if auxiliary is not None:
-                    auxiliary[name] = run(step.layers, activations, masks, None)
+                    auxiliary[name] = run_layers(layer.layers, activations, masks, None)
             case Dropout():
-                activations = step(activations, masks.get(name))
+                activations = layer(activations, masks.get(name))
             case _:
-                activations = step(activations)
+                activations = layer(activations)
     return activations
 
 
@@ -58,7 +60,7 @@ class StageInput(Protocol):
 
 
 class ImageInput:
-    """The head of the first stage: the image enters, nothing crosses.
+    """The input of the first stage: the image enters, nothing crosses.
 
     From here on maps are in channels_last, in which convolution, pooling and LRN are all faster than in the contiguous
     format (docs/performance.md).
@@ -73,7 +75,7 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class SumOfLogits:
-    """The head of the last stage: partial logits [N, classes] of all towers are added in tower order."""
+    """The input of the last stage: partial logits [N, classes] of all towers are added in tower order."""
 
     tower: int
 
@@ -92,13 +94,13 @@ class SumOfLogits:
 class Stage:
     """The run of layers from one crossing to the next, in two pure parts."""
 
-    head: StageInput
-    tail: Steps
+    input: StageInput
+    layers: NamedLayers
 
     def own_half(self, own: Tensor) -> Tensor:
         """What needs only this tower; runs while the peers' half is on its way."""
-        return self.head.own_half(own)
+        return self.input.own_half(own)
 
     def rest(self, partial: Tensor, peer: Tensor | None, masks: Masks, auxiliary: Logits | None = None) -> Tensor:
-        """From the peers' half on, up to the next crossing; `masks` and `auxiliary` as in `steps.run`."""
-        return run(self.tail, self.head.combine(partial, peer), masks, auxiliary)
+        """From the peers' half on, up to the next crossing; `masks` and `auxiliary` as in `run_layers`."""
+        return run_layers(self.layers, self.input.combine(partial, peer), masks, auxiliary)

@@ -6,33 +6,14 @@ from typing import Any
 
 from alexnet_mp.common.schema import choice
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import (
-    Auxiliary,
-    BatchNorm,
-    Branches,
-    Classifier,
-    Conv,
-    Local,
-    LocalResponseNorm,
-    PoolingRow,
-    Relu,
-    Row,
-    SpatialNorm,
-    Tanh,
-    WeightedRow,
-    kind_of,
-    reads_of,
-    rows_within,
-)
+from alexnet_mp.network.rows import Auxiliary, Branches, Classifier, Row, reads_of
 
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
-
-OF_MAPS = Conv | PoolingRow | Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm  # what may stand in a branch
 
 
 def check_one_tower(network: str, towers: int, rows: Mapping[str, Row]) -> None:
     """Raise ConfigurationError for a row that only a network of one tower may have, where there are more."""
-    alone = [f"{name} ({kind_of(row)})" for name, row in rows.items() if isinstance(row, Local | Auxiliary)]
+    alone = [f"{name} ({row.kind})" for name, row in rows.items() if row.one_tower_only]
     if towers > 1 and alone:
         raise ConfigurationError(
             f"network {network}: {', '.join(alone)} cannot be cut into {towers} towers; "
@@ -68,8 +49,8 @@ def _check_first(network: str, rows: Mapping[str, Row]) -> None:
     weighted = [
         (name, row)
         for outer, outer_row in rows.items()
-        for name, row in rows_within(outer, outer_row).items()
-        if isinstance(row, WeightedRow) and not isinstance(row, Classifier)
+        for name, row in outer_row.within(outer).items()
+        if hasattr(row, "reads")
     ]
     for index, (name, row) in enumerate(weighted):
         if (reads_of(row) == "image") != (index == 0):
@@ -82,14 +63,14 @@ def _check_first(network: str, rows: Mapping[str, Row]) -> None:
 def _check_branches(network: str, name: str, row: Branches) -> None:
     if not row.branches or not all(row.branches.values()):
         raise ConfigurationError(f"network {network}: {name} needs at least one branch, and each a row")
-    for full, each in rows_within(name, row).items():
-        if not isinstance(each, OF_MAPS):
-            raise ConfigurationError(f"network {network}: {full} is {kind_of(each)}, which cannot stand in a branch")
+    for full, each in row.within(name).items():
+        if not each.in_branches:
+            raise ConfigurationError(f"network {network}: {full} is {each.kind}, which cannot stand in a branch")
     _check_reading_own(network, name, row)
 
 
 def _check_reading_own(network: str, name: str, row: Row) -> None:
-    for full, each in rows_within(name, row).items():
+    for full, each in row.within(name).items():
         if reads_of(each) != "own":
             raise ConfigurationError(
                 f"network {network}: {full} reads {reads_of(each)}; a row inside of {name} reads own"
@@ -99,7 +80,7 @@ def _check_reading_own(network: str, name: str, row: Row) -> None:
 def _check_names(network: str, rows: Mapping[str, Row]) -> None:
     names = set(rows)
     for outer, row in rows.items():
-        for name in rows_within(outer, row):
+        for name in row.within(outer):
             if not _NAME.fullmatch(name):
                 raise ConfigurationError(
                     f"network {network}: a row is called {name!r}; its name stands in those of parameters: letters, "

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import torch
 from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import LinkError
-from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.crossings import crossing_points
-from alexnet_mp.network.rows import Classifier
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import Direction, Link, LocalLink, Traffic, peers_of
 from alexnet_mp.parallel.mesh import Mesh
@@ -148,18 +147,12 @@ def passages(network: Network, images: int, largest: int | None = LARGEST_PARCEL
 
     With so many images, or as many as `largest` bytes of float32 hold, but at least one.
     """
-    costs = network_cost(network)
     forward, backward = [], []
-    for point in crossing_points(network):
-        if point is None:
-            continue
-        row = costs.row(point.name)
-        summed = isinstance(network.rows[point.name], Classifier)
-        shape = row.output_shape if summed else row.input_shape
-        fit = images if largest is None else max(1, min(images, largest // (4 * torch.Size(shape).numel())))
-        forward.append(Passage(point.name, "forward", (fit, *shape)))
+    for point in filter(None, crossing_points(network)):
+        fit = images if largest is None else max(1, min(images, largest // (4 * prod(point.shape))))
+        forward.append(Passage(point.name, "forward", (fit, *point.shape)))
         if point.has_backward:
-            backward.append(Passage(point.name, "backward", (fit, *shape)))
+            backward.append(Passage(point.name, "backward", (fit, *point.shape)))
     return forward + backward[::-1]
 
 
@@ -199,7 +192,7 @@ def _everywhere(mesh: Mesh, link: Link, network: Network, images: int, found: li
         for (passage, receiver, sender), count in zip(transfers, counts, strict=True):
             if count:
                 sender_rank = rank - receiver + sender if one_tower_each else rank
-                values = torch.Size(passage.shape).numel()
+                values = prod(passage.shape)
                 where = (passage.crossing, passage.direction, sender, sender_rank, receiver, rank)
                 corrupt.append(Corruption(*where, int(count), values))
     return corrupt

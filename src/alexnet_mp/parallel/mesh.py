@@ -75,6 +75,10 @@ class Mesh:
             dist.all_reduce(message, dist.ReduceOp.MAX)
         return int(message[0]) == value and int(message[1]) == -value
 
+    def any(self, flag: bool) -> bool:
+        """True in every process if one has passed True; every process calls it."""
+        return any(value for (value,) in self.gather([float(flag)]))
+
     def from_replica_0(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite each process's tensors by those of the process that holds the same towers in replica 0."""
         group = self.replica_group()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from alexnet_mp.checkpoint.retention import checkpoint_name, prune, remove_unfinished
@@ -9,8 +10,26 @@ from alexnet_mp.checkpoint.writer import CheckpointWriter
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.config import TrainSettings
-from alexnet_mp.training.run_folder import LOG, RunFolder
+from alexnet_mp.training.log import LOG
+from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.state import TrainingState
+
+
+@dataclass
+class SaveTiming:
+    """Seconds for which saves held a process's training, by part, and for which they were written beside it.
+
+    `metrics` has what comes before the copy too: waiting for the checkpoint before, and for the other processes.
+    """
+
+    metrics: float = 0.0
+    copy: float = 0.0
+    writing: float = 0.0
+
+    @property
+    def held(self) -> float:
+        return self.metrics + self.copy
+
 
 SECONDS_TO_CLOSE = 2.0  # for the files of other processes, where the run ends early
 _NOT_NOW = -1  # nothing is to be written
@@ -42,8 +61,7 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         self._best = self._best_of_next = self._best_now()
         self._problem = ""
-        self._held_seconds = 0.0
-        self._writing_seconds = 0.0
+        self.timing = SaveTiming()
         self._started = ""
         self._one_has_failed = False
         self.newest = newest
@@ -77,6 +95,7 @@ class Checkpointer:
         progress = self._state.progress
         name = checkpoint_name(progress.step, validated=progress.samples_of_epoch == 0)
         metrics_bytes = self._mesh.from_main(self._prepare(name) if self._mesh.placement.is_main else _NOT_NOW)
+        prepared = time.monotonic()
         if metrics_bytes != _NOT_NOW:
             self._started, self._one_has_failed = name, False
             self._best_of_next = self._best_now()
@@ -87,11 +106,8 @@ class Checkpointer:
                 self._state.momentum(),
                 {**self._about, **self._state.described(), "metrics_bytes": metrics_bytes},
             )
-        self._held_seconds += time.monotonic() - began
-
-    def seconds(self) -> dict[str, float]:
-        """What checkpoints have cost this process: how long they held the training, and were written beside it."""
-        return {"held_by_checkpoints": self._held_seconds, "writing_checkpoints": self._writing_seconds}
+        self.timing.metrics += prepared - began
+        self.timing.copy += time.monotonic() - prepared
 
     def wait(self) -> None:
         """Until every process is done with the last checkpoint; every process calls it."""
@@ -143,7 +159,7 @@ class Checkpointer:
         outcome = self._writer.outcome(wait)
         if outcome is None:
             return False
-        self._writing_seconds += outcome.seconds
+        self.timing.writing += outcome.seconds
         if outcome.problem:
             self._failed(outcome.name, outcome.problem)
             return True

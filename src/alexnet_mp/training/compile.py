@@ -40,11 +40,11 @@ def choose_kernels(
             f"nothing: {steps:,} steps would save about {saved:.0f} s, and compiling takes {SECONDS_TO_COMPILE:.0f} s"
         )
     missing = _missing_compiler(device)
-    if not _everywhere(missing is None, mesh):
+    if mesh.any(missing is not None):
         return f"nothing: {missing or 'another process has no compiler'}"
     started = time.perf_counter()
     failure = _try_out(model, layers, batch_size // model.placement.replicas)
-    if not _everywhere(failure is None, mesh):
+    if mesh.any(failure is not None):
         for layer in layers:
             layer.compiled = False
         return f"nothing: {failure or 'it failed in another process'}"
@@ -92,7 +92,3 @@ def _try_out(model: TowerModel, layers: list[LocalResponseNorm], images: int) ->
     except Exception as error:  # whatever a compiler may raise: training goes on without it
         return f"compiling failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     return None
-
-
-def _everywhere(fine: bool, mesh: Mesh) -> bool:
-    return all(value == 1.0 for (value,) in mesh.gather([float(fine)]))

@@ -49,7 +49,7 @@ def load_initial_weights(model: TowerModel, initial: InitialWeights, scale: Inpu
             otherwise = _otherwise(description, model.network, scale)
     except (ConfigurationError, IndexError, KeyError) as error:
         problem = f"initial_weights.checkpoint={initial.checkpoint}: {error}"
-    if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
+    if mesh.any(bool(problem)):
         raise ConfigurationError(problem or "another process could not read initial_weights.checkpoint")
     mesh.from_replica_0(list(model.state_dict().values()))
     return otherwise

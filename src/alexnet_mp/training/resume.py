@@ -1,6 +1,5 @@
 """Going on from a checkpoint: that it is of the same run, what has changed since, and its state."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,22 @@ from alexnet_mp.errors import ConfigurationError, in_short
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.log import LOG
 from alexnet_mp.training.lr_schedule import LearningRates, PlateauState
 from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.run_lock import RunLock
 from alexnet_mp.training.state import Progress, TrainingState
 
-LOG = logging.getLogger("alexnet_mp")
 
-
-def progress_of_checkpoint(claim: RunLock, settings: TrainSettings, data: DataSet) -> Progress:
+def progress_of_checkpoint(lock: RunLock, settings: TrainSettings, data: DataSet) -> Progress:
     """How far the run of the locked checkpoint is; a run without one is at its beginning.
 
     Raises ConfigurationError where it is of another network, seed or data, or of no training at all. Any placement may
     go on from it, and so may another recipe.
     """
-    if not claim.checkpoint:
+    if not lock.checkpoint:
         return Progress()
-    said = claim.description
+    said = lock.description
     different = [
         *differences(said.get("network"), settings.network.to_mapping(), "network"),
         *differences(said.get("seed"), settings.seed, "seed"),
@@ -38,7 +36,7 @@ def progress_of_checkpoint(claim: RunLock, settings: TrainSettings, data: DataSe
     ]
     if different:
         raise ConfigurationError(
-            f"run folder {claim.path} holds another run, at {claim.checkpoint}: {'; '.join(different)}; choose another "
+            f"run folder {lock.path} holds another run, at {lock.checkpoint}: {'; '.join(different)}; choose another "
             "run_dir"
         )
     try:
@@ -49,7 +47,7 @@ def progress_of_checkpoint(claim: RunLock, settings: TrainSettings, data: DataSe
         return progress
     except (ConfigurationError, LookupError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"run folder {claim.path}: {claim.checkpoint} does not say how far its run was ({error}); choose another "
+            f"run folder {lock.path}: {lock.checkpoint} does not say how far its run was ({error}); choose another "
             "run_dir"
         ) from error
 
@@ -61,9 +59,7 @@ def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
     return TrainingState(model, optimizer, rates, Progress())
 
 
-def restore(
-    claim: RunLock, progress: Progress, model: TowerModel, settings: TrainSettings, mesh: Mesh
-) -> TrainingState:
+def restore(lock: RunLock, progress: Progress, model: TowerModel, settings: TrainSettings, mesh: Mesh) -> TrainingState:
     """The state of the locked checkpoint, with the towers of this process; every process of the run calls it.
 
     Replica 0 reads the files, and the others have theirs from it, so that they need not share its disk. Raises
@@ -71,36 +67,36 @@ def restore(
     """
     state, problem = begin(model, settings), ""
     try:
-        plateau = from_mapping(PlateauState, claim.description["plateau"], "plateau")
+        plateau = from_mapping(PlateauState, lock.description["plateau"], "plateau")
         state = TrainingState(
             model,
             state.optimizer,
             LearningRates(settings.recipe, model.network.learned_layers, plateau),
             progress,
         )
-        _read_tensors(claim, state, mesh)
+        _read_tensors(lock, state, mesh)
     except (ConfigurationError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        problem = f"cannot go on from {claim.checkpoint} of run folder {claim.path}: {in_short(error)}"
-    if any(bad for (bad,) in mesh.gather([float(bool(problem))])):
-        raise ConfigurationError(problem or f"{claim.checkpoint} could not be read in another process")
+        problem = f"cannot go on from {lock.checkpoint} of run folder {lock.path}: {in_short(error)}"
+    if mesh.any(bool(problem)):
+        raise ConfigurationError(problem or f"{lock.checkpoint} could not be read in another process")
     mesh.from_replica_0(list(model.state_dict().values()))
     mesh.from_replica_0(list(state.momentum().values()))
     return state
 
 
-def _read_tensors(claim: RunLock, state: TrainingState, mesh: Mesh) -> None:
-    learning_rates = {str(group): float(rate) for group, rate in claim.description["momentum_learning_rates"].items()}
+def _read_tensors(lock: RunLock, state: TrainingState, mesh: Mesh) -> None:
+    learning_rates = {str(group): float(rate) for group, rate in lock.description["momentum_learning_rates"].items()}
     momentum: dict[str, Tensor] = {}
     if mesh.placement.replica == 0:
-        folder, towers = Path(claim.path) / "checkpoints" / claim.checkpoint, list(mesh.placement.devices)
+        folder, towers = Path(lock.path) / "checkpoints" / lock.checkpoint, list(mesh.placement.devices)
         weights, _ = load_checkpoint(folder, towers)
         state.model.load_state_dict(weights)
         momentum = load_momentum(folder, towers)
     state.optimizer.restore(state.parameters(), momentum, learning_rates)
 
 
-def log_changes(claim: RunLock, configuration: Mapping[str, Any]) -> None:
+def log_changes(lock: RunLock, configuration: Mapping[str, Any]) -> None:
     """Say which keys of the configuration are not what they were when the checkpoint was written."""
-    before = dict(claim.description.get("configuration", {}))
+    before = dict(lock.description.get("configuration", {}))
     for line in differences({**before, "run_dir": None}, {**configuration, "run_dir": None}, ""):
         LOG.info("%-10s %s", "changed", line)

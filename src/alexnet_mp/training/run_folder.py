@@ -3,14 +3,15 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alexnet_mp.checkpoint.retention import remove_unfinished, set_aside
 from alexnet_mp.common.disk import flush, write_whole
+from alexnet_mp.training.log import LOG, LogFile
 from alexnet_mp.training.run_lock import RunLock
-
-LOG = logging.getLogger("alexnet_mp")
 
 
 class RunFolder:
@@ -34,10 +35,10 @@ class RunFolder:
     def open_log(self) -> None:
         """From now on, write `train.log`."""
         if self._is_main:
-            self._log = _LogFile(self.path / "train.log")
+            self._log = LogFile(self.path / "train.log")
             LOG.addHandler(self._log)
 
-    def begin(self, claim: RunLock, step: int, configuration: str) -> None:
+    def begin(self, lock: RunLock, step: int, configuration: str) -> None:
         """From now on, write metrics and, where tensorboard is installed, its events.
 
         A run that goes on after `step` keeps its metrics up to there: what it did after that, it does again. Newer
@@ -46,13 +47,13 @@ class RunFolder:
         if not self._is_main:
             return
         remove_unfinished(self.checkpoints)
-        for name, problem in claim.damaged.items():
+        for name, problem in lock.damaged.items():
             aside = set_aside(self.checkpoints / name)
-            LOG.warning("%s; set aside as %s, going on from %s", problem, aside.name, claim.checkpoint)
-        if claim.checkpoint:
-            self._keep_configuration(claim.checkpoint, configuration)
+            LOG.warning("%s; set aside as %s, going on from %s", problem, aside.name, lock.checkpoint)
+        if lock.checkpoint:
+            self._keep_configuration(lock.checkpoint, configuration)
         goes_on = self.metrics.exists()
-        self._keep_metrics(int(claim.description.get("metrics_bytes", 0)))
+        self._keep_metrics(int(lock.description.get("metrics_bytes", 0)))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -88,11 +89,16 @@ class RunFolder:
         if self._is_main:
             write_whole(self.summary, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
-    def note_end(self, error: BaseException) -> None:
+    @contextmanager
+    def noting_the_end(self) -> Iterator[None]:
         """Have `train.log` say why the run ended before its time; whoever catches the error tells the console."""
-        if self._log:
-            words = f"ended: {type(error).__name__}: {error}"
-            self._log.handle(LOG.makeRecord(LOG.name, logging.ERROR, "", 0, words, (), None))
+        try:
+            yield
+        except BaseException as error:
+            if self._log:
+                words = f"ended: {type(error).__name__}: {error}"
+                self._log.handle(LOG.makeRecord(LOG.name, logging.ERROR, "", 0, words, (), None))
+            raise
 
     def close(self) -> None:
         """End `train.log` and the events."""
@@ -143,10 +149,3 @@ class RunFolder:
             for name, value in record.items():
                 if name not in ("kind", "step"):
                     self._events.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-
-
-class _LogFile(logging.FileHandler):
-    """A log on a disk that may be full: what it does not take is on the console."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass

@@ -40,10 +40,10 @@ def lock_run_folder(
     processes that torchrun has restarted. Raises ConfigurationError, in every process, where the folder cannot be made,
     is in use, or holds what nobody can go on from. Nothing in a folder that holds a run is changed.
     """
-    claim, lock = RunLock(""), None
+    found, lock = RunLock(""), None
     if mesh.placement.is_main:
-        claim, lock = _lock_folder(run_dir, experiment_name, configuration)
-    told = RunLock(**json.loads(mesh.text_from_main(json.dumps(asdict(claim)))))
+        found, lock = _lock_folder(run_dir, experiment_name, configuration)
+    told = RunLock(**json.loads(mesh.text_from_main(json.dumps(asdict(found)))))
     if told.problem:
         raise ConfigurationError(f"run folder {told.path}: {told.problem}")
     return told, lock
@@ -56,18 +56,18 @@ def _lock_folder(run_dir: str | None, experiment_name: str, configuration: str) 
             path = _restarted(experiment_name, configuration) or _new_folder(experiment_name)
         path.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(path)
-        claim = _look(path, configuration)
-        if not claim.problem and not claim.checkpoint:
+        found = _look(path, configuration)
+        if not found.problem and not found.checkpoint:
             _begin(path, configuration)
     except BlockingIOError:
-        claim = RunLock(str(path), problem="another process is training into it; choose another run_dir")
+        found = RunLock(str(path), problem="another process is training into it; choose another run_dir")
     except OSError as error:
         problem = "a file is in its place" if path.is_file() else str(error)
-        claim = RunLock(str(path), problem=f"{problem}; choose another run_dir")
-    if claim.problem and lock:
+        found = RunLock(str(path), problem=f"{problem}; choose another run_dir")
+    if found.problem and lock:
         lock.release()
         lock = None
-    return claim, lock
+    return found, lock
 
 
 def _look(path: Path, configuration: str) -> RunLock:

@@ -29,6 +29,14 @@ class Progress:
     best_checkpoint: str = ""
     crossing_bytes_per_step: int = 0
 
+    def finish_epoch(self, validation: Errors, checkpoint: str) -> None:
+        """Count an epoch that has been validated; `checkpoint` is the name of the one that will be saved now."""
+        self.validation = validation
+        self.epoch += 1
+        self.samples_of_epoch = 0
+        if self.best_error is None or validation.top1_error < self.best_error:
+            self.best_error, self.best_checkpoint = validation.top1_error, checkpoint
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:

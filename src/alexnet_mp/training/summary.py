@@ -1,5 +1,6 @@
 """What a run says before it starts, and the summary that it leaves."""
 
+import json
 import subprocess
 from math import sqrt
 from pathlib import Path
@@ -10,12 +11,17 @@ import torch
 from alexnet_mp.common.host import device_name, peak_device_bytes, versions
 from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
+from alexnet_mp.errors import ConfigurationError, NotSaved
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network
 from alexnet_mp.parallel.launch import own_command_line
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.training.checkpointing import SaveTiming
 from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.log import LOG
+from alexnet_mp.training.metrics import read_metrics
+from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.state import Progress
 
 
@@ -49,12 +55,12 @@ def summarize(
     mesh: Mesh,
     progress: Progress,
     checkpoint: str,
-    checkpoint_seconds: dict[str, float],
+    saves: SaveTiming,
     commit: str | None,
 ) -> dict[str, Any]:
     """The contents of `summary.json`. Every process calls it, because peak memory is asked of all.
 
-    `commit` is `current_commit()` from when the run began.
+    `commit` is `current_commit()` from when the run began, `saves` what its checkpoints have cost this process.
     """
     placement = mesh.placement
     costs = network_cost(settings.network)
@@ -71,7 +77,7 @@ def summarize(
         "steps": progress.step,
         "epochs": progress.epoch,
         "seconds": progress.training_seconds,
-        "checkpoint_seconds": checkpoint_seconds,
+        "checkpoint_seconds": {"held_by_checkpoints": saves.held, "writing_checkpoints": saves.writing},
         "images_per_second": progress.samples_seen / progress.training_seconds,
         "train_loss": progress.train_loss,
         "validation_loss": validation.loss,
@@ -91,6 +97,55 @@ def summarize(
         "checkpoint": checkpoint,
         "best_checkpoint": progress.best_checkpoint,
     }
+
+
+def summary_of_complete(folder: RunFolder, progress: Progress, epochs: int, mesh: Mesh) -> dict[str, Any] | None:
+    """The summary of a run that is complete already; None where there is something left to do."""
+    text = ""
+    if mesh.placement.is_main and progress.epoch >= epochs:
+        try:
+            found = folder.summary.read_text()
+            text = found if json.loads(found)["epochs"] == progress.epoch else ""  # not of when it had fewer
+        except (OSError, ValueError, LookupError, TypeError):
+            text = ""  # it is written again
+    text = mesh.text_from_main(text)
+    if not text:
+        return None
+    LOG.info("complete   %s has all its epochs; recipe.epochs=N trains on, another run_dir anew", folder.path)
+    return dict(json.loads(text))
+
+
+def finish(folder: RunFolder, summary: dict[str, Any], title: str) -> None:
+    """Draw the learning curves, write the summary, and say where everything is. Raises NotSaved."""
+    from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
+
+    try:
+        metrics = read_metrics(folder.metrics)
+        if metrics.validations:
+            draw_learning_curves(metrics, folder.curves, title)
+        else:
+            LOG.warning("no curves: %s has lost its validations", folder.metrics)
+        folder.write_summary(summary)  # the last: with it the run is complete
+    except (OSError, ConfigurationError) as error:
+        raise NotSaved(
+            f"the summary or the curves could not be written: {error}; the same command tries again"
+        ) from error
+    LOG.info(
+        "done: top-1 error %.2f %%, %d steps in %.1f s, %.0f images/s",
+        100 * summary["top1_error"],
+        summary["steps"],
+        summary["seconds"],
+        summary["images_per_second"],
+    )
+    written = {
+        "metrics": folder.metrics,
+        "summary": folder.summary,
+        "curves": folder.curves,
+        "checkpoint": folder.checkpoints / summary["checkpoint"],
+    }
+    for name, path in written.items():
+        if path.exists():
+            LOG.info("%-10s %s", name, path)
 
 
 def _batch_in_words(settings: TrainSettings, replicas: int) -> str:

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,15 +22,31 @@ from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.wait import wait_with_timeout
 from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.log import LOG
 from alexnet_mp.training.loss import LossOnEveryTower, averaging_gradients, data_parallel
 from alexnet_mp.training.nonfinite import first_nonfinite, nonfinite_state
 from alexnet_mp.training.optimizer import set_learning_rates
-from alexnet_mp.training.run_folder import LOG, RunFolder
+from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.signals import StopSignals
 from alexnet_mp.training.state import TrainingState
 from alexnet_mp.training.validation import Errors, evaluate
 
 SECONDS_TO_ANSWER = 2.0  # after another process was lost, for the others to notice it too
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a training run is made of. `state` is where it begins, or goes on."""
+
+    settings: TrainSettings
+    mesh: Mesh
+    loader: Loader
+    preprocess: Preprocessing
+    state: TrainingState
+    folder: RunFolder
+    checkpointer: Checkpointer
+    signals: StopSignals
+    gpu_metrics: Callable[[], dict[str, float]] = dict
 
 
 @dataclass(frozen=True)
@@ -44,87 +61,89 @@ class Agreed:
 class Trainer:
     """Trains one model as the settings say, epoch by epoch, and leaves metrics and checkpoints in a run folder."""
 
-    def __init__(
-        self,
-        settings: TrainSettings,
-        mesh: Mesh,
-        state: TrainingState,
-        loader: Loader,
-        preprocess: Preprocessing,
-        folder: RunFolder,
-        saver: Checkpointer,
-        signals: StopSignals,
-        gpu_metrics: Callable[[], dict[str, float]] = dict,
-    ) -> None:
-        """`state` is where the run begins, or goes on."""
-        _check_every_parameter_trains(state.model)
-        self._settings = settings
-        self._mesh = mesh
-        self._state = state
-        self._model = state.model
-        self._loader = loader
-        self._preprocess = preprocess
-        self._folder = folder
-        self._saver = saver
-        self._signals = signals
-        self._gpu_metrics = gpu_metrics
-        self._losses = data_parallel(LossOnEveryTower(state.model, settings.autocast), mesh)
-        self._devices = list(mesh.placement.devices.values())
+    def __init__(self, run: Run) -> None:
+        _check_every_parameter_trains(run.state.model)
+        self._run = run
+        self._settings, self._mesh, self._loader = run.settings, run.mesh, run.loader
+        self._model, self._optimizer, self._progress = run.state.model, run.state.optimizer, run.state.progress
+        self._losses = data_parallel(LossOnEveryTower(self._model, run.settings.autocast), run.mesh)
+        self._devices = list(run.mesh.placement.devices.values())
         self._reads_every_loss = all(device.type == "cpu" for device in self._devices)
+        self._batch_size = run.settings.recipe.batch_size
 
-    def run(self) -> None:
+    def fit(self) -> None:
         """Train to the end of the recipe's epochs; validate after each, and save.
 
         Raises Stopped where a signal asked for it and everything is saved, NotSaved where the last state could not be,
         PeerLost where another process hung or is gone, DataLost where images cannot be read, FloatingPointError where
         numbers are not finite any more.
         """
-        progress, epochs = self._state.progress, self._settings.recipe.epochs
-        done = progress.epoch * self._loader.steps_per_epoch + progress.samples_of_epoch // self._batch_size
-        with tqdm(
-            total=epochs * self._loader.steps_per_epoch,
-            initial=done,
-            disable=not self._mesh.placement.is_main,
-            unit="step",
-            mininterval=0.2 if sys.stderr.isatty() else 5,
-            dynamic_ncols=True,
-        ) as bar:
-            try:
-                while progress.epoch < epochs:
+        epochs = self._settings.recipe.epochs
+        try:
+            with self._progress_bar(epochs) as bar, self._lost_named():
+                while self._progress.epoch < epochs:
                     self._train_epoch(bar)
                     self._validate(bar)
-                    self._save()
-                self._saver.finish()
-            except PeerLost as error:
-                # Also where it is known who is lost, so that the others do not take this process for lost.
-                silent = self._mesh.silent_ranks(0 if error.named else SECONDS_TO_ANSWER)
-                who = f"; no answer from rank {', '.join(map(str, silent))}" if silent and not error.named else ""
-                raise PeerLost(f"after step {progress.step}: {error}{who}") from error
-            except ConfigurationError as error:  # of a file that was whole when the run began
-                raise DataLost(f"after step {progress.step}: {error}") from error
-            finally:
-                self._saver.close()
+                    self.save()
+                self._run.checkpointer.finish()
+        finally:
+            self._run.checkpointer.close()
 
-    @property
-    def _batch_size(self) -> int:
-        return self._settings.recipe.batch_size
+    def step(self, batch: Batch) -> Agreed:
+        """Forward, backward, the agreement of all processes, and the update."""
+        progress, sent_before = self._progress, self._sent()
+        self._optimizer.zero_grad()
+        images = self._run.preprocess.on_each(batch, self._devices)
+        labels = to_towers(batch.labels, self._devices)
+        with averaging_gradients(self._mesh):
+            losses = self._losses(images, labels, progress.step)
+            torch.autograd.backward(losses)
+        progress.samples_of_epoch += self._batch_size
+        agreed = self._agree(losses, progress.step + 1)
+        if not math.isfinite(agreed.loss):
+            self._end_of_finite_numbers(agreed.loss, images, progress.step)
+        self._optimizer.step()
+        progress.step += 1
+        progress.samples_seen += self._batch_size
+        if self._is_logged():
+            progress.train_loss = agreed.loss
+        # Of one tower for the whole batch: each replica sends its share's.
+        progress.crossing_bytes_per_step = (self._sent() - sent_before) * self._mesh.placement.replicas
+        return agreed
+
+    def save(self) -> float:
+        """Start a checkpoint; return the seconds that it held the training.
+
+        Excludes the check for numbers that are not finite, which on a GPU also waits for queued training kernels.
+        """
+        self._await_devices()
+        places = nonfinite_state(self._model)
+        if self._mesh.any(bool(places)):
+            layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
+            raise FloatingPointError(
+                f"after step {self._progress.step} the weights or running statistics of {layers} are not "
+                f"finite, so they are not saved{self._advice()}"
+            )
+        began = time.perf_counter()
+        self._run.checkpointer.save()
+        return time.perf_counter() - began
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
-        progress = self._state.progress
-        in_force = self._state.rates.after(progress.epoch)
-        set_learning_rates(self._state.optimizer, in_force)
+        progress = self._progress
+        in_force = self._run.state.rates.after(progress.epoch)
+        set_learning_rates(self._optimizer, in_force)
         self._model.train()
         last = logged = time.perf_counter()
         steps_since = 0
         for batch in self._loader.training(progress.epoch, progress.samples_of_epoch):
-            agreed = self._step(batch)
+            agreed = self.step(batch)
             steps_since += 1
             bar.update()
             now = time.perf_counter()
             progress.training_seconds += now - last
             last = now
             if self._is_logged():
-                self._folder.append(
+                self._run.folder.append(
                     {
                         "kind": "train",
                         "step": progress.step,
@@ -132,52 +151,34 @@ class Trainer:
                         "loss": agreed.loss,
                         "learning_rate": in_force[self._model.network.learned_layers[-1], "weights"],
                         "images_per_second": steps_since * self._batch_size / (now - logged),
-                        **self._gpu_metrics(),
+                        **self._run.gpu_metrics(),
                     }
                 )
                 logged, steps_since = now, 0
             if agreed.stop:
                 self._stop()
             if agreed.save:
-                held = self._save()
+                held = self.save()
                 last, logged = last + held, logged + held  # no step is slower for it
-
-    def _step(self, batch: Batch) -> Agreed:
-        progress, link = self._state.progress, self._model.link
-        sent_before = link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
-        self._state.optimizer.zero_grad()
-        images = self._preprocess.on_each(batch, self._devices)
-        with averaging_gradients(self._mesh):
-            losses = self._losses(images, to_towers(batch.labels, self._devices), progress.step)
-            torch.autograd.backward(losses)
-        progress.samples_of_epoch += self._batch_size
-        agreed = self._agree(losses, progress.step + 1)
-        if not math.isfinite(agreed.loss):
-            self._end_of_finite_numbers(agreed.loss, images, progress.step)
-        self._state.optimizer.step()
-        progress.step += 1
-        progress.samples_seen += self._batch_size
-        if self._is_logged():
-            progress.train_loss = agreed.loss
-        if link:
-            sent = link.traffic.sent_by(self._mesh.placement.first_tower)
-            # Of one tower for the whole batch: each replica sends its share's.
-            progress.crossing_bytes_per_step = (sent - sent_before) * self._mesh.placement.replicas
-        return agreed
 
     def _agree(self, losses: Sequence[Tensor], step: int) -> Agreed:
         """One small exchange of all processes a step: who is asked to stop, whether to save, and the loss."""
-        placement, saver = self._mesh.placement, self._saver
+        placement, checkpointer = self._mesh.placement, self._run.checkpointer
         share = 0.0
         if placement.first_tower == 0 and (self._reads_every_loss or self._is_logged()):
             self._await_devices()
             share = losses[0].detach().double().item() / placement.replicas
         stop, save, failed, loss = self._mesh.sum_over_processes(
-            [float(bool(self._signals.received)), saver.is_due(step), saver.has_failed(), share]
+            [float(bool(self._run.signals.received)), checkpointer.is_due(step), checkpointer.has_failed(), share]
         )
         if failed:
-            saver.abort()
+            checkpointer.abort()
         return Agreed(bool(stop), bool(save), loss)
+
+    def _sent(self) -> int:
+        """Bytes that this process's first tower has sent over the crossings."""
+        link = self._model.link
+        return link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
 
     def _await_devices(self) -> None:
         """Before numbers are read from GPUs; see `wait_with_timeout`. One process alone waits for no other."""
@@ -187,27 +188,20 @@ class Trainer:
 
     def _is_logged(self) -> bool:
         """True at the steps of which `metrics.jsonl` has a line."""
-        position = self._state.progress.samples_of_epoch // self._batch_size
+        position = self._progress.samples_of_epoch // self._batch_size
         return position % self._settings.log_every_steps == 0 or position == self._loader.steps_per_epoch
 
     def _validate(self, bar: "tqdm[Any]") -> None:
-        progress = self._state.progress
+        progress = self._progress
         # Running statistics: since the last step began with replica 0's, each replica has added its own images'.
         self._mesh.from_replica_0(list(self._model.buffers()))
         errors = self._errors_on(self._loader.data.held_out)
         on_training = self._errors_on("train") if self._settings.training_error else None
-        progress.validation = errors
-        progress.epoch += 1
-        progress.samples_of_epoch = 0
-        if progress.best_error is None or errors.top1_error < progress.best_error:
-            progress.best_error, progress.best_checkpoint = (
-                errors.top1_error,
-                checkpoint_name(progress.step, validated=True),
-            )
+        progress.finish_epoch(errors, checkpoint_name(progress.step, validated=True))
         for kind, found in (("training", on_training), ("validation", errors)):
             if found:
                 record = {key: value for key, value in asdict(found).items() if key != "images"}
-                self._folder.append({"kind": kind, "step": progress.step, "epoch": progress.epoch, **record})
+                self._run.folder.append({"kind": kind, "step": progress.step, "epoch": progress.epoch, **record})
         bar.set_postfix_str(f"epoch {progress.epoch}, validation error {errors.top1_error:.2%}")
         LOG.info(
             "epoch %3d  loss %.4f  validation loss %.4f  top-1 error %.2f %%  top-5 error %.2f %%",
@@ -217,16 +211,15 @@ class Trainer:
             100 * errors.top1_error,
             100 * errors.top5_error,
         )
-        if self._state.rates.validated(errors.top1_error):
-            LOG.info(
-                "validation error has stopped falling: learning rates lowered, drop %d", self._state.rates.state.drops
-            )
+        rates = self._run.state.rates
+        if rates.validated(errors.top1_error):
+            LOG.info("validation error has stopped falling: learning rates lowered, drop %d", rates.state.drops)
 
     def _errors_on(self, split: str) -> Errors:
-        errors = evaluate([self._model], self._batches_of(split), self._preprocess, self._mesh).errors
+        errors = evaluate([self._model], self._batches_of(split), self._run.preprocess, self._mesh).errors
         if not math.isfinite(errors.loss):
             raise FloatingPointError(
-                f"the {'training' if split == 'train' else 'validation'} loss at step {self._state.progress.step} is "
+                f"the {'training' if split == 'train' else 'validation'} loss at step {self._progress.step} is "
                 f"{errors.loss}{self._advice()}"
             )
         return errors
@@ -243,43 +236,52 @@ class Trainer:
             self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        (stop,) = self._mesh.sum_over_processes([float(bool(self._signals.received))])
+        (stop,) = self._mesh.sum_over_processes([float(bool(self._run.signals.received))])
         if stop:
             self._stop()
 
     def _stop(self) -> None:
-        step, signal = self._state.progress.step, self._signals.received or "another process"
+        step, signal = self._progress.step, self._run.signals.received or "another process"
         LOG.info("asked to stop by %s: saving after step %d", signal, step)
-        self._save()
-        self._saver.finish()
-        raise Stopped(f"stopped after step {step}, and saved; to go on: the same command, run_dir={self._folder.path}")
-
-    def _save(self) -> float:
-        """Start a checkpoint; return the seconds that it held the training.
-
-        Looking at the weights is not counted to them: on a GPU that waits for steps whose time is training's.
-        """
-        self._await_devices()
-        places = nonfinite_state(self._model)
-        if any(found for (found,) in self._mesh.gather([float(bool(places))])):
-            layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
-            raise FloatingPointError(
-                f"after step {self._state.progress.step} the weights or running statistics of {layers} are not "
-                f"finite, so they are not saved{self._advice()}"
-            )
-        began = time.perf_counter()
-        self._saver.save()
-        return time.perf_counter() - began
+        self.save()
+        self._run.checkpointer.finish()
+        raise Stopped(
+            f"stopped after step {step}, and saved; to go on: the same command, run_dir={self._run.folder.path}"
+        )
 
     def _end_of_finite_numbers(self, loss: float, images: Sequence[Tensor], step: int) -> None:
         where = first_nonfinite(self._model, self._mesh, images, step)
         raise FloatingPointError(f"the loss at step {step + 1} is {loss}: {where}{self._advice()}")
 
     def _advice(self) -> str:
-        self._saver.wait()  # for the last good one
-        newest = self._mesh.text_from_main(self._saver.newest)
+        self._run.checkpointer.wait()  # for the last good one
+        newest = self._mesh.text_from_main(self._run.checkpointer.newest)
         held = f"; the newest checkpoint is {newest}, of before" if newest else ""
         return f"; lower the learning rate, or see recipe.input.pixel_divisor{held}"
+
+    def _progress_bar(self, epochs: int) -> "tqdm[Any]":
+        done, rest = self._progress.epoch * self._loader.steps_per_epoch, self._progress.samples_of_epoch
+        return tqdm(
+            total=epochs * self._loader.steps_per_epoch,
+            initial=done + rest // self._batch_size,
+            disable=not self._mesh.placement.is_main,
+            unit="step",
+            mininterval=0.2 if sys.stderr.isatty() else 5,
+            dynamic_ncols=True,
+        )
+
+    @contextmanager
+    def _lost_named(self) -> Iterator[None]:
+        """Say after which step a process or images were lost, and which process it was if that can be told."""
+        try:
+            yield
+        except PeerLost as error:
+            # Also where it is known who is lost, so that the others do not take this process for lost.
+            silent = self._mesh.silent_ranks(0 if error.named else SECONDS_TO_ANSWER)
+            who = f"; no answer from rank {', '.join(map(str, silent))}" if silent and not error.named else ""
+            raise PeerLost(f"after step {self._progress.step}: {error}{who}") from error
+        except ConfigurationError as error:  # of a file that was whole when the run began
+            raise DataLost(f"after step {self._progress.step}: {error}") from error
 
 
 def _check_every_parameter_trains(model: TowerModel) -> None:

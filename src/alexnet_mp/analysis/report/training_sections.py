@@ -27,7 +27,8 @@ from alexnet_mp.analysis.report.words import (
     recipe_in_words,
 )
 from alexnet_mp.common.text import count
-from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
+from alexnet_mp.network.costs import NetworkCost, network_cost
+from alexnet_mp.network.rows import RowCost
 from alexnet_mp.network.table import Network
 from alexnet_mp.training.metrics import Evaluation, Metrics
 

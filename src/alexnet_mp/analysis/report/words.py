@@ -1,35 +1,15 @@
 """A run's configuration in words: its network layer by layer, its recipe, where it ran."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alexnet_mp.common.text import count
-from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
-from alexnet_mp.network.rows import (
-    Auxiliary,
-    AveragePool,
-    BatchNorm,
-    Branches,
-    Classifier,
-    Conv,
-    Dropout,
-    FullyConnected,
-    LocalResponseNorm,
-    MaxPool,
-    Relu,
-    Row,
-    SpatialNorm,
-    Tanh,
-    kind_of,
-    reads_of,
-    rows_within,
-)
+from alexnet_mp.network.costs import NetworkCost, network_cost
+from alexnet_mp.network.rows import Auxiliary, Branches, Row, RowCost, reads_of
 from alexnet_mp.network.table import Network
 from alexnet_mp.training.recipe import Milestone, Rates, Recipe
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_IN_PASSING = Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm | MaxPool | AveragePool | Dropout
 
 
 @dataclass(frozen=True)
@@ -83,56 +63,20 @@ def layers(network: Network) -> list[Layer]:
     found: dict[str, list[str]] = {}  # a layer's name -> the rows that belong to it, its own first
     for name, row in network.rows.items():
         passed = [layer for layer in found if not isinstance(network.rows[layer], Auxiliary)]
-        if isinstance(row, _IN_PASSING) and passed:
+        if row.follows and passed:
             found[passed[-1]].append(name)  # what follows an auxiliary classifier does not read its logits
         else:
             found[name] = [name]
     told = []
     for name, rows in found.items():
-        inside = [costs.row(full) for each in rows for full in rows_within(each, network.rows[each])]
+        inside = [costs.row(full) for each in rows for full in network.rows[each].within(each)]
         parameters = sum(cost.parameters(tower) for cost in inside for tower in range(network.towers))
-        then = ", ".join(row_in_words(network.rows[each]) for each in rows[1:])
+        then = ", ".join(network.rows[each].in_words() for each in rows[1:])
         last = costs.row(rows[-1]) if isinstance(network.rows[rows[-1]], Branches) else inside[-1]
         row = network.rows[name]
         output = " × ".join(map(str, last.output_shape))
-        told.append(Layer(name, row_in_words(row), _reads(network, row), then, output, parameters))
+        told.append(Layer(name, row.in_words(), _reads(network, row), then, output, parameters))
     return told
-
-
-def row_in_words(row: Row) -> str:
-    """One row of the table; kernels and units are of one tower."""
-    match row:
-        case Conv():
-            stride = f", stride {row.stride}" if row.stride > 1 else ""
-            pad = f", pad {row.pad[0]}" if row.pad[0] == row.pad[1] else f", pad {row.pad[0]} and {row.pad[1]}"
-            return f"{row.kernels} kernels {row.size}×{row.size}{stride}{pad if any(row.pad) else ''}"
-        case FullyConnected():
-            return f"{row.units} units"
-        case Classifier():
-            return "one unit a class, summed over the towers"
-        case Relu():
-            return "ReLU"
-        case Tanh():
-            return "tanh"
-        case LocalResponseNorm():
-            return f"LRN over {row.n} maps (k {row.k:g}, α {row.alpha:g} × the {row.alpha_scales}, β {row.beta:g})"
-        case SpatialNorm():
-            return f"spatial normalization {row.size}×{row.size} (k {row.k:g}, α {row.alpha:g}, β {row.beta:g})"
-        case BatchNorm():
-            return "batch normalization"
-        case MaxPool():
-            return f"max pooling {row.size}×{row.size}, stride {row.stride}"
-        case AveragePool():
-            return f"average pooling {row.size}×{row.size}, stride {row.stride}"
-        case Dropout():
-            return f"dropout {row.p:g}{', inverted' if row.inverted else ''}"
-        case Branches():
-            return f"{count(len(row.branches), 'branch', 'es')}, joined"
-        case Auxiliary():
-            return f"classifier in training alone, {row.loss_weight:g} of its loss counts"
-        case _:
-            numbers = {key: value for key, value in dataclasses.asdict(row).items() if isinstance(value, int | float)}
-            return f"{kind_of(row)} {', '.join(f'{key} {value:g}' for key, value in numbers.items())}".strip()
 
 
 def _reads(network: Network, row: Row) -> str:

@@ -64,7 +64,7 @@ def write_page(networks: Sequence[Network], out: Path, charts: bool) -> list[Pat
 def as_markdown(counted: Sequence[LayerCosts], charts: bool) -> str:
     """The whole page."""
     names = ",".join(each.network for each in counted)
-    command = f"python launch/counted.py networks={shlex.quote(f'[{names}]')}"
+    command = f"python launch/account.py networks={shlex.quote(f'[{names}]')}"
     parts = ["# Memory, parameters and operations of every layer", f"Made by\n\n```\n{command}\n```", INTRODUCTION]
     parts.append("\n".join(_comparison(counted)))
     if charts:

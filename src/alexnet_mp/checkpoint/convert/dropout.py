@@ -1,20 +1,8 @@
 """The two conventions of dropout, and what turns weights for one into weights for the other."""
 
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.rows import (
-    AveragePool,
-    Convention,
-    Dropout,
-    GlobalAveragePool,
-    MaxPool,
-    Relu,
-    WeightedRow,
-    kind_of,
-    rows_within,
-)
+from alexnet_mp.network.rows import Convention, Dropout
 from alexnet_mp.network.table import Network
-
-_SCALING_WITH_THEIR_INPUT = (AveragePool, Dropout, GlobalAveragePool, MaxPool, Relu)
 
 
 def dropout_scales(network: Network, convention: Convention) -> dict[str, float]:
@@ -29,19 +17,19 @@ def dropout_scales(network: Network, convention: Convention) -> dict[str, float]
     """
     scales: dict[str, float] = {}
     factor, dropped = 1.0, ""
-    inside = {full: name for name, row in network.rows.items() for full in rows_within(name, row) if full != name}
+    inside = {full: name for name, row in network.rows.items() for full in row.within(name) if full != name}
     for name, row in network.layer_rows.items():
         if isinstance(row, Dropout) and row.inverted != (convention == "inverted"):
             factor *= 1 - row.p if convention == "inverted" else 1 / (1 - row.p)
             dropped = name
         elif factor != 1.0 and inside.get(name) != inside.get(dropped):
             raise ConfigurationError(f"{inside[name]} is not the only one to read {dropped}, whose scale would change")
-        elif isinstance(row, WeightedRow):
+        elif row.has_weights:
             if factor != 1.0:
                 scales[f"{name}.weight"] = factor
             factor = 1.0
-        elif factor != 1.0 and not isinstance(row, _SCALING_WITH_THEIR_INPUT):
+        elif factor != 1.0 and not row.scales_with_input:
             raise ConfigurationError(
-                f"{name}, {kind_of(row)}, reads what comes out of dropout; weights cannot make up for its scale"
+                f"{name}, {row.kind}, reads what comes out of dropout; weights cannot make up for its scale"
             )
     return scales

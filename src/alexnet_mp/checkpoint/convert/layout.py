@@ -2,26 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from math import prod
 
 import torch
 from torch import Tensor
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import (
-    BatchNorm,
-    Classifier,
-    Conv,
-    FullyConnected,
-    Local,
-    WeightedRow,
-    reads_of,
-)
+from alexnet_mp.network.rows import RowCost, Shape
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import peers_of
-
-BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 _NAME = re.compile(r"towers\.(\d+)\.([^.]+)\.([^.]+)")
 
@@ -53,56 +42,45 @@ def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> di
     Raises ConfigurationError where a tensor is missing, left over, or of another shape than the table's.
     """
     check_single_device(state_dict, network)
-    count = network.towers
     towers: dict[str, Tensor] = {}
-    for layer, row in network.layer_rows.items():
-        if isinstance(row, BatchNorm):
-            for name in BATCH_NORM_TENSORS:
-                for t, block in enumerate(state_dict[f"{layer}.{name}"].chunk(count)):
-                    towers[f"towers.{t}.{layer}.{name}"] = block.clone()
-        if not isinstance(row, WeightedRow):
-            continue
-        weight, bias = state_dict[f"{layer}.weight"], state_dict[f"{layer}.bias"]
-        if isinstance(row, Classifier):
-            towers["towers.0." + f"{layer}.bias"] = bias.clone()
-            for t, own in enumerate(weight.chunk(count, dim=1)):
-                towers[f"towers.{t}.{layer}.own_weight"] = own.clone()
-            continue
-        for t, (block, bias_block) in enumerate(zip(weight.chunk(count), bias.chunk(count), strict=True)):
-            prefix = f"towers.{t}.{layer}"
-            towers[f"{prefix}.bias"] = bias_block.clone()
-            if reads_of(row) != "both":
-                towers[f"{prefix}.weight"] = block.clone()
-                continue
-            columns = block.chunk(count, dim=1)
-            towers[f"{prefix}.own_weight"] = columns[t].clone()
-            if count > 1:
-                towers[f"{prefix}.peer_weight"] = torch.cat([columns[peer] for peer in peers_of(t, count)], dim=1)
+    for cost in network_cost(network).rows:
+        for t in range(network.towers):
+            for name in _tensors_of_a_tower(cost):
+                if name != "peer_weight" and (t == 0 or name != "bias" or not cost.bias_on_tower_0_only):
+                    towers |= _share(cost, name, t, network.towers, state_dict)
     return towers
 
 
 def single_device_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The names and shapes that `to_single_device` gives for a network table."""
     shapes: dict[str, tuple[int, ...]] = {}
-    costs = network_cost(network)
-    for layer, row in network.layer_rows.items():
-        inputs = costs.row(layer).input_shape
-        columns = network.towers if reads_of(row) == "both" else 1
-        if isinstance(row, Conv):
-            shapes[f"{layer}.weight"] = (network.towers * row.kernels, columns * inputs[0], row.size, row.size)
-        elif isinstance(row, Local):
-            positions = costs.row(layer).output_shape[1:]
-            shapes[f"{layer}.weight"] = (row.kernels, inputs[0], row.size, row.size, *positions)
-        elif isinstance(row, FullyConnected):
-            shapes[f"{layer}.weight"] = (network.towers * row.units, columns * prod(inputs))
-        elif isinstance(row, Classifier):
-            shapes[f"{layer}.weight"] = (network.classes, network.towers * prod(inputs))
-        elif isinstance(row, BatchNorm):
-            shapes |= {f"{layer}.{name}": (network.towers * inputs[0],) for name in BATCH_NORM_TENSORS}
-        if isinstance(row, WeightedRow):
-            unshared = costs.row(layer).output_shape[1:] if isinstance(row, Local) else ()
-            shapes[f"{layer}.bias"] = (*shapes[f"{layer}.weight"][:1], *unshared)
+    for cost in network_cost(network).rows:
+        blocks = 1 if cost.bias_on_tower_0_only else network.towers  # of outputs, one below the other
+        for name, (outputs, *rest) in _tensors_of_a_tower(cost).items():
+            if name == "own_weight":
+                shapes[f"{cost.name}.weight"] = (blocks * outputs, network.towers * rest[0], *rest[1:])
+            elif name != "peer_weight":
+                shapes[f"{cost.name}.{name}"] = (blocks * outputs, *rest)
     return shapes
+
+
+def _tensors_of_a_tower(cost: RowCost) -> dict[str, Shape]:
+    return {**cost.parameters_of_a_tower, **cost.buffers_of_a_tower}
+
+
+def _share(cost: RowCost, name: str, tower: int, towers: int, single: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `tower` has of a single device's tensor; of one that reads both towers, its own weight and its peers'."""
+    prefix = f"towers.{tower}.{cost.name}"
+    whole = single[f"{cost.name}.{'weight' if name == 'own_weight' else name}"]
+    block = whole if cost.bias_on_tower_0_only else whole.chunk(towers)[tower]
+    if name != "own_weight":
+        return {f"{prefix}.{name}": block.clone()}
+    columns = block.chunk(towers, dim=1)
+    own = {f"{prefix}.own_weight": columns[tower].clone()}
+    if "peer_weight" not in cost.parameters_of_a_tower:
+        return own
+    peers = [columns[peer] for peer in peers_of(tower, towers)]
+    return {**own, f"{prefix}.peer_weight": torch.cat(peers, dim=1)}
 
 
 def _by_layer(state_dict: Mapping[str, Tensor]) -> dict[str, list[dict[str, Tensor]]]:

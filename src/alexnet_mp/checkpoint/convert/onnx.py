@@ -6,7 +6,7 @@ any number of images at a time, and nothing that an exporter left behind.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet_mp.checkpoint.convert.dropout import dropout_scales
-from alexnet_mp.checkpoint.convert.layout import BATCH_NORM_TENSORS, to_single_device
+from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.checkpoint.convert.single_device_file import about, scaled
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network import rows
-from alexnet_mp.network.costs import RowCost, network_cost
-from alexnet_mp.network.rows import Convention, kind_of
+from alexnet_mp.network.costs import network_cost
+from alexnet_mp.network.rows import Convention, RowCost
 from alexnet_mp.network.table import Network
 from alexnet_mp.version import __version__
 
@@ -128,61 +128,57 @@ class Graph:
         return name
 
 
+@dataclass(frozen=True)
+class InGraph:
+    """What the nodes of a row need to know: its cost, the network's towers, and the convention of dropout."""
+
+    name: str
+    cost: RowCost
+    towers: int
+    dropout: Convention
+
+
 def write_graph(network: Network, dropout: Convention, weights: Mapping[str, Array]) -> Graph:
     """The rows of a table as operators of ONNX; `weights` are a single device's, named as by `to_single_device`.
 
     Raises ConfigurationError for a row of a kind that has no translation here.
     """
     graph = Graph(dict(weights))
-    for cost, (name, row) in zip(network_cost(network).rows, network.rows.items(), strict=True):
-        _add_row(graph, network.towers, name, row, cost, dropout)
+    costs = network_cost(network)
+    for name, row in network.rows.items():
+        if type(row) not in NODES:
+            raise ConfigurationError(
+                f"{name} is of kind {row.kind}, which is not translated to ONNX; convert to .safetensors instead"
+            )
+        NODES[type(row)](graph, row, InGraph(name, costs.row(name), network.towers, dropout))
     return graph
 
 
-def _add_row(graph: Graph, towers: int, name: str, row: rows.Row, cost: RowCost, dropout: Convention) -> None:
-    weight, bias = f"{name}.weight", f"{name}.bias"
-    match row:
-        case rows.Conv():
-            group = towers if row.reads == "own" else 1
-            graph.add("Conv", name, weight, bias, attributes={**_windows(row), "group": group})
-        case rows.FullyConnected(reads="own") if towers > 1:
-            _add_grouped_product(graph, towers, name, cost)
-        case rows.FullyConnected() | rows.Classifier():
-            graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
-            output = OUTPUT if isinstance(row, rows.Classifier) else ""
-            graph.add("Gemm", name, weight, bias, attributes={"transB": 1}, output=output)
-        case rows.Relu():
-            graph.add("Relu", name)
-        case rows.Tanh():
-            graph.add("Tanh", name)
-        case rows.LocalResponseNorm():
-            _add_lrn(graph, towers, name, row, cost)
-        case rows.SpatialNorm():
-            _add_spatial_norm(graph, name, row)
-        case rows.BatchNorm():
-            tensors = [f"{name}.{tensor}" for tensor in BATCH_NORM_TENSORS]
-            graph.add("BatchNormalization", name, *tensors, attributes={"epsilon": row.epsilon})
-        case rows.MaxPool():
-            graph.add("MaxPool", name, attributes=_windows(row))
-        case rows.AveragePool():
-            graph.add("AveragePool", name, attributes={**_windows(row), "count_include_pad": 0})
-        case rows.Dropout():
-            if dropout == "authors":
-                graph.add("Mul", name, graph.constant(f"{name}.kept", 1 - row.p))
-        case _:
-            raise ConfigurationError(
-                f"{name} is of kind {kind_of(row)}, which is not translated to ONNX; convert to .safetensors instead"
-            )
-
-
-def _windows(row: rows.Conv | rows.PoolingRow) -> dict[str, list[int]]:
+def _windows(row: rows.Conv | rows.MaxPool | rows.AveragePool) -> dict[str, list[int]]:
     begin, end = row.pad
     return {"kernel_shape": [row.size] * 2, "strides": [row.stride] * 2, "pads": [begin, begin, end, end]}
 
 
-def _add_lrn(graph: Graph, towers: int, name: str, row: rows.LocalResponseNorm, cost: RowCost) -> None:
+def _add_convolution(graph: Graph, row: rows.Conv, at: InGraph) -> None:
+    group = at.towers if row.reads == "own" else 1
+    attributes = {**_windows(row), "group": group}
+    graph.add("Conv", at.name, f"{at.name}.weight", f"{at.name}.bias", attributes=attributes)
+
+
+def _add_product(graph: Graph, row: rows.FullyConnected | rows.Classifier, at: InGraph) -> None:
+    name = at.name
+    if at.cost.reads == "own" and at.towers > 1 and not at.cost.bias_on_tower_0_only:
+        _add_grouped_product(graph, at)
+        return
+    graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
+    output = OUTPUT if isinstance(row, rows.Classifier) else ""
+    graph.add("Gemm", name, f"{name}.weight", f"{name}.bias", attributes={"transB": 1}, output=output)
+
+
+def _add_lrn(graph: Graph, row: rows.LocalResponseNorm, at: InGraph) -> None:
     """Every tower's maps by themselves: [N, towers * C, H, W] seen as [N * towers, C, H, W]."""
-    maps, height, width = cost.input_shape
+    name, towers = at.name, at.towers
+    maps, height, width = at.cost.input_shape
     if towers > 1:
         graph.add("Reshape", f"{name}.towers", graph.constant(f"{name}.of_a_tower", [-1, maps, height, width]))
     # ONNX divides alpha by n; the paper's alpha multiplies the sum itself.
@@ -192,9 +188,9 @@ def _add_lrn(graph: Graph, towers: int, name: str, row: rows.LocalResponseNorm, 
         graph.add("Reshape", f"{name}.together", graph.constant(f"{name}.of_all", [-1, towers * maps, height, width]))
 
 
-def _add_spatial_norm(graph: Graph, name: str, row: rows.SpatialNorm) -> None:
+def _add_spatial_norm(graph: Graph, row: rows.SpatialNorm, at: InGraph) -> None:
     """a / (k + alpha * mean of a² over the window)^beta, zeros outside counted in every mean."""
-    maps, pad = graph.last, row.size // 2
+    name, maps, pad = at.name, graph.last, row.size // 2
     window = {"kernel_shape": [row.size] * 2, "pads": [pad] * 4, "count_include_pad": 1}
     graph.add("Mul", f"{name}.squares", maps)
     graph.add("AveragePool", f"{name}.mean", attributes=window)
@@ -204,11 +200,40 @@ def _add_spatial_norm(graph: Graph, name: str, row: rows.SpatialNorm) -> None:
     graph.add("Mul", name, maps)
 
 
-def _add_grouped_product(graph: Graph, towers: int, name: str, cost: RowCost) -> None:
+def _add_batch_norm(graph: Graph, row: rows.BatchNorm, at: InGraph) -> None:
+    tensors = [f"{at.name}.{each}" for each in (*at.cost.parameters_of_a_tower, *at.cost.buffers_of_a_tower)]
+    graph.add("BatchNormalization", at.name, *tensors, attributes={"epsilon": row.epsilon})
+
+
+def _add_dropout(graph: Graph, row: rows.Dropout, at: InGraph) -> None:
+    if at.dropout == "authors":
+        graph.add("Mul", at.name, graph.constant(f"{at.name}.kept", 1 - row.p))
+
+
+def _add_grouped_product(graph: Graph, at: InGraph) -> None:
     """A fully-connected layer in groups: a convolution over one position, [N, inputs, 1] to [N, units, 1]."""
+    name, towers = at.name, at.towers
     weight = graph.constants[f"{name}.weight"]
     graph.constants[f"{name}.weight"] = weight.reshape(*weight.shape, 1)
-    columns = graph.constant(f"{name}.columns", [-1, towers * prod(cost.input_shape), 1])
+    columns = graph.constant(f"{name}.columns", [-1, towers * prod(at.cost.input_shape), 1])
     graph.add("Reshape", f"{name}.column", columns)
     graph.add("Conv", name, f"{name}.weight", f"{name}.bias", attributes={"kernel_shape": [1], "group": towers})
     graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
+
+
+# How each kind of row is written; branches, auxiliary classifiers and unshared weights have no translation.
+NODES: dict[type[rows.Row], Callable[[Graph, Any, InGraph], None]] = {
+    rows.Conv: _add_convolution,
+    rows.FullyConnected: _add_product,
+    rows.Classifier: _add_product,
+    rows.Relu: lambda graph, row, at: graph.add("Relu", at.name),
+    rows.Tanh: lambda graph, row, at: graph.add("Tanh", at.name),
+    rows.LocalResponseNorm: _add_lrn,
+    rows.SpatialNorm: _add_spatial_norm,
+    rows.BatchNorm: _add_batch_norm,
+    rows.MaxPool: lambda graph, row, at: graph.add("MaxPool", at.name, attributes=_windows(row)),
+    rows.AveragePool: lambda graph, row, at: graph.add(
+        "AveragePool", at.name, attributes={**_windows(row), "count_include_pad": 0}
+    ),
+    rows.Dropout: _add_dropout,
+}

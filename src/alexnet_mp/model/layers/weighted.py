@@ -81,12 +81,11 @@ class TwoInputLayer(nn.Module):
     concatenated in tower order; a network of one tower has none.
     """
 
-    def __init__(self, product: Product, own_shape: tuple[int, ...], peers: int) -> None:
+    def __init__(self, product: Product, own_shape: tuple[int, ...], peer_shape: tuple[int, ...] | None) -> None:
         super().__init__()
         self.product = product
         self.own_weight = nn.Parameter(torch.empty(own_shape))
-        peer_shape = (own_shape[0], peers * own_shape[1], *own_shape[2:])
-        self.peer_weight = nn.Parameter(torch.empty(peer_shape)) if peers else None
+        self.peer_weight = None if peer_shape is None else nn.Parameter(torch.empty(peer_shape))
         self.bias = nn.Parameter(torch.empty(own_shape[0]))
 
     def own_half(self, own: Tensor) -> Tensor:
@@ -104,10 +103,10 @@ class TwoInputLayer(nn.Module):
 class PartialLogits(nn.Module):
     """The classifier's share of one tower: [N, units] to partial logits [N, classes]; tower 0 alone has the bias."""
 
-    def __init__(self, classes: int, units: int, has_bias: bool) -> None:
+    def __init__(self, own_shape: tuple[int, ...], has_bias: bool) -> None:
         super().__init__()
-        self.own_weight = nn.Parameter(torch.empty(classes, units))
-        self.bias = nn.Parameter(torch.empty(classes)) if has_bias else None
+        self.own_weight = nn.Parameter(torch.empty(own_shape))  # [classes, units]
+        self.bias = nn.Parameter(torch.empty(own_shape[0])) if has_bias else None
 
     def forward(self, own: Tensor) -> Tensor:
         return matrix_product(own, self.own_weight, self.bias)

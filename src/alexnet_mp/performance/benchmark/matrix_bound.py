@@ -73,7 +73,7 @@ def matrix_layers(network: Network) -> list[MatrixLayer]:
     layers = []
     costs = network_cost(network)
     for name, row in network.layer_rows.items():
-        if not isinstance(row, rows.WeightedRow) or isinstance(row, rows.Local):  # no plain product
+        if not isinstance(row, rows.Conv | rows.FullyConnected | rows.Classifier):  # no plain product
             continue
         inputs = costs.row(name).input_shape
         own = _product(row, inputs, network.classes)
@@ -87,7 +87,9 @@ def matrix_layers(network: Network) -> list[MatrixLayer]:
     return layers
 
 
-def _product(row: rows.WeightedRow, inputs: tuple[int, ...], classes: int) -> MatrixProduct:
+def _product(
+    row: rows.Conv | rows.FullyConnected | rows.Classifier, inputs: tuple[int, ...], classes: int
+) -> MatrixProduct:
     if isinstance(row, rows.Conv):
         begin, end = row.pad
         weight = (row.kernels, inputs[0], row.size, row.size)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from alexnet_mp.network.costs import NetworkCost, RowCost
+from alexnet_mp.network.costs import NetworkCost
+from alexnet_mp.network.rows import RowCost
 from alexnet_mp.performance.cost_model.device import Device
 from alexnet_mp.performance.cost_model.traffic import KERNELS_OF_A_PRODUCT, PASSES
 

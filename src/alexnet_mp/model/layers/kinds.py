@@ -1,0 +1,59 @@
+"""Which layer each kind of row becomes in a tower: the one table from rows to modules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from alexnet_mp.model.layers.dropout import Dropout
+from alexnet_mp.model.layers.norm import BatchNorm, LocalResponseNorm, SpatialNorm
+from alexnet_mp.model.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from alexnet_mp.model.layers.weighted import (
+    Convolution,
+    LocallyConnected,
+    OwnLayer,
+    PartialLogits,
+    Product,
+    TwoInputLayer,
+    matrix_product,
+)
+from alexnet_mp.network import rows
+
+
+@dataclass(frozen=True)
+class InTower:
+    """What a layer knows of the row's place: its cost, whose layer it is, and whether it may overwrite its input."""
+
+    cost: rows.RowCost
+    tower: int
+    may_overwrite: bool
+
+
+LAYERS: dict[type[rows.Row], Callable[[Any, InTower], nn.Module]] = {
+    rows.Conv: lambda row, at: _product_layer(Convolution(row.stride, row.pad), at.cost),
+    rows.Local: lambda row, at: LocallyConnected(at.cost.parameters_of_a_tower["weight"], row.stride, row.pad),
+    rows.FullyConnected: lambda row, at: _product_layer(matrix_product, at.cost),
+    rows.Classifier: lambda row, at: PartialLogits(at.cost.parameters_of_a_tower["own_weight"], at.tower == 0),
+    rows.Relu: lambda row, at: nn.ReLU(inplace=at.may_overwrite),
+    rows.Tanh: lambda row, at: nn.Tanh(),
+    rows.LocalResponseNorm: lambda row, at: LocalResponseNorm(row.n, row.k, row.alpha, row.beta, row.alpha_scales),
+    rows.SpatialNorm: lambda row, at: SpatialNorm(row.size, row.k, row.alpha, row.beta),
+    rows.BatchNorm: lambda row, at: BatchNorm(at.cost.input_shape[0], row.momentum, row.epsilon),
+    rows.MaxPool: lambda row, at: MaxPool(row.size, row.stride, row.pad),
+    rows.AveragePool: lambda row, at: AveragePool(row.size, row.stride, row.pad),
+    rows.GlobalAveragePool: lambda row, at: GlobalAveragePool(),
+    rows.Dropout: lambda row, at: Dropout(row.p, row.inverted),
+}
+
+
+def tower_layer(row: rows.Row, at: InTower) -> nn.Module:
+    """The layer of a row; its parameters have the names and shapes of the row's cost, their values are not drawn."""
+    return LAYERS[type(row)](row, at)
+
+
+def _product_layer(product: Product, cost: rows.RowCost) -> nn.Module:
+    shapes = cost.parameters_of_a_tower
+    if cost.reads == "both":
+        return TwoInputLayer(product, shapes["own_weight"], shapes.get("peer_weight"))
+    return OwnLayer(product, shapes["weight"])
