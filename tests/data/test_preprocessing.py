@@ -16,7 +16,7 @@ from alexnet_mp.data.augmentation import ColorNoise, Views
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, InputScale, Preprocessing
-from alexnet_mp.training.recipe import Rates, Recipe
+from alexnet_mp.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 SHAPE, CROP = (13, 16, 3), (8, 9)  # so that crops lie 0..5 down and 0..7 right: the center one pixel off the middle
@@ -216,6 +216,5 @@ def test_paper_draws_for_every_image_in_a_new_order_each_epoch_and_the_noise_sta
 
 @pytest.mark.parametrize("divisor", [0.0, -1.0, nan, inf])
 def test_a_pixel_divisor_that_cannot_be_is_refused(divisor: float) -> None:
-    recipe = Recipe("r", 4, 1, 0.9, Rates(0.01, 0), Rates(0.01, 0), InputScale(divisor))
-    with pytest.raises(ConfigurationError, match=f"input.pixel_divisor.* {divisor} "):
-        recipe.check([], replicas=1)
+    with pytest.raises(ConfigurationError, match=f"input.pixel_divisor is {divisor}, must "):
+        from_mapping(InputScale, {"pixel_divisor": divisor}, "input")

@@ -34,6 +34,7 @@ INCEPTION = {
 SEQUENTIAL: dict[str, Callable[..., Tensor]] = {
     "lenet5": independent.lenet5,
     "vgg16": independent.vgg16,
+    "vgg19": independent.vgg19,
     "zfnet": independent.zfnet,
     "one_weird_trick": independent.one_weird_trick,
 }
@@ -57,7 +58,8 @@ def auxiliary(maps: int) -> int:
     return conv(128, maps, 1) + fc(1024, 128 * 4 * 4) + fc(1000, 1024)
 
 
-VGG = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
+VGG16 = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
+VGG19 = [3, 64, 64, 128, 128, *[256] * 4, *[512] * 8]
 LENET5 = conv(6, 1, 5) + conv(16, 6, 5) + conv(120, 16, 5) + fc(84, 120) + fc(10, 84)
 ZFNET = conv(96, 3, 7) + conv(256, 96, 5) + conv(512, 256, 3) + conv(1024, 512, 3) + conv(512, 1024, 3)
 FULLY_CONNECTED = fc(4096, 4096) + fc(1000, 4096)
@@ -66,8 +68,12 @@ PARAMETERS = {
     "lenet5": (LENET5, 61_706),
     "zfnet": (ZFNET + fc(4096, 512 * 6 * 6) + FULLY_CONNECTED, 107_627_624),
     "vgg16": (
-        sum(conv(kernels, maps, 3) for maps, kernels in pairwise(VGG)) + fc(4096, 512 * 7 * 7) + FULLY_CONNECTED,
+        sum(conv(kernels, maps, 3) for maps, kernels in pairwise(VGG16)) + fc(4096, 512 * 7 * 7) + FULLY_CONNECTED,
         138_357_544,
+    ),
+    "vgg19": (
+        sum(conv(kernels, maps, 3) for maps, kernels in pairwise(VGG19)) + fc(4096, 512 * 7 * 7) + FULLY_CONNECTED,
+        143_667_240,
     ),
     "googlenet": (GOOGLENET + fc(1000, 1024) + auxiliary(512) + auxiliary(528), 13_378_280),
 }
@@ -110,6 +116,7 @@ def test_of_googlenets_rows_the_auxiliary_classifiers_are_for_training_only() ->
         ("zfnet", "conv2", (256, 26, 26)),
         ("zfnet", "pool5", (512, 6, 6)),
         ("vgg16", "pool5", (512, 7, 7)),
+        ("vgg19", "pool5", (512, 7, 7)),
         ("lenet5", "conv5", (120, 1, 1)),
         ("cifar10_13pct", "pool2", (64, 6, 6)),
         ("cifar10_18pct", "pool3", (64, 4, 4)),
@@ -137,6 +144,7 @@ def smaller(name: str, image: list[int], divided_by: int, towers: int = 1) -> Ne
     [
         ("lenet5", [1, 32, 32], 1),
         ("vgg16", [3, 32, 32], 16),
+        ("vgg19", [3, 32, 32], 16),
         ("zfnet", [3, 97, 97], 16),
         ("one_weird_trick", [3, 67, 67], 16),
     ],

@@ -84,8 +84,17 @@ def lenet5(images: Tensor, w: Weights) -> Tensor:
 
 def vgg16(images: Tensor, w: Weights) -> Tensor:
     """Simonyan and Zisserman 2014, configuration D, without dropout."""
+    return _vgg(images, w, (2, 2, 3, 3, 3))
+
+
+def vgg19(images: Tensor, w: Weights) -> Tensor:
+    """Simonyan and Zisserman 2014, configuration E, without dropout."""
+    return _vgg(images, w, (2, 2, 4, 4, 4))
+
+
+def _vgg(images: Tensor, w: Weights, blocks: tuple[int, ...]) -> Tensor:
     x = images
-    for block, convolutions in enumerate((2, 2, 3, 3, 3), 1):
+    for block, convolutions in enumerate(blocks, 1):
         for n in range(1, convolutions + 1):
             x = F.conv2d(x, w[f"conv{block}_{n}.weight"], w[f"conv{block}_{n}.bias"], padding=1).relu()
         x = F.max_pool2d(x, 2)

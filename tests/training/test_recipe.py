@@ -1,5 +1,7 @@
 """The recipe: the update rule against its closed form, and the learning rates of both schedules."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -209,6 +211,9 @@ def test_a_plateau_lowers_scaled_rates_by_the_same_factor():
     assert scaled.weights == Rates(0.04, 0.0005)
 
 
+LATE_FIRST = [asdict(Milestone(9, 0.1)), asdict(Milestone(3, 0.2))]
+
+
 @pytest.mark.parametrize(
     ("changes", "replicas", "message"),
     [
@@ -217,13 +222,13 @@ def test_a_plateau_lowers_scaled_rates_by_the_same_factor():
         ({"momentum": 1.0}, 1, "momentum"),
         ({"layers": {"conv9": LayerRates()}}, 1, "'conv9'"),
         ({"schedule": Schedule((Milestone(1, 0.1, layers=("fc9",)),))}, 1, "'fc9'"),
-        ({"schedule": Schedule((Milestone(1, 0.1),), Plateau())}, 1, "both milestones and plateau"),
-        ({"schedule": Schedule((Milestone(9, 0.1), Milestone(3, 0.2)))}, 1, r"not in order of after_epoch: \[9, 3\]"),
-        ({"weights": Rates(float("nan"), 0.0)}, 1, "a learning_rate is nan"),
-        ({"biases": Rates(0.1, -1.0)}, 1, "a weight_decay is -1.0"),
-        ({"schedule": Schedule(plateau=Plateau(factor=0.0))}, 1, "0 < factor < 1"),
+        ({"schedule": {"milestones": [asdict(Milestone(1, 0.1))], "plateau": {}}}, 1, "both milestones and plateau"),
+        ({"schedule": {"milestones": LATE_FIRST}}, 1, r"not in order of after_epoch: \[9, 3\]"),
+        ({"weights": Rates(float("nan"), 0.0)}, 1, "recipe.weights.learning_rate is nan"),
+        ({"biases": Rates(0.1, -1.0)}, 1, "recipe.biases.weight_decay is -1.0, must not be negative"),
+        ({"schedule": Schedule(plateau=Plateau(factor=0.0))}, 1, "factor is 0.0, must be more than 0 and less than 1"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, replicas, message):
     with pytest.raises(ConfigurationError, match=message):
-        recipe(**changes).check(LAYERS, replicas)
+        from_mapping(Recipe, asdict(recipe(**changes)), "recipe").check(LAYERS, replicas)

@@ -33,6 +33,15 @@ EXIT_CODES: dict[type[Exception], int] = {
     Stopped: 75,  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 }
 SECONDS_FOR_RANK_0 = 20
+# Hydra logs nothing and makes no folder: a run has a log and a folder of its own.
+OF_HYDRA = (
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+    "hydra.sweep.dir=.",
+    "hydra.sweep.subdir=.",
+)
 
 
 def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
@@ -117,8 +126,14 @@ def _compose(configuration_name: str, overrides: list[str], presets: Path | None
 
 def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
     decorate = hydra.main(version_base="1.3", config_path=f"pkg://{CONF_PACKAGE}", config_name=configuration_name)
+    given = list(sys.argv)
+    # Beside the first override: argparse takes overrides from one place only.
+    overrides = [place for place, argument in enumerate(given) if place and re.match(r"[^-][^=]*=", argument)]
+    place = overrides[0] if overrides else len(given)
+    sys.argv = [*given[:place], *OF_HYDRA, f"hydra.help.app_name='alexnet-mp {configuration_name}'", *given[place:]]
 
     def job(configuration: DictConfig) -> None:
+        sys.argv = given
         with _ending_in_one_line():
             GlobalHydra.instance().clear()  # a sweep composes the configurations of its jobs
             function(_plain(configuration))

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alexnet_mp.common.schema import PositiveFloat
 from alexnet_mp.data.augmentation import ColorNoise, Views
 from alexnet_mp.data.dataset import Statistics
 
@@ -20,7 +21,7 @@ class InputScale:
     in the original code (convdata*.py).
     """
 
-    pixel_divisor: float = 1.0
+    pixel_divisor: PositiveFloat = 1.0
     mean: Literal["pixel", "center"] = "pixel"
 
 

@@ -1,9 +1,10 @@
 """The recipe: everything of training that is not the network."""
 
 from dataclasses import dataclass, field, replace
-from math import inf, sqrt
-from typing import Literal
+from math import sqrt
+from typing import Annotated, Literal
 
+from alexnet_mp.common.schema import Bound, NonNegativeFloat, NonNegativeInt, PositiveInt
 from alexnet_mp.data.augmentation import Augmentation
 from alexnet_mp.data.loader import Order
 from alexnet_mp.data.preprocessing import InputScale
@@ -18,13 +19,13 @@ BatchScaling = Literal["fixed", "linear", "square_root"]
 class Rates:
     """Learning rate ε and weight decay of one kind of parameter."""
 
-    learning_rate: float
-    weight_decay: float
+    learning_rate: NonNegativeFloat
+    weight_decay: NonNegativeFloat
 
 
 @dataclass(frozen=True)
 class LayerRates:
-    """What one layer has different from the rest of the network; None where it has not."""
+    """Per-layer overrides; None means the recipe's default."""
 
     weights: Rates | None = None
     biases: Rates | None = None
@@ -38,7 +39,7 @@ class Milestone:
     """
 
     after_epoch: int
-    learning_rate: float
+    learning_rate: NonNegativeFloat
     kind: Literal["weights", "biases", "both"] = "both"
     layers: tuple[str, ...] | None = None
 
@@ -50,9 +51,9 @@ class Plateau:
     At most `drops` times: the paper's fell three times (§5).
     """
 
-    factor: float = 0.1
-    patience: int = 5
-    drops: int = 3
+    factor: Annotated[float, Bound("be more than 0 and less than 1", lambda value: 0 < value < 1)] = 0.1
+    patience: PositiveInt = 5
+    drops: NonNegativeInt = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,14 @@ class Schedule:
 
     milestones: tuple[Milestone, ...] = ()
     plateau: Plateau | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for both at once, and for milestones that are not in order."""
+        epochs = [milestone.after_epoch for milestone in self.milestones]
+        if epochs != sorted(epochs):
+            raise ConfigurationError(f"recipe.schedule.milestones are not in order of after_epoch: {epochs}")
+        if self.milestones and self.plateau:
+            raise ConfigurationError("recipe.schedule has both milestones and plateau; set one of them to null")
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,9 @@ class Recipe:
     """
 
     name: str
-    batch_size: int
-    epochs: int
-    momentum: float
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    momentum: Annotated[float, Bound("be at least 0 and less than 1", lambda value: 0 <= value < 1)]
     weights: Rates
     biases: Rates
     input: InputScale = field(default_factory=InputScale)
@@ -126,43 +135,12 @@ class Recipe:
 
     def check(self, layers: list[str], replicas: int) -> None:
         """Raise ConfigurationError where the recipe does not fit the network's `layers` or the replicas."""
-        divisor = self.input.pixel_divisor
-        if self.batch_size < 1 or self.epochs < 1 or not 0 < divisor < inf or not 0 <= self.momentum < 1:
-            raise ConfigurationError(
-                "recipe: batch_size, epochs and input.pixel_divisor must be positive and momentum in [0, 1), not "
-                f"{self.batch_size}, {self.epochs}, {divisor} and {self.momentum}"
-            )
         self.augmentation.check()
-        self._check_rates()
         if self.batch_size % replicas:
             raise ConfigurationError(
                 f"recipe.batch_size={self.batch_size} cannot be shared equally by {replicas} replicas; "
                 f"use a multiple, for example {self.batch_size // replicas * replicas or replicas}"
             )
-        epochs = [milestone.after_epoch for milestone in self.schedule.milestones]
-        if epochs != sorted(epochs):
-            raise ConfigurationError(f"recipe.schedule.milestones are not in order of after_epoch: {epochs}")
-        if self.schedule.milestones and self.schedule.plateau:
-            raise ConfigurationError("recipe.schedule has both milestones and plateau; set one of them to null")
         named = set(self.layers).union(*(milestone.layers or () for milestone in self.schedule.milestones))
         for name in sorted(named - set(layers)):
             raise ConfigurationError(f"the recipe names layer {name!r}; layers with weights: {', '.join(layers)}")
-
-    def _check_rates(self) -> None:
-        kinds = [self.weights, self.biases]
-        kinds += [rates for layer in self.layers.values() for rates in (layer.weights, layer.biases) if rates]
-        milestones = [milestone.learning_rate for milestone in self.schedule.milestones]
-        values = {
-            "learning_rate": [rates.learning_rate for rates in kinds] + milestones,
-            "weight_decay": [rates.weight_decay for rates in kinds],
-        }
-        for name, found in values.items():
-            for value in found:
-                if not 0 <= value < inf:
-                    raise ConfigurationError(f"recipe: a {name} is {value}, must be a number of at least 0")
-        plateau = self.schedule.plateau
-        if plateau and not (0 < plateau.factor < 1 and plateau.patience >= 1 and plateau.drops >= 0):
-            raise ConfigurationError(
-                "recipe.schedule.plateau needs 0 < factor < 1, patience of at least 1 and drops of at least 0, not "
-                f"{plateau.factor}, {plateau.patience} and {plateau.drops}"
-            )
