@@ -1,13 +1,13 @@
-"""What a report's page is made of: thinned curves, ticks, charts, and pieces of HTML."""
+"""What a report's page is made of: thinned curves, ticks, charts, and escaped values."""
 
 import re
 
 import pytest
+from jinja2 import UndefinedError
 
-from alexnet_mp.analysis.report import html
 from alexnet_mp.analysis.report.chart import Mark, Series, line_chart, log_ticks, nice_ticks
 from alexnet_mp.analysis.report.curves import thinned
-from alexnet_mp.analysis.report.pieces import amount, duration
+from alexnet_mp.analysis.report.template import amount, duration, render
 
 
 def test_neighbors_become_their_median_and_range() -> None:
@@ -35,11 +35,20 @@ def test_a_chart_bears_any_values(values: list[float], log: bool) -> None:
     assert all(re.fullmatch(r"[-\d., ]*", each) for each in numbers), numbers
 
 
-def test_pieces_of_html_are_escaped() -> None:
-    assert html.tag("a", {"title": "\"'<>&", "x": None, "y": 0.1 + 0.2}, "<b>", html.tag("br", {}), None) == (
-        '<a title="&quot;&#x27;&lt;&gt;&amp;" y="0.3">&lt;b&gt;<br></a>'
-    )
-    assert html.lines("a\n<\x1b") == "a\n&lt;\\x1b"
+def test_words_in_a_chart_are_escaped_and_printable() -> None:
+    drawn = line_chart("\"'<>&\x1b", [Series("<b>", [(1.0, 0.1 + 0.2)], "dots", "\n")], [], "x", "y")
+    assert 'aria-label="&#34;&#39;&lt;&gt;&amp;\\x1b"' in drawn
+    assert "<b>" not in drawn
+    assert ">&lt;b&gt;</text>" in drawn
+    assert ">\\n</text>" in drawn
+
+
+def test_a_template_that_lacks_a_value_is_an_error_and_not_a_gap() -> None:
+    with pytest.raises(UndefinedError, match="size"):
+        render("chart.svg.j2", description="")
+
+
+def test_numbers_of_bytes_and_seconds_have_a_unit_that_reads_well() -> None:
     assert [amount(789), amount(788_992), amount(3.2e6), amount(2e12)] == [
         *("789\u00a0B", "789.0\u00a0kB"),
         *("3.2\u00a0MB", "2,000.0\u00a0GB"),

@@ -1,4 +1,4 @@
-"""The folder of a run as the report reads it: whatever is there, and what is missing in words."""
+"""Reads the folder of a run for its report: whatever is there, and in words what is missing."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,14 +16,16 @@ from alexnet_mp.analysis.results.record import (
 )
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.metrics import Metrics, read_metrics
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 T = TypeVar("T")
 
-_SCALING: dict[str, BatchScaling] = {"linear": "linear", "square_root": "square_root"}  # what replicas matter to
+_SCALING: dict[str, BatchScaling] = {
+    "linear": "linear",
+    "square_root": "square_root",
+}  # what depends on the number of replicas
 _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
 
 
@@ -70,16 +72,8 @@ def read_folder(folder: Path) -> ReportedRun:
     if not any((folder / part).exists() for part in _PARTS):
         raise ConfigurationError(f"{folder} is not the folder of a run: it has none of {', '.join(_PARTS)}")
     missing: list[str] = []
-
-    def attempt(read: Callable[[], T], otherwise: T, consequence: str) -> T:
-        try:
-            return read()
-        except ConfigurationError as error:
-            missing.append(f"{error}; so {consequence}.")
-            return otherwise
-
-    nothing: Mapping[str, Any] = {}
-    said = attempt(lambda: read_configuration(folder / "config.yaml"), nothing, "the configuration is not told")
+    read = attempt(missing, lambda: read_configuration(folder / "config.yaml"), "the configuration is not shown")
+    said: Mapping[str, Any] = read or {}
     metrics = Metrics()
     if (folder / "metrics.jsonl").is_file():
         metrics = read_metrics(folder / "metrics.jsonl")
@@ -89,17 +83,20 @@ def read_folder(folder: Path) -> ReportedRun:
         missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
     if not metrics.validations:
         missing.append("There is no validation in metrics.jsonl; so there is no curve of the error.")
-    summary = None
+    summary = record = None
     if (folder / "summary.json").is_file():
-        summary = attempt(lambda: read_summary(folder), None, "the end of the run is not told")
+        summary = attempt(missing, lambda: read_summary(folder), "the end of the run is not shown")
     else:
         missing.append("The run has not finished: it has no summary.json. The page shows how far it came.")
-    record = attempt(lambda: read_run(folder), None, "no number is set beside published ones") if summary else None
-    network = attempt(lambda: _network(said), None, "the network is told by its checkpoint alone") if said else None
+    if summary:
+        record = attempt(missing, lambda: read_run(folder), "no number is set beside published ones")
     log = folder / "train.log"
-    logged = _said(log)
+    logged = _last_log_lines(log)
     replicas = _replicas(summary, logged)
-    recipe = attempt(lambda: _recipe(said, replicas), None, "the recipe is not told in words") if said else None
+    network = recipe = None
+    if said:
+        network = attempt(missing, lambda: _network(said), "the network is known from its checkpoint alone")
+        recipe = attempt(missing, lambda: _recipe(said, replicas), "the recipe is not shown")
     if recipe and replicas is None and said.get("batch_scaling") in _SCALING:
         missing.append(
             f"Nothing says on how many replicas it ran; so the batch is one replica's, and with batch_scaling="
@@ -109,13 +106,19 @@ def read_folder(folder: Path) -> ReportedRun:
     return ReportedRun(folder, said, metrics, summary, record, network, recipe, data, logged, missing)
 
 
+def attempt(missing: list[str], read: Callable[[], T], consequence: str) -> T | None:
+    """What `read` returns; None if it raises ConfigurationError, and then `missing` gets the error's consequence."""
+    try:
+        return read()
+    except ConfigurationError as error:
+        missing.append(f"{error}; so {consequence}.")
+        return None
+
+
 def _network(configuration: Mapping[str, Any]) -> Network:
     network = parse_network(configuration.get("network"))
     towers = configuration.get("towers")
-    if isinstance(towers, int):
-        network = network.cut_into(towers)
-    network_cost(network)
-    return network
+    return network.cut_into(towers) if isinstance(towers, int) else network
 
 
 def _recipe(configuration: Mapping[str, Any], replicas: int | None) -> Recipe:
@@ -132,7 +135,7 @@ def _replicas(summary: Summary | None, logged: Mapping[str, str]) -> int | None:
     return replicas if replicas > 0 else None
 
 
-def _said(log: Path) -> dict[str, str]:
+def _last_log_lines(log: Path) -> dict[str, str]:
     """The last line of each kind that the report repeats, by its first word; no end that the run went on after."""
     try:
         text = log.read_text(errors="replace")

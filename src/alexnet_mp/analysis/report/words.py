@@ -28,12 +28,12 @@ from alexnet_mp.network.rows import (
 from alexnet_mp.network.table import Network
 from alexnet_mp.training.recipe import Milestone, Rates, Recipe
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _IN_PASSING = Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm | MaxPool | AveragePool | Dropout
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerInWords:
     """A layer with weights and what follows it up to the next, in words; numbers are of all towers."""
 
     name: str
@@ -44,9 +44,9 @@ class Layer:
     parameters: int
 
 
-def in_words(number: int) -> str:
+def number_in_words(number: int) -> str:
     """`two` for 2; digits from thirteen on."""
-    return NUMBERS[number] if 0 <= number < len(NUMBERS) else f"{number:,}"
+    return _NUMBERS[number] if 0 <= number < len(_NUMBERS) else f"{number:,}"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -54,19 +54,19 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "nothing"
 
 
-def crossing_points_in_words(costs: NetworkCost) -> list[RowCost]:
-    """The layers into which something crosses between the towers."""
+def crossing_rows(costs: NetworkCost) -> list[RowCost]:
+    """The layers that read what crosses between the towers."""
     return [row for row in costs.rows if row.crossing_floats_forward or row.crossing_floats_backward]
 
 
-def network_sentences(network: Network) -> str:
+def network_in_words(network: Network) -> str:
     """The network as a whole."""
     costs = network_cost(network.without_auxiliaries())
     channels, height, width = network.image
-    meets = [row.name for row in crossing_points_in_words(costs)]
+    meets = [row.name for row in crossing_rows(costs)]
     towers = "one tower"
     if network.towers > 1:
-        towers = f"{in_words(network.towers)} towers that meet at {listed(meets)}"
+        towers = f"{number_in_words(network.towers)} towers that meet at {listed(meets)}"
     aside = network_cost(network).parameters - costs.parameters
     more = f", and {aside:,} parameters in classifiers of training alone" if aside else ""
     of_each = f" ({' + '.join(f'{each:,}' for each in costs.parameters_per_tower)})" if network.towers > 1 else ""
@@ -77,7 +77,7 @@ def network_sentences(network: Network) -> str:
     )
 
 
-def layers(network: Network) -> list[Layer]:
+def layers_in_words(network: Network) -> list[LayerInWords]:
     """Each layer with weights, and what follows it."""
     costs = network_cost(network)
     found: dict[str, list[str]] = {}  # a layer's name -> the rows that belong to it, its own first
@@ -95,7 +95,7 @@ def layers(network: Network) -> list[Layer]:
         last = costs.row(rows[-1]) if isinstance(network.rows[rows[-1]], Branches) else inside[-1]
         row = network.rows[name]
         output = " × ".join(map(str, last.output_shape))
-        told.append(Layer(name, row_in_words(row), _reads(network, row), then, output, parameters))
+        told.append(LayerInWords(name, row_in_words(row), _reads(network, row), then, output, parameters))
     return told
 
 
