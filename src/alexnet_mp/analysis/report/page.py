@@ -17,16 +17,14 @@ from alexnet_mp.analysis.report.checkpoint_analysis import (
 from alexnet_mp.analysis.report.folder import ReportedRun, read_folder
 from alexnet_mp.analysis.report.kernel_sheets import kernel_sheets
 from alexnet_mp.analysis.report.published_numbers import evaluation_rows, published_numbers
-from alexnet_mp.analysis.report.template import amount, duration, percent, render
+from alexnet_mp.analysis.report.template import render
 from alexnet_mp.analysis.report.training_sections import crossing_bytes, learning_charts, speed_chart
-from alexnet_mp.analysis.report.words import layers_in_words, network_in_words, number_in_words, recipe_in_words
+from alexnet_mp.analysis.report.words import layers_in_words, network_in_words
 from alexnet_mp.analysis.results.groups import Published, published_of
 from alexnet_mp.analysis.results.page import REBUILT
 from alexnet_mp.common.disk import write_whole
-from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.table import Network
 
 _SECTIONS = {  # each is a template of this name, and a place that links lead to
     "configuration": "Configuration",
@@ -63,7 +61,6 @@ def write_report(
 def as_html(run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[str, Published], command: str) -> str:
     """The page; `command` is what makes it again."""
     network = run.network or analysis.network
-    name = run.summary.network if run.summary else network.name if network else None
     numbers = published_of(run.experiment, published, run.record.summary.command if run.record else None)
     return render(
         "page.html.j2",
@@ -73,10 +70,10 @@ def as_html(run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[s
         metrics=run.metrics,
         analysis=analysis,
         network=network,
-        title=f"{run.experiment}: report of a run" + (f" of {name}" if name else ""),
-        lede=_in_one_sentence(run, name, network),
-        key_figures=_key_figures(run, network),
-        configuration=_configuration(run, network),
+        recipe=run.recipe,
+        name=run.summary.network if run.summary else network.name if network else None,
+        parameters=network_cost(network.without_auxiliaries()).parameters if network else None,
+        network_words=network_in_words(network) if network else None,
         layers=layers_in_words(network) if network else [],
         charts=learning_charts(run.metrics),
         kernels=_kernels(analysis.kernels),
@@ -91,44 +88,6 @@ def as_html(run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[s
         whole_configuration=yaml.safe_dump(dict(run.configuration), sort_keys=False, allow_unicode=True),
         command=command,
     )
-
-
-def _in_one_sentence(run: ReportedRun, name: str | None, network: Network | None) -> str:
-    called = "network" if name is None else f"network {name}"
-    if network and network.towers > 1:
-        called += f", cut into {number_in_words(network.towers)} towers,"
-    last = run.metrics.validations[-1] if run.metrics.validations else None
-    path = run.part("data", "path")
-    data = Path(str(path)).name if path else run.part("data", "source") or "unknown data"
-    if last is None:
-        return f"The {called} was begun to train on {data}; it was not validated yet."
-    error = f"mistakes {percent(last.top1_error)} of the held-out images for another class"
-    if run.record is None and not run.summary:
-        of = f" of {run.recipe.epochs}" if run.recipe else ""
-        return f"Not finished: after {last.epoch}{of} epochs on {data} the {called} {error}."
-    return f"The {called} was trained for {count(last.epoch, 'epoch')} on {data} and {error}."
-
-
-def _key_figures(run: ReportedRun, network: Network | None) -> list[tuple[str, str]]:
-    figures = []
-    if run.metrics.validations:
-        last = run.metrics.validations[-1]
-        figures += [("top-1 error", percent(last.top1_error)), ("top-5 error", percent(last.top5_error))]
-    if network:
-        figures.append(("parameters", f"{network_cost(network.without_auxiliaries()).parameters:,}"))
-    if run.summary:
-        figures.append(("images a second", f"{run.summary.images_per_second:,.0f}"))
-        figures.append(("of training", duration(run.summary.seconds)))
-        if run.summary.crossing_bytes_per_step:
-            figures.append(("cross in a step", amount(run.summary.crossing_bytes_per_step)))
-    return figures
-
-
-def _configuration(run: ReportedRun, network: Network | None) -> list[tuple[str, str]]:
-    """Network, data and recipe: a heading and a sentence each."""
-    entries = [("Network", network_in_words(network))] if network else []
-    entries.append(("Data", run.data if run.configuration else "not recorded"))
-    return entries + (recipe_in_words(run.recipe) if run.recipe else [])
 
 
 def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:

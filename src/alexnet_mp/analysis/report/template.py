@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_mp.analysis.report.words import listed, number_in_words
 from alexnet_mp.common.text import count, printable, printable_lines
 
 _PHOTOGRAPH = 64  # pixels a side: larger pictures are sent as JPEG and shown smooth, smaller ones pixel by pixel
@@ -103,7 +104,9 @@ _ENVIRONMENT.filters |= {
     "code_in_backticks": _code_in_backticks,
     "duration": duration,
     "embedded": embedded_image,
+    "in_words": number_in_words,
     "lines": _lines,
+    "listed": listed,
     "percent": percent,
     "plain": _plain_number,
     "spec": format,

@@ -26,7 +26,6 @@ from alexnet_mp.network.rows import (
     rows_within,
 )
 from alexnet_mp.network.table import Network
-from alexnet_mp.training.recipe import Milestone, Rates, Recipe
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _IN_PASSING = Relu | Tanh | LocalResponseNorm | SpatialNorm | BatchNorm | MaxPool | AveragePool | Dropout
@@ -142,79 +141,3 @@ def _reads(network: Network, row: Row) -> str:
     if network.towers == 1:
         return "the layer before"
     return "both towers" if reads == "both" and network.towers == 2 else {"both": "all towers"}.get(reads, "its tower")
-
-
-def recipe_in_words(recipe: Recipe) -> list[tuple[str, str]]:
-    """What is done to the weights and with the images: a heading and a sentence each."""
-    told = [
-        ("Update", _update(recipe)),
-        ("Learning rate", _learning_rate(recipe)),
-        ("Length", f"{count(recipe.epochs, 'epoch')}; the images are {_order(recipe)}."),
-        ("Input", _input(recipe)),
-        ("Augmentation", _augmentation(recipe)),
-    ]
-    own = [
-        f"{layer} has for its {kind} ε = {rates.learning_rate:g} and weight decay {rates.weight_decay:g}"
-        for layer, each in recipe.layers.items()
-        for kind, rates in (("weights", each.weights), ("biases", each.biases))
-        if rates
-    ]
-    return [*told, *([("Layers of their own", "; ".join(own) + ".")] if own else [])]
-
-
-def _update(recipe: Recipe) -> str:
-    decay = f" − {recipe.weights.weight_decay:g} ε w" if recipe.weights.weight_decay else ""
-    biases = "biases do not decay" if not recipe.biases.weight_decay else _decay_of_biases(recipe.biases)
-    alike = recipe.biases.weight_decay == recipe.weights.weight_decay
-    return (
-        f"After every {count(recipe.batch_size, 'image')}, v ← {recipe.momentum:g} v{decay} − ε g and w ← w + v "
-        f"(paper §5), g the mean gradient{'' if alike else f'; {biases}'}."
-    )
-
-
-def _decay_of_biases(rates: Rates) -> str:
-    return f"biases decay by {rates.weight_decay:g}"
-
-
-def _learning_rate(recipe: Recipe) -> str:
-    weights, biases = recipe.weights.learning_rate, recipe.biases.learning_rate
-    start = f"ε = {weights:g}" + ("" if weights == biases else f" for weights and {biases:g} for biases")
-    milestones, plateau = recipe.schedule.milestones, recipe.schedule.plateau
-    if milestones:
-        return f"{start}; {'; '.join(_milestone(each) for each in milestones)}."
-    if plateau:
-        return (
-            f"{start}; times {plateau.factor:g} when the validation error has not fallen for "
-            f"{count(plateau.patience, 'epoch')}, at most {count(plateau.drops, 'time')}."
-        )
-    return f"{start}, from the first step to the last."
-
-
-def _milestone(milestone: Milestone) -> str:
-    kind = "" if milestone.kind == "both" else f" for {milestone.kind}"
-    of = "" if milestone.layers is None else f" in {listed(milestone.layers)}"
-    rate = f"{milestone.learning_rate:g}" if milestone.learning_rate else "0 (frozen)"
-    return f"{rate}{kind}{of} after epoch {milestone.after_epoch}"
-
-
-def _order(recipe: Recipe) -> str:
-    return "in a new order every epoch" if recipe.order == "shuffled" else "in the order of the data, always"
-
-
-def _input(recipe: Recipe) -> str:
-    mean = "the mean image" if recipe.input.mean == "pixel" else "the center of the mean image, whatever the crop,"
-    divisor = recipe.input.pixel_divisor
-    scale = "not divided" if divisor == 1 else f"divided by {divisor:g}"
-    return f"Pixels of 0 to 255 less {mean}{'' if mean.endswith(',') else ','} {scale}."
-
-
-def _augmentation(recipe: Recipe) -> str:
-    said = recipe.augmentation
-    words = ["Random crops" if said.crop == "random" else "Center crops"]
-    words.append("mirrored half of the time" if said.flip else "never mirrored")
-    if said.shared_by > 1:
-        words.append(f"shared by {said.shared_by} neighbors")
-    if said.color:
-        until = "" if said.color.until_epoch is None else f" until epoch {said.color.until_epoch}"
-        words.append(f"with color noise of {said.color.std:g} along the principal colors{until}")
-    return f"{', '.join(words)}."
