@@ -379,8 +379,8 @@ def test_hostile_names_are_shown_as_text(finished: Path, tmp_path: Path) -> None
     example = PredictedImage(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy(), 0, 1, (0, 1), (0.7, 0.3))
     errors = Errors(1.0, 0.5, 0.1, 20)
     evaluation = Evaluation(errors, torch.ones(10, 10, dtype=torch.long), torch.ones(10, dtype=torch.long))
-    seen = Predictions(evaluation, names, HOSTILE, "validation", 20, (), (example,))
-    found = CheckpointAnalysis(HOSTILE, narrow_network(), {"epoch": HOSTILE}, (), seen, [HOSTILE])
+    predicted = Predictions(evaluation, names, HOSTILE, "validation", 20, (), (example,))
+    found = CheckpointAnalysis(HOSTILE, narrow_network(), {"epoch": HOSTILE}, (), predicted, [HOSTILE])
     text = as_html(
         read_folder(run), found, {HOSTILE: report.Published(note=f"{HOSTILE} `<b>{HOSTILE}`")}, f"python {HOSTILE}"
     )
@@ -397,8 +397,8 @@ def test_many_classes_have_their_most_confused_pairs(finished: Path) -> None:
     confusions = torch.eye(30, dtype=torch.long) * 5
     confusions[3, 4], confusions[7, 2] = 5, 2
     evaluation = Evaluation(Errors(1.0, 7 / 157, 0.0, 157), confusions, torch.zeros(30, dtype=torch.long))
-    seen = Predictions(evaluation, tuple(f"class {i}" for i in range(30)), "pictures", "validation", 157, (), ())
-    root = parsed(as_html(read_folder(finished), CheckpointAnalysis(predictions=seen), {}, "python"))
+    predicted = Predictions(evaluation, tuple(f"class {i}" for i in range(30)), "pictures", "validation", 157, (), ())
+    root = parsed(as_html(read_folder(finished), CheckpointAnalysis(predictions=predicted), {}, "python"))
     (pairs, *_) = part(root, "confusion").iter("table")
     assert [row[:4] for row in rows(pairs)][1:] == [
         ["class 3", "class 4", "5", "50.00 %"],

@@ -1,4 +1,4 @@
-"""A line chart as SVG: its colors are the page's, so that it is legible in both themes and in print."""
+"""Draws a line chart as SVG in the colors of the page, so that it is legible in both themes and in print."""
 
 import math
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ def line_chart(
 ) -> Markup:
     """The chart; `description` says to who cannot see it what it shows.
 
-    The x axis goes from 0 to the last point, at least to `last_x`. With `log`, the y axis is logarithmic where all
+    The x axis goes from 0 to the last point, at least to `last_x`. With `log`, the y axis is logarithmic if all
     values are positive. Series without points are left out.
     """
     shown = [each for each in series if each.points]
@@ -146,7 +146,7 @@ def _outline(series: Series, x: _Scale, y: _Scale) -> list[tuple[float, float]]:
 
 
 def _ends(shown: Sequence[Series], x: _Scale, y: _Scale) -> list[_Word]:
-    """The words beside the last points, moved apart where they would cover each other."""
+    """The words beside the last points, moved apart if they would cover each other."""
     words: list[_Word] = []
     above = -math.inf
     for top, left, word in sorted((y(each.points[-1][1]), x(each.points[-1][0]), each.end) for each in shown):

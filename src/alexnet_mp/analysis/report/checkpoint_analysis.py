@@ -32,7 +32,7 @@ _TOP_CLASSES = 5  # as many bars as the paper's Figure 4 has
 
 @dataclass(frozen=True)
 class PackPath:
-    """Where the run's pack is here; None: where it was in training."""
+    """The folder of the run's pack on this machine; None if it is the same as in training."""
 
     path: str | None
 
@@ -125,7 +125,7 @@ def analyze_checkpoint(folder: Path, options: ReportOptions) -> CheckpointAnalys
 
 
 def _predict(model: TowerModel, member: Member, options: ReportOptions) -> Predictions:
-    """Classify the chosen images. Raises ConfigurationError where they are not here, or not those of the training."""
+    """Classify the chosen images. Raises ConfigurationError if they are not here, or their classes are others."""
     data = member.load_data()
     if member.class_names and member.class_names != data.class_names:
         raise ConfigurationError(f"{data.name} has other classes than the run was trained on, or in another order")

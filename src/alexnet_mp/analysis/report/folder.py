@@ -33,8 +33,8 @@ _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
 class ReportedRun:
     """What a folder holds of a run. `record` is there for a finished run; `missing` says what else is not, and why.
 
-    `summary` may be there without a `record`: that of an earlier end of a run which went on since. `said` has lines of
-    the log that tell what the configuration leaves open, and why the run ended before its time.
+    There is a `summary` without a `record` if the run ended once and was continued since. `said` has lines of the log:
+    what the configuration leaves open, and why the run ended early.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class ReportedRun:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name; the folder's where nothing says it."""
+        """The experiment's name; the folder's if the configuration has none."""
         return str(self.configuration.get("experiment_name") or self.folder.resolve().name)
 
     @property
@@ -102,7 +102,7 @@ def read_folder(folder: Path) -> ReportedRun:
     if recipe and replicas is None and said.get("batch_scaling") in _SCALING:
         missing.append(
             f"Nothing says on how many replicas it ran; so the batch is one replica's, and with batch_scaling="
-            f"{said['batch_scaling']} the learning rates told here are not yet scaled by their number."
+            f"{said['batch_scaling']} the learning rates shown here are not yet scaled by their number."
         )
     data = said_of_data(log, said)
     return ReportedRun(folder, said, metrics, summary, record, network, recipe, data, logged, missing)
@@ -124,21 +124,21 @@ def _network(configuration: Mapping[str, Any]) -> Network:
 
 
 def _recipe(configuration: Mapping[str, Any], replicas: int | None) -> Recipe:
-    """The recipe in force on so many replicas; where that is not known, as it is configured."""
+    """The recipe in force on so many replicas; if their number is unknown, the recipe as configured."""
     recipe = from_mapping(Recipe, configuration.get("recipe"), "recipe")
     rule = _SCALING.get(str(configuration.get("batch_scaling")))
     return recipe if rule is None or replicas is None else recipe.scaled(rule, replicas)
 
 
 def _replicas(summary: Summary | None, logged: Mapping[str, str]) -> int | None:
-    """How many replicas a run had, or said that it has when it last began."""
+    """How many replicas a run had, by its summary, or else by the log of its last start."""
     found = re.search(r"\), (\d{1,9}) replicas?; process ", logged.get("placement", ""))
     replicas = summary.replicas if summary else int(found[1]) if found else 0
     return replicas if replicas > 0 else None
 
 
 def _last_log_lines(log: Path) -> dict[str, str]:
-    """The last line of each kind that the report repeats, by its first word; no end that the run went on after."""
+    """The last line of each kind that the report repeats, by its first word; no `ended` of an earlier start."""
     try:
         text = log.read_text(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The report: one page, with its style in it, that needs no network and no script."""
+"""Writes the report: one HTML page, with its style in it, that needs no network and no script."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def write_report(
 
     `command` is what makes the page again.
 
-    Raises ConfigurationError for a folder that has nothing of a run, and where `out` cannot be written.
+    Raises ConfigurationError for a folder that has nothing of a run, and if `out` cannot be written.
     """
     run = read_folder(folder)
     analysis = analyze_checkpoint(folder, options)
@@ -59,7 +59,7 @@ def write_report(
 
 
 def as_html(run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[str, Published], command: str) -> str:
-    """The page; `command` is what makes it again."""
+    """The page; `command` is what makes it again. Each value is named as the templates in `templates` call it."""
     network = run.network or analysis.network
     numbers = published_of(run.experiment, published, run.record.summary.command if run.record else None)
     return render(

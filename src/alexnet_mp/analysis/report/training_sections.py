@@ -13,7 +13,7 @@ from alexnet_mp.network.costs import RowCost, network_cost
 from alexnet_mp.network.table import Network
 from alexnet_mp.training.metrics import Evaluation, Metrics
 
-_MOST_CHANGES = 8  # of the learning rate are told in words
+_MOST_CHANGES = 8  # of the learning rate are listed below the chart
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CrossingBytes:
 
 
 def learning_charts(metrics: Metrics) -> list[ChartFigure]:
-    """Loss over epochs, and error where there were validations, with the changes of the learning rate."""
+    """Loss over epochs, and error if there were validations, with the changes of the learning rate."""
     return [_loss_chart(metrics), *([_error_chart(metrics)] if metrics.validations else [])]
 
 

@@ -1,4 +1,4 @@
-"""A run's configuration in words: its network layer by layer, its recipe, where it ran."""
+"""Puts a network into words, as a whole and layer by layer."""
 
 import dataclasses
 from collections.abc import Sequence
