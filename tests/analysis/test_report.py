@@ -15,10 +15,10 @@ import torch
 import yaml
 
 from alexnet_mp import ConfigurationError, build_model, load_network
-from alexnet_mp.analysis.report.checkpoint_analysis import Examination, Example, Seen
+from alexnet_mp.analysis.report.checkpoint_analysis import CheckpointAnalysis, PredictedImage, Predictions
 from alexnet_mp.analysis.report.folder import read_folder
 from alexnet_mp.analysis.report.page import as_html
-from alexnet_mp.analysis.report.words import layers, network_sentences
+from alexnet_mp.analysis.report.words import layers_in_words, network_in_words
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
 from alexnet_mp.common.cli import compose
@@ -163,6 +163,8 @@ def test_the_numbers_of_the_run_are_on_the_page(page: ET.Element) -> None:
     assert "The lowest was 30.00 %, after epoch 2" in text_of(part(page, "learning"))
     assert "v ← 0.9 v − 0.0005 ε w − ε g and w ← w + v" in known["Update"]
     assert "Not on this page" not in text_of(page)
+    *_, whole = part(page, "end").iter("pre")
+    assert yaml.safe_load("".join(whole.itertext()))["experiment_name"] == "digits"
 
 
 def test_the_page_says_which_command_makes_it_again(page: ET.Element, finished: Path) -> None:
@@ -374,15 +376,19 @@ def test_hostile_names_are_shown_as_text(finished: Path, tmp_path: Path) -> None
     )
     evaluate(run, "test-1views", 1, 0.1, [HOSTILE], data={"name": HOSTILE})
     names = tuple(f"{HOSTILE}{number}" for number in range(10))
-    example = Example(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy(), 0, 1, (0, 1), (0.7, 0.3))
+    example = PredictedImage(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy(), 0, 1, (0, 1), (0.7, 0.3))
     errors = Errors(1.0, 0.5, 0.1, 20)
     evaluation = Evaluation(errors, torch.ones(10, 10, dtype=torch.long), torch.ones(10, dtype=torch.long))
-    seen = Seen(evaluation, names, HOSTILE, "validation", 20, (), (example,))
-    found = Examination(HOSTILE, narrow_network(), {"epoch": HOSTILE}, (), seen, [HOSTILE])
-    text = as_html(read_folder(run), found, {HOSTILE: report.Published(note=HOSTILE)}, f"python {HOSTILE}")
+    predicted = Predictions(evaluation, names, HOSTILE, "validation", 20, (), (example,))
+    found = CheckpointAnalysis(HOSTILE, narrow_network(), {"epoch": HOSTILE}, (), predicted, [HOSTILE])
+    text = as_html(
+        read_folder(run), found, {HOSTILE: report.Published(note=f"{HOSTILE} `<b>{HOSTILE}`")}, f"python {HOSTILE}"
+    )
     root = parsed(text)
     assert set(Tags(text).names) <= KNOWN
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
+    (note,) = part(root, "published").iter("code")
+    assert text_of(note).startswith("<b></script>")
     for name in ("configuration", "confusion", "examples", "published", "end"):
         assert "</script><script>alert(1)</script>" in "".join(part(root, name).itertext()), name
 
@@ -391,8 +397,8 @@ def test_many_classes_have_their_most_confused_pairs(finished: Path) -> None:
     confusions = torch.eye(30, dtype=torch.long) * 5
     confusions[3, 4], confusions[7, 2] = 5, 2
     evaluation = Evaluation(Errors(1.0, 7 / 157, 0.0, 157), confusions, torch.zeros(30, dtype=torch.long))
-    seen = Seen(evaluation, tuple(f"class {i}" for i in range(30)), "pictures", "validation", 157, (), ())
-    root = parsed(as_html(read_folder(finished), Examination(seen=seen), {}, "python"))
+    predicted = Predictions(evaluation, tuple(f"class {i}" for i in range(30)), "pictures", "validation", 157, (), ())
+    root = parsed(as_html(read_folder(finished), CheckpointAnalysis(predictions=predicted), {}, "python"))
     (pairs, *_) = part(root, "confusion").iter("table")
     assert [row[:4] for row in rows(pairs)][1:] == [
         ["class 3", "class 4", "5", "50.00 %"],
@@ -412,7 +418,7 @@ def test_a_network_of_one_tower_has_no_crossing(finished: Path, tmp_path: Path) 
 
 def test_a_network_with_branches_is_told_row_by_row_and_its_classifiers_of_training_apart() -> None:
     network = load_network("googlenet")
-    told = {layer.name: layer for layer in layers(network)}
+    told = {layer.name: layer for layer in layers_in_words(network)}
     # 7x7x3 into 64, 3x3x64 into 192, and the six convolutions of inception 3a (arXiv 1409.4842, table 1), with biases.
     assert told["conv1"].parameters == 7 * 7 * 3 * 64 + 64
     assert told["conv2"].parameters == 9 * 64 * 192 + 192
@@ -421,8 +427,8 @@ def test_a_network_with_branches_is_told_row_by_row_and_its_classifiers_of_train
     assert (told["inception3a"].what, told["inception3a"].output) == ("4 branches, joined", "256 × 28 × 28")
     assert told["inception4a"].output == told["inception4b"].output == "512 × 14 × 14"
     assert sum(layer.parameters for layer in told.values()) == 6_998_552 + 6_379_728
-    assert "6,998,552 parameters and" in network_sentences(network)
-    assert "6,379,728 parameters in classifiers of training alone" in network_sentences(network)
+    assert "6,998,552 parameters and" in network_in_words(network)
+    assert "6,379,728 parameters in classifiers of training alone" in network_in_words(network)
 
 
 def test_a_page_is_small(finished: Path, page: ET.Element) -> None:

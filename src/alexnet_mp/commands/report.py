@@ -8,57 +8,39 @@ from typing import Any
 
 import torch
 
-from alexnet_mp.analysis.report.checkpoint_analysis import Wishes
+from alexnet_mp.analysis.report.checkpoint_analysis import ReportOptions
 from alexnet_mp.analysis.report.page import write_report
 from alexnet_mp.analysis.results.groups import Published
 from alexnet_mp.common.cli import run_command, show
-from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.schema import PositiveInt, from_mapping
 
 
 @dataclass(frozen=True)
-class ReportSettings:
+class ReportSettings(ReportOptions):
     """The keys of `conf/report.yaml`."""
 
     run_dir: str
     out: str | None
-    data: "DataChange"
-    images: int
-    examples: int
-    batch_size: int
-    seed: int
-    threads: int | None
+    threads: PositiveInt | None
     published: dict[str, Published]
-
-
-@dataclass(frozen=True)
-class DataChange:
-    """Where the run's pack is here; None: where it was in training."""
-
-    path: str | None
 
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Write the page; print its path, and what is not on it."""
     settings = from_mapping(ReportSettings, configuration, "")
-    for name in ("images", "examples", "batch_size", "threads"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"{name} is {value}, must be positive")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     folder = Path(settings.run_dir)
     out = Path(settings.out) if settings.out else folder / "report.html"
-    wishes = Wishes(settings.images, settings.examples, settings.data.path, settings.batch_size, settings.seed)
-    for what in write_report(folder, out, wishes, settings.published, _command(settings)):
+    for what in write_report(folder, out, settings, settings.published, _command(settings)):
         show(f"missing  {what}")
     show(f"wrote    {out}")
 
 
 def _command(settings: ReportSettings) -> str:
     """What makes the same page again, from the folder in which this was started."""
-    counts = {"images": settings.images, "examples": settings.examples, "seed": settings.seed}
     places = {"run_dir": settings.run_dir, "data.path": settings.data.path, "out": settings.out}
+    counts = {"images": settings.images, "examples": settings.examples, "seed": settings.seed}
     said = [f"{key}={value}" for key, value in {**places, **counts}.items() if value is not None]
     return shlex.join(["python", "launch/report.py", *said])
 

@@ -1,4 +1,4 @@
-"""Numbers over time, made ready for a chart: thinned out, and the places where the learning rate changed."""
+"""Prepares curves for a chart: thins them out, and finds where the learning rate changed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def thinned(values: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> T
 
 
 def over_epochs(metrics: Metrics, value: Callable[[Step], float | None]) -> list[tuple[float, float]]:
-    """(epochs done, value) of every training line that has it; over steps where no epoch is known to be whole."""
+    """(epochs done, value) of every training line that has it; over steps if no epoch is whole yet."""
     per_epoch = metrics.steps_per_epoch or 1.0
     found = [(step.step / per_epoch, value(step)) for step in metrics.steps]
     return [(x, y) for x, y in found if y is not None]
@@ -48,7 +48,7 @@ def changes_of_rate(metrics: Metrics) -> list[Change]:
     known = [step for step in metrics.steps if step.learning_rate is not None]
     per_epoch = metrics.steps_per_epoch or 1.0
     return [
-        # The line of a step is written after it: the rate changed where the step before had ended.
+        # The line of a step is written after it: the rate changed when the step before had ended.
         Change(before.step / per_epoch, after.learning_rate or 0.0)
         for before, after in pairwise(known)
         if before.learning_rate != after.learning_rate

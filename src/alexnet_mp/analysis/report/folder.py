@@ -1,4 +1,4 @@
-"""The folder of a run as the report reads it: whatever is there, and what is missing in words."""
+"""Reads the folder of a run for its report: whatever is there, and in words what is missing."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,14 +16,16 @@ from alexnet_mp.analysis.results.record import (
 )
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.metrics import Metrics, read_metrics
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 T = TypeVar("T")
 
-_SCALING: dict[str, BatchScaling] = {"linear": "linear", "square_root": "square_root"}  # what replicas matter to
+_SCALING: dict[str, BatchScaling] = {
+    "linear": "linear",
+    "square_root": "square_root",
+}  # what depends on the number of replicas
 _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
 
 
@@ -31,8 +33,8 @@ _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
 class ReportedRun:
     """What a folder holds of a run. `record` is there for a finished run; `missing` says what else is not, and why.
 
-    `summary` may be there without a `record`: that of an earlier end of a run which went on since. `said` has lines of
-    the log that tell what the configuration leaves open, and why the run ended before its time.
+    There is a `summary` without a `record` if the run ended once and was continued since. `said` has lines of the log:
+    what the configuration leaves open, and why the run ended early.
     """
 
     folder: Path
@@ -48,18 +50,20 @@ class ReportedRun:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name; the folder's where nothing says it."""
+        """The experiment's name; the folder's if the configuration has none."""
         return str(self.configuration.get("experiment_name") or self.folder.resolve().name)
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data set: that of its folder, or its source."""
+        data = self.configuration.get("data")
+        known = data if isinstance(data, Mapping) else {}
+        return Path(str(known["path"])).name if known.get("path") else str(known.get("source") or "unknown data")
 
     @property
     def batch_size(self) -> int | None:
         """The global batch."""
         return self.summary.batch_size if self.summary else self.recipe.batch_size if self.recipe else None
-
-    def part(self, group: str, key: str) -> object:
-        """A key of the configuration, or None."""
-        inner = self.configuration.get(group)
-        return inner.get(key) if isinstance(inner, Mapping) else None
 
 
 def read_folder(folder: Path) -> ReportedRun:
@@ -70,16 +74,8 @@ def read_folder(folder: Path) -> ReportedRun:
     if not any((folder / part).exists() for part in _PARTS):
         raise ConfigurationError(f"{folder} is not the folder of a run: it has none of {', '.join(_PARTS)}")
     missing: list[str] = []
-
-    def attempt(read: Callable[[], T], otherwise: T, consequence: str) -> T:
-        try:
-            return read()
-        except ConfigurationError as error:
-            missing.append(f"{error}; so {consequence}.")
-            return otherwise
-
-    nothing: Mapping[str, Any] = {}
-    said = attempt(lambda: read_configuration(folder / "config.yaml"), nothing, "the configuration is not told")
+    read = attempt(missing, lambda: read_configuration(folder / "config.yaml"), "the configuration is not shown")
+    said: Mapping[str, Any] = read or {}
     metrics = Metrics()
     if (folder / "metrics.jsonl").is_file():
         metrics = read_metrics(folder / "metrics.jsonl")
@@ -89,51 +85,60 @@ def read_folder(folder: Path) -> ReportedRun:
         missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
     if not metrics.validations:
         missing.append("There is no validation in metrics.jsonl; so there is no curve of the error.")
-    summary = None
+    summary = record = None
     if (folder / "summary.json").is_file():
-        summary = attempt(lambda: read_summary(folder), None, "the end of the run is not told")
+        summary = attempt(missing, lambda: read_summary(folder), "the end of the run is not shown")
     else:
         missing.append("The run has not finished: it has no summary.json. The page shows how far it came.")
-    record = attempt(lambda: read_run(folder), None, "no number is set beside published ones") if summary else None
-    network = attempt(lambda: _network(said), None, "the network is told by its checkpoint alone") if said else None
+    if summary:
+        record = attempt(missing, lambda: read_run(folder), "no number is set beside published ones")
     log = folder / "train.log"
-    logged = _said(log)
+    logged = _last_log_lines(log)
     replicas = _replicas(summary, logged)
-    recipe = attempt(lambda: _recipe(said, replicas), None, "the recipe is not told in words") if said else None
+    network = recipe = None
+    if said:
+        network = attempt(missing, lambda: _network(said), "the network is known from its checkpoint alone")
+        recipe = attempt(missing, lambda: _recipe(said, replicas), "the recipe is not shown")
     if recipe and replicas is None and said.get("batch_scaling") in _SCALING:
         missing.append(
             f"Nothing says on how many replicas it ran; so the batch is one replica's, and with batch_scaling="
-            f"{said['batch_scaling']} the learning rates told here are not yet scaled by their number."
+            f"{said['batch_scaling']} the learning rates shown here are not yet scaled by their number."
         )
     data = said_of_data(log, said)
     return ReportedRun(folder, said, metrics, summary, record, network, recipe, data, logged, missing)
 
 
+def attempt(missing: list[str], read: Callable[[], T], consequence: str) -> T | None:
+    """What `read` returns; None if it raises ConfigurationError, and then `missing` gets the error's consequence."""
+    try:
+        return read()
+    except ConfigurationError as error:
+        missing.append(f"{error}; so {consequence}.")
+        return None
+
+
 def _network(configuration: Mapping[str, Any]) -> Network:
     network = parse_network(configuration.get("network"))
     towers = configuration.get("towers")
-    if isinstance(towers, int):
-        network = network.cut_into(towers)
-    network_cost(network)
-    return network
+    return network.cut_into(towers) if isinstance(towers, int) else network
 
 
 def _recipe(configuration: Mapping[str, Any], replicas: int | None) -> Recipe:
-    """The recipe in force on so many replicas; where that is not known, as it is configured."""
+    """The recipe in force on so many replicas; if their number is unknown, the recipe as configured."""
     recipe = from_mapping(Recipe, configuration.get("recipe"), "recipe")
     rule = _SCALING.get(str(configuration.get("batch_scaling")))
     return recipe if rule is None or replicas is None else recipe.scaled(rule, replicas)
 
 
 def _replicas(summary: Summary | None, logged: Mapping[str, str]) -> int | None:
-    """How many replicas a run had, or said that it has when it last began."""
+    """How many replicas a run had, by its summary, or else by the log of its last start."""
     found = re.search(r"\), (\d{1,9}) replicas?; process ", logged.get("placement", ""))
     replicas = summary.replicas if summary else int(found[1]) if found else 0
     return replicas if replicas > 0 else None
 
 
-def _said(log: Path) -> dict[str, str]:
-    """The last line of each kind that the report repeats, by its first word; no end that the run went on after."""
+def _last_log_lines(log: Path) -> dict[str, str]:
+    """The last line of each kind that the report repeats, by its first word; no `ended` of an earlier start."""
     try:
         text = log.read_text(errors="replace")
     except OSError:

@@ -1,136 +1,112 @@
-"""The report: one page, with its style in it, that needs no network and no script."""
+"""Writes the report: one HTML page, with its style in it, that needs no network and no script."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from alexnet_mp.analysis.report.checkpoint_analysis import Examination, Wishes, examine
-from alexnet_mp.analysis.report.checkpoint_sections import confusion_section, examples_section, kernels_section
-from alexnet_mp.analysis.report.folder import ReportedRun, read_folder
-from alexnet_mp.analysis.report.html import Content, Html, joined, tag
-from alexnet_mp.analysis.report.outcome_sections import end_section, how_made, published_section
-from alexnet_mp.analysis.report.pieces import Section, bullets, duration, paragraph, percent, terms
-from alexnet_mp.analysis.report.training_sections import (
-    configuration_section,
-    crossing_amount,
-    learning_section,
-    throughput_section,
+import yaml
+from torch import Tensor
+
+from alexnet_mp.analysis.evaluate.tables import LARGEST_MATRIX, class_errors, most_confused
+from alexnet_mp.analysis.report.checkpoint_analysis import (
+    CheckpointAnalysis,
+    Predictions,
+    ReportOptions,
+    analyze_checkpoint,
 )
-from alexnet_mp.analysis.report.words import in_words
-from alexnet_mp.analysis.results.groups import Published
+from alexnet_mp.analysis.report.folder import ReportedRun, read_folder
+from alexnet_mp.analysis.report.kernel_sheets import kernel_sheets
+from alexnet_mp.analysis.report.published_numbers import evaluation_rows, published_numbers
+from alexnet_mp.analysis.report.template import render
+from alexnet_mp.analysis.report.training_sections import crossing_bytes, learning_charts, speed_chart
+from alexnet_mp.analysis.report.words import layers_in_words, network_in_words
+from alexnet_mp.analysis.results.groups import Published, published_of
+from alexnet_mp.analysis.results.page import REBUILT
 from alexnet_mp.common.disk import write_whole
-from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.table import Network
+
+_SECTIONS = {  # each is a template of this name, and a place that links lead to
+    "configuration": "Configuration",
+    "learning": "Learning",
+    "kernels": "Kernels of the towers",
+    "confusion": "Confusion",
+    "examples": "Examples",
+    "throughput": "Throughput and the crossing",
+    "published": "Beside published numbers",
+    "end": "The run's end",
+}
 
 
 def write_report(
-    folder: Path, out: Path, wishes: Wishes, published: Mapping[str, Published], command: str
+    folder: Path, out: Path, options: ReportOptions, published: Mapping[str, Published], command: str
 ) -> list[str]:
     """Write the page of the run in `folder` to the file `out`, whole or not at all; return what is missing on it.
 
     `command` is what makes the page again.
 
-    Raises ConfigurationError for a folder that has nothing of a run, and where `out` cannot be written.
+    Raises ConfigurationError for a folder that has nothing of a run, and if `out` cannot be written.
     """
     run = read_folder(folder)
-    found = examine(folder, wishes)
-    page = as_html(run, found, published, command)
+    analysis = analyze_checkpoint(folder, options)
+    page = as_html(run, analysis, published, command)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page.encode())
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
-    return [*run.missing, *found.missing]
+    return [*run.missing, *analysis.missing]
 
 
-def as_html(run: ReportedRun, found: Examination, published: Mapping[str, Published], command: str) -> Html:
-    """The page; `command` is what makes it again."""
-    network = run.network or found.network
-    sections = [
-        configuration_section(run, network),
-        learning_section(run),
-        kernels_section(found),
-        confusion_section(found.seen),
-        examples_section(found.seen),
-        throughput_section(run, network),
-        published_section(run, published),
-        end_section(run, found),
-    ]
-    name = _network_name(run, network)
-    header = tag(
-        "header",
-        {},
-        tag("p", {"class": "kicker"}, "alexnet-mp · report of a run"),
-        tag("h1", {}, run.experiment),
-        tag("p", {"class": "lede"}, _in_one_sentence(run, name, network)),
-        terms(_key_figures(run, network), "figures"),
-        _missing([*run.missing, *found.missing]),
+def as_html(run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[str, Published], command: str) -> str:
+    """The page; `command` is what makes it again. Each value is named as the templates in `templates` call it."""
+    network = run.network or analysis.network
+    numbers = published_of(run.experiment, published, run.record.summary.command if run.record else None)
+    return render(
+        "page.html.j2",
+        sections=_SECTIONS,
+        run=run,
+        summary=run.summary,
+        metrics=run.metrics,
+        analysis=analysis,
+        network=network,
+        recipe=run.recipe,
+        name=run.summary.network if run.summary else network.name if network else None,
+        parameters=network_cost(network.without_auxiliaries()).parameters if network else None,
+        network_words=network_in_words(network) if network else None,
+        layers=layers_in_words(network) if network else [],
+        charts=learning_charts(run.metrics),
+        kernels=_kernels(analysis.kernels),
+        predictions=analysis.predictions,
+        confusion=_confusion(analysis.predictions) if analysis.predictions else None,
+        speed=speed_chart(run.metrics),
+        crossing=crossing_bytes(run, network, run.batch_size) if network and run.batch_size else None,
+        published=numbers,
+        published_numbers=published_numbers(run.record, numbers.references),
+        evaluations=evaluation_rows(run.record.evaluations) if run.record else [],
+        rebuilt=REBUILT,
+        whole_configuration=yaml.safe_dump(dict(run.configuration), sort_keys=False, allow_unicode=True),
+        command=command,
     )
-    body = tag(
-        "div",
-        {"class": "page"},
-        header,
-        _contents(sections),
-        tag("main", {}, *(_as_section(each) for each in sections)),
-        tag("footer", {}, how_made(command, run)),
-    )
-    style = Html(files("alexnet_mp.analysis.report").joinpath("style.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        {},
-        tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("meta", {"name": "color-scheme", "content": "light dark"}),
-        tag("title", {}, f"{run.experiment}: report of a run of {name}"),
-        tag("style", {}, style),
-    )
-    return joined([Html("<!DOCTYPE html>\n"), tag("html", {"lang": "en"}, head, tag("body", {}, body)), Html("\n")])
 
 
-def _network_name(run: ReportedRun, network: Network | None) -> str:
-    return run.summary.network if run.summary else network.name if network else "a network that is not told"
+def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:
+    if not towers:
+        return {"problem": "There are no kernels to show."}
+    try:
+        sheets, separation = kernel_sheets(towers)
+    except ConfigurationError as error:
+        return {"problem": f"{error}."}
+    return {"problem": None, "sheets": sheets, "separation": separation}
 
 
-def _in_one_sentence(run: ReportedRun, name: str, network: Network | None) -> str:
-    towers = f", cut into {in_words(network.towers)} towers," if network and network.towers > 1 else ""
-    last = run.metrics.validations[-1] if run.metrics.validations else None
-    path = run.part("data", "path")
-    data = Path(str(path)).name if path else run.part("data", "source") or "data that are not told"
-    if last is None:
-        return f"The network {name}{towers} was begun to train on {data}; it was not validated yet."
-    error = f"mistakes {percent(last.top1_error)} of the held-out images for another class"
-    if run.record is None and not run.summary:
-        of = f" of {run.recipe.epochs}" if run.recipe else ""
-        return f"Not finished: after {last.epoch}{of} epochs on {data} the network {name}{towers} {error}."
-    return f"The network {name}{towers} was trained for {count(last.epoch, 'epoch')} on {data} and {error}."
-
-
-def _key_figures(run: ReportedRun, network: Network | None) -> list[tuple[str, Content]]:
-    last = run.metrics.validations[-1] if run.metrics.validations else None
-    figures: list[tuple[str, Content]] = []
-    if last:
-        figures += [("top-1 error", percent(last.top1_error)), ("top-5 error", percent(last.top5_error))]
-    if network:
-        figures.append(("parameters", f"{network_cost(network.without_auxiliaries()).parameters:,}"))
-    if run.summary:
-        figures.append(("images a second", f"{run.summary.images_per_second:,.0f}"))
-        figures.append(("of training", duration(run.summary.seconds)))
-    crossing = crossing_amount(run)
-    return figures + ([("cross in a step", crossing)] if crossing else [])
-
-
-def _missing(missing: Sequence[str]) -> Html | None:
-    if not missing:
-        return None
-    return tag("aside", {"class": "missing"}, tag("h2", {}, "Not on this page"), bullets(missing))
-
-
-def _contents(sections: Sequence[Section]) -> Html:
-    links = [tag("li", {}, tag("a", {"href": f"#{each.name}"}, each.title)) for each in sections]
-    return tag("nav", {"aria-label": "Contents"}, paragraph("Contents"), tag("ol", {}, *links))
-
-
-def _as_section(each: Section) -> Html:
-    return tag("section", {"id": each.name}, tag("h2", {}, each.title), each.body)
+def _confusion(predictions: Predictions) -> dict[str, Any]:
+    """What was taken for what: all of it for few classes, the pairs and the classes with the most errors for many."""
+    evaluation, names = predictions.evaluation, predictions.class_names
+    known = [each for each in class_errors(evaluation, names) if each.images]
+    known.sort(key=lambda each: -(each.top1_error or 0))
+    return {
+        "pairs": most_confused(evaluation, names),
+        "matrix": evaluation.confusions.tolist() if len(names) <= LARGEST_MATRIX else None,
+        "worst_first": known,
+    }
