@@ -71,9 +71,9 @@ REASONED = {
 OWN_PROCESSES = {
     "benchmarks/device.py",
     "benchmarks/loader.py",
-    "src/alexnet_mp/benchmark/choices.py",
-    "src/alexnet_mp/benchmark/layers.py",
-    "src/alexnet_mp/preparation/workers.py",
+    "src/alexnet_mp/performance/benchmark/choices.py",
+    "src/alexnet_mp/performance/benchmark/layers.py",
+    "src/alexnet_mp/data/prepare/workers.py",
     "tests/support/processes.py",
 }
 
@@ -196,7 +196,7 @@ def test_commands_print_names_from_files_only_as_text() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and dotted(node.func, {}) == "print":
                 to_errors = any(keyword.arg == "file" for keyword in node.keywords)
-                assert to_errors or path.name == "entry.py", f"{path.name}:{node.lineno}: show() instead of print()"
+                assert to_errors or path.name == "common/cli.py", f"{path.name}:{node.lineno}: show() instead of print()"
 
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
