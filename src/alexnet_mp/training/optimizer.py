@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from alexnet_mp.model.layers.norm import BatchNorm
+from alexnet_mp.model.layers.weighted import Weighted
 from alexnet_mp.training.recipe import Kind, Recipe
 
 
@@ -89,16 +89,17 @@ class PaperSGD(torch.optim.Optimizer):
 def make_optimizer(towers: Mapping[str, nn.Module], recipe: Recipe) -> PaperSGD:
     """One group for each (layer, kind) over the local towers, so that every rate can be set on its own.
 
-    Scale and shift of a normalization layer learn at the rate of biases, and never decay.
+    What is learned outside of a product, scale and shift of a normalization, learns at the rate of biases and never
+    decays.
     """
     groups: dict[tuple[str, Kind], list[nn.Parameter]] = {}
     never_decay: set[str] = set()
     for tower in towers.values():
         for layer, module in tower.named_children():
             for name, parameter in module.named_parameters():
-                kind: Kind = "biases" if name == "bias" or isinstance(module, BatchNorm) else "weights"
+                kind: Kind = "biases" if name == "bias" or not isinstance(module, Weighted) else "weights"
                 groups.setdefault((layer, kind), []).append(parameter)
-                if isinstance(module, BatchNorm):
+                if not isinstance(module, Weighted):
                     never_decay.add(layer)
     return PaperSGD(
         [
