@@ -196,7 +196,7 @@ def test_commands_print_names_from_files_only_as_text() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and dotted(node.func, {}) == "print":
                 to_errors = any(keyword.arg == "file" for keyword in node.keywords)
-                assert to_errors or path.name == "common/cli.py", f"{path.name}:{node.lineno}: show() instead of print()"
+                assert to_errors or path.name == "cli.py", f"{path.name}:{node.lineno}: show() instead of print()"
 
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"

@@ -100,25 +100,9 @@ class BatchNorm(Row):
         return "batch normalization"
 
 
-class _PoolingRow(Row):
-    size: int
-    stride: int
-    pad: tuple[int, int]
-
-    def cost(self, at: Place) -> RowCost:
-        if max(self.pad) >= self.size:
-            raise ConfigurationError(
-                f"network.layers.{at.name}.pad is {self.pad}, must be less than size, {self.size}, so that every "
-                "window has something inside"
-            )
-        windows = at.windows(self.size, self.stride, self.pad)
-        return replace(super().cost(at), output_shape=(at.inputs[0], *windows), operations_each=self.size**2)
-
-
-@row_kind("maxpool")
 @dataclass(frozen=True)
-class MaxPool(_PoolingRow):
-    """Max pooling; windows overlap where `stride` is less than `size` (paper §3.4).
+class PoolingRow(Row):
+    """Windows of `size` x `size` pixels, one every `stride`; they overlap if `stride` is less (paper §3.4).
 
     `pad` is how far windows may hang over (the top and left edge, the bottom and right edge), in pixels that do not
     count.
@@ -129,24 +113,35 @@ class MaxPool(_PoolingRow):
     pad: Pad = (0, 0)
 
     scales_with_input = True
+    word = ""
+
+    def cost(self, at: Place) -> RowCost:
+        if max(self.pad) >= self.size:
+            raise ConfigurationError(
+                f"network.layers.{at.name}.pad is {self.pad}, must be less than size, {self.size}, so that every "
+                "window has something inside"
+            )
+        windows = at.windows(self.size, self.stride, self.pad)
+        return replace(super().cost(at), output_shape=(at.inputs[0], *windows), operations_each=self.size**2)
 
     def in_words(self) -> str:
-        return f"max pooling {self.size}×{self.size}, stride {self.stride}"
+        return f"{self.word} pooling {self.size}×{self.size}, stride {self.stride}"
+
+
+@row_kind("maxpool")
+@dataclass(frozen=True)
+class MaxPool(PoolingRow):
+    """Max pooling."""
+
+    word = "max"
 
 
 @row_kind("avgpool")
 @dataclass(frozen=True)
-class AveragePool(_PoolingRow):
-    """Average pooling, over that part of a window which lies inside the maps; see `MaxPool`."""
+class AveragePool(PoolingRow):
+    """Average pooling, over that part of a window which lies inside the maps."""
 
-    size: Count
-    stride: Count
-    pad: Pad = (0, 0)
-
-    scales_with_input = True
-
-    def in_words(self) -> str:
-        return f"average pooling {self.size}×{self.size}, stride {self.stride}"
+    word = "average"
 
 
 @row_kind("global_avgpool")

@@ -17,10 +17,9 @@ class _ProductRow(Row):
     follows = False
 
 
-@row_kind("conv")
 @dataclass(frozen=True)
-class Conv(_ProductRow):
-    """A convolution with square kernels.
+class ConvolutionRow(_ProductRow):
+    """Square kernels over maps.
 
     `pad` is (top and left, bottom and right) in pixels of zeros. `std` is the standard deviation of the initial
     weights, or `he` for sqrt(2 / fan-in); `bias` the initial bias.
@@ -35,15 +34,20 @@ class Conv(_ProductRow):
     pad: Pad = (0, 0)
 
     dealt = "kernels"
-    in_branches = True
 
     def cost(self, at: Place) -> RowCost:
         positions = at.windows(self.size, self.stride, self.pad)
-        one_map = self.size, self.size
-        cost = _product(self, at, self.reads, self.kernels, (at.inputs[0], *one_map))
-        return replace(
-            cost, output_shape=(self.kernels, *positions), multiply_adds=cost.multiply_adds * prod(positions)
-        )
+        cost = _product(self, at, self.reads, self.kernels, (at.inputs[0], self.size, self.size))
+        products = cost.multiply_adds * prod(positions)
+        return replace(cost, output_shape=(self.kernels, *positions), multiply_adds=products)
+
+
+@row_kind("conv")
+@dataclass(frozen=True)
+class Conv(ConvolutionRow):
+    """A convolution; its numbers are those of `ConvolutionRow`."""
+
+    in_branches = True
 
     def in_words(self) -> str:
         stride = f", stride {self.stride}" if self.stride > 1 else ""
@@ -54,34 +58,21 @@ class Conv(_ProductRow):
 
 @row_kind("local")
 @dataclass(frozen=True)
-class Local(_ProductRow):
+class Local(ConvolutionRow):
     """A locally-connected layer: a convolution whose weights are not shared, each position has its own.
 
     So the authors had it in their networks for CIFAR-10 (cuda-convnet, layers-conv-local-13pct.cfg, `type=local`); the
-    biases are not shared either. The numbers are those of `Conv`. In networks of one tower only.
+    biases are not shared either. In networks of one tower only.
     """
 
-    kernels: Count
-    size: Count
-    reads: Reads
-    std: Deviation
-    bias: float
-    stride: Count = 1
-    pad: Pad = (0, 0)
-
-    dealt = "kernels"
     one_tower_only = True
 
     def cost(self, at: Place) -> RowCost:
-        positions = at.windows(self.size, self.stride, self.pad)
-        cost = _product(self, at, "own", self.kernels, (at.inputs[0], self.size, self.size))
-        return replace(
-            cost,
-            reads=self.reads,
-            output_shape=(self.kernels, *positions),
-            parameters_of_a_tower={name: (*shape, *positions) for name, shape in cost.parameters_of_a_tower.items()},
-            multiply_adds=cost.multiply_adds * prod(positions),
-        )
+        cost = super().cost(at)
+        positions = cost.output_shape[1:]
+        shapes = cost.parameters_of_a_tower.items()
+        unshared = {name.removeprefix("own_"): (*shape, *positions) for name, shape in shapes}
+        return replace(cost, parameters_of_a_tower=unshared)
 
 
 @row_kind("fc")
