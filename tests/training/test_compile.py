@@ -15,6 +15,9 @@ BATCH = 64
 STEP_VALUES = 2 * BATCH * (48 * 16 * 16 + 128 * 7 * 7)
 
 
+MISSING = 1.0  # what a process answers that lacks something
+
+
 class OtherProcess(Mesh):
     """A mesh with one more process, which answers the n-th question with the n-th of `answers`."""
 
@@ -71,13 +74,13 @@ def test_without_a_compiler_nothing_is_compiled_and_the_log_says_so(model, monke
 
 
 def test_where_another_process_has_no_compiler_nobody_compiles(model, tried):
-    words = choose_kernels("on", model, 1, BATCH, OtherProcess(Mesh(model.placement, None), [0.0]))
+    words = choose_kernels("on", model, 1, BATCH, OtherProcess(Mesh(model.placement, None), [MISSING]))
     assert words == "nothing: another process has no compiler"
     assert (compiled(model), tried) == ({False}, [])
 
 
 def test_where_compiling_fails_in_one_process_all_fall_back(model, monkeypatch):
-    words = choose_kernels("on", model, 1, BATCH, OtherProcess(Mesh(model.placement, None), [1.0, 0.0]))
+    words = choose_kernels("on", model, 1, BATCH, OtherProcess(Mesh(model.placement, None), [0.0, MISSING]))
     assert words == "nothing: it failed in another process"
     assert compiled(model) == {False}
 
@@ -85,7 +88,7 @@ def test_where_compiling_fails_in_one_process_all_fall_back(model, monkeypatch):
         raise RuntimeError("CppCompileError: cc1plus: out of memory")
 
     monkeypatch.setattr(LocalResponseNorm, "forward", broken)
-    words = choose_kernels("on", model, 1, BATCH, OtherProcess(Mesh(model.placement, None), [1.0, 1.0]))
+    words = choose_kernels("on", model, 1, BATCH, OtherProcess(Mesh(model.placement, None), [0.0, 0.0]))
     assert words == "nothing: compiling failed (RuntimeError: CppCompileError: cc1plus: out of memory)"
     assert compiled(model) == {False}
 

@@ -155,7 +155,7 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
     trainer._mesh = Mesh(placement, axes=object() if processes > 1 else None)
     trainer._settings = SimpleNamespace(timeout_seconds=7)
     trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), True
-    trainer._signals, trainer._saver = SimpleNamespace(received=""), Mock()
+    trainer._run = SimpleNamespace(signals=SimpleNamespace(received=""), checkpointer=Mock())
     trainer._model = TowerModel(narrow_network(), ALONE, LocalLink([torch.device("cpu")] * 2), seed=0)
     read: list[str] = []
 
@@ -172,7 +172,7 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():
         trainer._agree([torch.tensor(1.0)], step=1)
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():
-        trainer._save()
+        trainer.save()
     assert bool(read) == (processes == 1)
 
 

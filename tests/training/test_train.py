@@ -191,7 +191,7 @@ def test_time_that_checkpoints_hold_training_is_none_of_its_steps(every, tmp_pat
         return call
 
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: seconds))
-    monkeypatch.setattr(trainer.Trainer, "_step", lasting(1, trainer.Trainer._step))
+    monkeypatch.setattr(trainer.Trainer, "step", lasting(1, trainer.Trainer.step))
     monkeypatch.setattr(Checkpointer, "save", lasting(1000, Checkpointer.save))
     overrides = [*NARROW, "recipe.epochs=1", "checkpoint_steps=3", f"log_every_steps={every}"]
     assert in_this_process(tmp_path / "run", *overrides).code == 0
