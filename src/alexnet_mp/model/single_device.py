@@ -1,4 +1,4 @@
-"""A table's network on one device as an `nn.Sequential`, of stock PyTorch's layers or of this library's."""
+"""A table's network on one device: as an `nn.Sequential` of stock layers or ours, and as a table of one tower."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.layers.dropout import Dropout
+from alexnet_mp.model.layers.norm import BatchNorm, LocalResponseNorm, SpatialNorm
 from alexnet_mp.model.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from alexnet_mp.model.layers.weighted import LocallyConnected, initialize
 from alexnet_mp.network import rows
@@ -35,6 +36,9 @@ class Parts:
 
 def single_network(network: Network, parts: Parts) -> nn.Sequential:
     """Images [N, channels, H, W] to logits [N, classes]; a layer has its row's name, with a suffix if without weights.
+
+    Convolutions are grouped, so nothing is cut or joined between layers. Function, parameters and their names do not
+    depend on `parts`, up to dropout: ours is the table's, the stock parts have PyTorch's inverted one.
 
     Initial values are the table's, from torch's ambient generator. Raises ConfigurationError for a table whose rows do
     not follow one another: with branches or auxiliary classifiers.
@@ -179,7 +183,7 @@ class TowersAsBatch(nn.Module):
         return normalized.view(maps.shape)
 
 
-class SpatialNorm(nn.Module):
+class StockSpatialNorm(nn.Module):
     """a / (k + (alpha/size²) Σ a²)^beta over a window of the same map, which torch has no layer for."""
 
     def __init__(self, row: rows.SpatialNorm) -> None:
@@ -191,19 +195,51 @@ class SpatialNorm(nn.Module):
         return maps / mean.mul(self.row.alpha).add(self.row.k).pow(self.row.beta)
 
 
-def _lrn(row: rows.LocalResponseNorm, towers: int) -> nn.Module:
-    # torch divides alpha by n; the paper's alpha multiplies the sum itself.
-    alpha = row.alpha * row.n if row.alpha_scales == "sum" else row.alpha
-    return TowersAsBatch(nn.LocalResponseNorm(row.n, alpha, row.beta, row.k), towers)
-
-
 def _dropout(row: rows.Dropout, convention: Convention | None) -> nn.Module:
     inverted = row.inverted if convention is None else convention == "inverted"
     return nn.Dropout(row.p) if inverted else DrawnDropout(replace(row, inverted=False))
 
 
-def _batch_norm(row: rows.BatchNorm, features: int, maps: bool) -> nn.Module:
+def _stock_lrn(row: rows.LocalResponseNorm, towers: int) -> nn.Module:
+    # torch divides alpha by n; the paper's alpha multiplies the sum itself.
+    alpha = row.alpha * row.n if row.alpha_scales == "sum" else row.alpha
+    return TowersAsBatch(nn.LocalResponseNorm(row.n, alpha, row.beta, row.k), towers)
+
+
+def _stock_batch_norm(row: rows.BatchNorm, features: int, maps: bool) -> nn.Module:
     return (nn.BatchNorm2d if maps else nn.BatchNorm1d)(features, row.epsilon, row.momentum)
 
 
-STOCK_PARTS = Parts(_lrn, SpatialNorm, _batch_norm, lambda row: nn.Dropout(row.p))
+STOCK_PARTS = Parts(_stock_lrn, StockSpatialNorm, _stock_batch_norm, lambda row: nn.Dropout(row.p))
+OUR_PARTS = Parts(
+    lrn=lambda row, towers: LocalResponseNorm(row.n, row.k, row.alpha, row.beta, row.alpha_scales, towers),
+    spatial_norm=lambda row: SpatialNorm(row.size, row.k, row.alpha, row.beta),
+    batch_norm=lambda row, features, maps: BatchNorm(features, row.momentum, row.epsilon),
+    dropout=DrawnDropout,
+)
+
+
+def ungrouped_network(network: Network) -> Network:
+    """The table's kernels and units in one tower, every layer reading all maps; of `paper` the preset `ungrouped`."""
+    whole = network.cut_into(1)
+    return replace(whole, name="ungrouped", rows={name: _reading_own(row) for name, row in whole.rows.items()})
+
+
+def one_column_network(network: Network) -> Network:
+    """The paper's one-GPU network: half the kernels, but those of the last convolution and the units not halved (§3.2).
+
+    An odd number of kernels is halved downwards. Of `paper` it is the preset `one_column`.
+    """
+    whole = ungrouped_network(network)
+    halved = [name for name, row in whole.rows.items() if isinstance(row, rows.Conv)][:-1]
+    narrow = {
+        name: replace(row, kernels=max(1, row.kernels // 2)) if isinstance(row, rows.Conv) and name in halved else row
+        for name, row in whole.rows.items()
+    }
+    return replace(whole, name="one_column", rows=narrow)
+
+
+def _reading_own(row: rows.Row) -> rows.Row:
+    if isinstance(row, rows.Conv | rows.FullyConnected) and row.reads == "both":
+        return replace(row, reads="own")
+    return row
