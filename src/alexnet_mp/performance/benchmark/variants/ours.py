@@ -30,11 +30,11 @@ from alexnet_mp.training.optimizer import make_optimizer
 MEMORY_FORMAT = torch.channels_last
 
 
-def compile_lrn(model: nn.Module, task: Task) -> None:
-    """Have the LRN compiled, at its first use, where the task says so."""
+def compile_lrn(model: nn.Module, compiled: bool) -> None:
+    """Have the LRN of a model compiled, at its first use, or not."""
     for layer in model.modules():
         if isinstance(layer, LocalResponseNorm):
-            layer.compiled = task.compile
+            layer.compiled = compiled
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def towers(task: Task) -> Iterator[TrainStep]:
         link = mesh.link()
         timed = TimedLink(link) if link is not None else None
         model = TowerModel(network, placement, timed, task.seed)
-        compile_lrn(model, task)
+        compile_lrn(model, task.compile)
         devices, several = list(placement.devices.values()), placement.replicas > 1
         counter = GradientBytes(model) if several else None
         losses = data_parallel(LossOnEveryTower(model), mesh)
@@ -85,7 +85,7 @@ def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], Abstract
 def _whole(task: Task) -> nn.Module:
     keep_large_blocks()  # before anything is allocated, as the training command does
     model = single_network(task.network, OUR_PARTS)
-    compile_lrn(model, task)
+    compile_lrn(model, task.compile)
     return model
 
 
