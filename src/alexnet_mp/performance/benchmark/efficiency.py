@@ -105,7 +105,7 @@ def processes_text(report: Mapping[str, Any]) -> str:
     head = ["processes x threads", "replicas", "batch", "images/s", "spread", "times one", "efficiency", "bound"]
     head += ["of bound", "sent MB", *(["predicted", "error"] if predicted else [])]
     lines = [
-        machine_text(report["machine"], "threads for each process"),
+        machine_text(report["machine"], " of a process"),
         f"{report['network']}, batch_scaling={report['batch_scaling']}; rounds: {report['rounds']}, steps in each: "
         f"{report['steps']}, after {report['warmup_steps']} to warm up; seed {report['seed']}",
         "",

@@ -1,10 +1,13 @@
-"""The timing loop: calls timed in turns within one process."""
+"""The timing loop: calls timed in turns within one process; and the call of a layer, forward and backward."""
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -22,7 +25,8 @@ def seconds_interleaved(
     The first call of each compiles, and has the allocator ask the kernel for memory. `clock` may wait for a GPU.
     """
     seconds: dict[_Key, list[float]] = {key: [] for key in calls}
-    for number in tqdm(range(warmup_rounds + rounds), unit="round", leave=False, disable=not sys.stdout.isatty()):
+    hidden = not sys.stdout.isatty() or multiprocessing.parent_process() is not None
+    for number in tqdm(range(warmup_rounds + rounds), unit="round", leave=False, disable=hidden):
         for key, call in calls.items():
             before()
             started = clock()
@@ -30,3 +34,10 @@ def seconds_interleaved(
             if number >= warmup_rounds:
                 seconds[key].append(clock() - started)
     return seconds
+
+
+def forward_and_backward(layer: Callable[[Tensor], Tensor], inputs: Tensor, *weights: Tensor) -> Callable[[], object]:
+    """A call of a layer, and of its gradients for those of `inputs` and `weights` that need one."""
+    wanted = [tensor for tensor in (inputs, *weights) if tensor.requires_grad]
+    gradient = torch.ones_like(layer(inputs)).detach()
+    return lambda: torch.autograd.grad(layer(inputs), wanted, gradient)

@@ -14,8 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
-from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.sgd import sgd
 
@@ -29,10 +27,11 @@ from alexnet_mp.model.tower import Tower
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import load_network
 from alexnet_mp.parallel.links import ProcessLink
-from alexnet_mp.performance.benchmark.interleaved import seconds_interleaved
+from alexnet_mp.performance.benchmark.interleaved import forward_and_backward, seconds_interleaved
 from alexnet_mp.performance.benchmark.matrix_bound import MEMORY_FORMATS
 from alexnet_mp.performance.benchmark.output import machine_text, machine_values, over_rounds, publish
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
+from alexnet_mp.performance.benchmark.processes import results_of_processes
 from alexnet_mp.performance.benchmark.variants.ours import compile_lrn
 from alexnet_mp.training.optimizer import make_optimizer
 
@@ -103,7 +102,7 @@ def _normalizations(settings: MicroSettings) -> Calls:
         layers["lrn_ours_compiled"] = OUR_PARTS.lrn(_LRN, 1)
         compile_lrn(layers["lrn_ours_compiled"], True)
     return {
-        Figure("normalization", name, _shape(maps), memory_format): _both_ways(
+        Figure("normalization", name, _shape(maps), memory_format): forward_and_backward(
             layer, torch.randn(settings.batch_size, *maps).relu().to(memory_format=laid_out).requires_grad_()
         )
         for maps in settings.maps
@@ -125,18 +124,13 @@ def _memory_formats(settings: MicroSettings) -> Calls:
             inputs.requires_grad_(layer != "conv1")
             weight = torch.randn(kernels, shape[0], size, size, requires_grad=True)
             convolve = partial(F.conv2d, weight=weight, stride=stride, padding=pad)
-            calls[Figure("memory_formats", layer, _shape(shape), memory_format)] = _both_ways(convolve, inputs, weight)
+            calls[Figure("memory_formats", layer, _shape(shape), memory_format)] = forward_and_backward(
+                convolve, inputs, weight
+            )
         maps = torch.randn(settings.batch_size, 48, 55, 55).to(memory_format=laid_out).requires_grad_()
-        pool = _both_ways(lambda x: F.max_pool2d(x, 3, 2), maps)
+        pool = forward_and_backward(lambda x: F.max_pool2d(x, 3, 2), maps)
         calls[Figure("memory_formats", "pool1", "48x55x55", memory_format)] = pool
     return calls
-
-
-def _both_ways(layer: Callable[[Tensor], Tensor], inputs: Tensor, *weights: Tensor) -> Callable[[], object]:
-    """Forward and backward of a layer, for what needs a gradient."""
-    wanted = [tensor for tensor in (inputs, *weights) if tensor.requires_grad]
-    gradient = torch.ones_like(layer(inputs)).detach()
-    return lambda: torch.autograd.grad(layer(inputs), wanted, gradient)
 
 
 def _updates(settings: MicroSettings) -> Calls:
@@ -154,7 +148,7 @@ def _updates(settings: MicroSettings) -> Calls:
 def _block_sizes(settings: MicroSettings) -> Calls:
     """The LRN after conv1, forward and backward, by the bytes of a block."""
     maps = torch.randn(settings.batch_size, 48, 55, 55).relu().to(memory_format=torch.channels_last).requires_grad_()
-    call = _both_ways(OUR_PARTS.lrn(_LRN, 1), maps)
+    call = forward_and_backward(OUR_PARTS.lrn(_LRN, 1), maps)
 
     def with_blocks(size: int) -> None:
         chosen = local_response.BLOCK_BYTES
@@ -171,14 +165,14 @@ def _block_sizes(settings: MicroSettings) -> Calls:
 def _crossing(settings: MicroSettings) -> Seconds:
     """An exchange over gloo, both ways at once, by the bytes that each side sends: the slower side's seconds."""
     with tempfile.TemporaryDirectory(prefix="alexnet-mp-") as folder:
-        sides = _from_processes(partial(_exchange, f"file://{folder}/rendezvous"), 2, settings)
+        sides = results_of_processes(_exchange, 2, settings.deadline_seconds, f"file://{folder}/rendezvous", settings)
     return {
         Figure("crossing", "exchange", f"{size} bytes"): [max(pair) for pair in zip(*of_size, strict=True)]
         for size, of_size in zip(settings.messages, zip(*sides, strict=True), strict=True)
     }
 
 
-def _exchange(rendezvous: str, rank: int, settings: MicroSettings, results: Any) -> None:
+def _exchange(rank: int, rendezvous: str, settings: MicroSettings) -> list[list[float]]:
     """One side: for each message its seconds in every round, from before it is posted until the peer's is here."""
     torch.set_num_threads(1)
     timeout = timedelta(seconds=settings.deadline_seconds)
@@ -192,9 +186,10 @@ def _exchange(rendezvous: str, rank: int, settings: MicroSettings, results: Any)
         )
         for number, size in enumerate(settings.messages)
     }
-    results.put(list(seconds_interleaved(calls, settings.rounds, before=dist.barrier).values()))
+    seconds = seconds_interleaved(calls, settings.rounds, before=dist.barrier)
     dist.barrier()
     dist.destroy_process_group()
+    return list(seconds.values())
 
 
 def _large_blocks(settings: MicroSettings) -> Seconds:
@@ -202,11 +197,11 @@ def _large_blocks(settings: MicroSettings) -> Seconds:
     return {
         Figure("large_blocks", f"step of one tower, large blocks {'kept' if keep else 'given back'}"): seconds
         for keep in (False, True)
-        for seconds in _from_processes(partial(_train, keep), 1, settings)
+        for seconds in results_of_processes(_train, 1, settings.deadline_seconds, keep, settings)
     }
 
 
-def _train(keep: bool, rank: int, settings: MicroSettings, results: Any) -> None:
+def _train(rank: int, keep: bool, settings: MicroSettings) -> list[float]:
     """Tower 0 by itself: its own halves stand for those that would come from its peer."""
     if keep:
         keep_large_blocks()
@@ -226,22 +221,7 @@ def _train(keep: bool, rank: int, settings: MicroSettings, results: Any) -> None
         optimizer.step()
         optimizer.zero_grad()
 
-    results.put(seconds_interleaved({0: step}, settings.rounds, _STEPS_TO_WARM_UP)[0])
-
-
-def _from_processes(function: Callable[[int, MicroSettings, Any], None], count: int, settings: MicroSettings) -> Any:
-    """What so many new processes put into the queue that `function(rank, settings, queue)` is given."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [context.Process(target=function, args=(rank, settings, results), daemon=True) for rank in range(count)]
-    for worker in workers:
-        worker.start()
-    try:
-        return [results.get(timeout=settings.deadline_seconds) for _ in workers]
-    finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+    return seconds_interleaved({0: step}, settings.rounds, _STEPS_TO_WARM_UP)[0]
 
 
 _IN_THIS_PROCESS: dict[str, Callable[[MicroSettings], Calls]] = {

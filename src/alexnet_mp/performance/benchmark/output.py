@@ -25,11 +25,11 @@ def machine_values(load: float, devices: Sequence[str] = (), threads: int | None
     }
 
 
-def machine_text(machine: Mapping[str, Any], threads: str = "threads") -> str:
-    """`machine_values` in one line; `threads` says whose they are."""
+def machine_text(machine: Mapping[str, Any], whose: str = "") -> str:
+    """`machine_values` in one line; `whose` threads they are, if not this process's: ` of ...`."""
     return (
-        f"{machine['device']}; {machine['threads']} {threads}, {machine['cores']} cores, load average before the start "
-        f"{machine['load_average_before']:.1f}; {machine['platform']}; "
+        f"{machine['device']}; threads{whose}: {machine['threads']}, cores: {machine['cores']}, load average before "
+        f"the start {machine['load_average_before']:.1f}; {machine['platform']}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     )
 

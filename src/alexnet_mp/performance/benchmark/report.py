@@ -16,7 +16,7 @@ def variants_text(report: Mapping[str, Any]) -> str:
     setups = report.get("sweep", [report])
     names = list(dict.fromkeys(name for setup in setups for name in setup["variants"]))
     lines = [
-        machine_text(report["machine"], "threads for each variant"),
+        machine_text(report["machine"], " of a variant"),
         f"rounds: {report['rounds']}, steps in each: {report['steps']}, after {report['warmup_steps']} to warm up; "
         f"seed {report['seed']}; our LRN {'' if report['compile'] else 'not '}compiled",
     ]
