@@ -58,7 +58,7 @@ class Measured:
     checkpoint_bytes: int
 
 
-def summarize(measured: Measured) -> dict[str, Any]:
+def summarize_checkpoints(measured: Measured) -> dict[str, Any]:
     """Seconds as median, spread and by round; the cost is the median over the rounds of the difference within each.
 
     `throughput_lost`: of training, at one checkpoint in INTERVAL seconds, that is the cost in a minute of training.
@@ -98,7 +98,7 @@ def interval_of_median(values: Sequence[float]) -> list[float] | None:
     return found
 
 
-def as_text(report: Mapping[str, Any]) -> str:
+def checkpoints_text(report: Mapping[str, Any]) -> str:
     """The report for a terminal."""
     machine, seconds = report["machine"], report["seconds"]
     software = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

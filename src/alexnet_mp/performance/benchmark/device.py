@@ -74,7 +74,7 @@ def run(configuration: Mapping[str, Any]) -> None:
 def _fastest_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """The fastest of `repeats`, after one to warm up; all processes begin each of them together."""
     before = dist.barrier if dist.is_initialized() else lambda: None
-    return min(seconds_interleaved({0: work}, repeats, before=before, clock=lambda: now([device]))[0])
+    return min(seconds_interleaved({0: work}, repeats, before=before, clock=lambda: now([device]), quiet=True)[0])
 
 
 def _products(device: torch.device, batch: int, kind: str, repeats: int) -> tuple[float, float]:

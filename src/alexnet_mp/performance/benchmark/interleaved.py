@@ -1,6 +1,5 @@
 """The timing loop: calls timed in turns within one process; and the call of a layer, forward and backward."""
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -19,20 +18,23 @@ def seconds_interleaved(
     warmup_rounds: int = 1,
     before: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
+    quiet: bool = False,
 ) -> dict[_Key, list[float]]:
     """The seconds of every call, round by round, after rounds to warm up; `before` each call, untimed, comes `before`.
 
     The first call of each compiles, and has the allocator ask the kernel for memory. `clock` may wait for a GPU.
+    On a terminal a bar shows how far it is, unless it is to be `quiet`.
     """
     seconds: dict[_Key, list[float]] = {key: [] for key in calls}
-    hidden = not sys.stdout.isatty() or multiprocessing.parent_process() is not None
+    hidden = quiet or not sys.stdout.isatty()
     for number in tqdm(range(warmup_rounds + rounds), unit="round", leave=False, disable=hidden):
         for key, call in calls.items():
             before()
             started = clock()
             call()
+            spent = clock() - started
             if number >= warmup_rounds:
-                seconds[key].append(clock() - started)
+                seconds[key].append(spent)
     return seconds
 
 

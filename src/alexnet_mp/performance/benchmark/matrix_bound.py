@@ -157,11 +157,11 @@ def time_product(
     return found
 
 
-Calls = dict[Pass, dict[str, Callable[[], object]]]
+_Calls = dict[Pass, dict[str, Callable[[], object]]]
 
 
-def _convolutions(product: MatrixProduct, batch_size: int, device: torch.device) -> Calls:
-    calls: Calls = {each: {} for each in _PASSES}
+def _convolutions(product: MatrixProduct, batch_size: int, device: torch.device) -> _Calls:
+    calls: _Calls = {each: {} for each in _PASSES}
     for name, memory_format in MEMORY_FORMATS.items():
         inputs = torch.randn(batch_size, *product.inputs, device=device).to(memory_format=memory_format)
         weight = torch.randn(product.weight, device=device).to(memory_format=memory_format)
@@ -179,7 +179,7 @@ def _gradient(outputs: Tensor, of: Tensor) -> Callable[[], object]:
     return lambda: torch.autograd.grad(outputs, of, gradient, retain_graph=True)
 
 
-def _matrix_products(product: MatrixProduct, batch_size: int, device: torch.device) -> Calls:
+def _matrix_products(product: MatrixProduct, batch_size: int, device: torch.device) -> _Calls:
     inputs = torch.randn(batch_size, *product.inputs, device=device)  # [N, inputs]
     weight = torch.randn(product.weight, device=device)  # [units, inputs]
     gradient = torch.randn(batch_size, product.weight[0], device=device)  # [N, units]

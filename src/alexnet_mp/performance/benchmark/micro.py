@@ -55,7 +55,7 @@ class MicroSettings:
     json: OutputFile | None
 
 
-class Figure(NamedTuple):
+class MicroFigure(NamedTuple):
     """What is timed; `shape` is of its inputs without the batch, or the bytes of a message."""
 
     part: str
@@ -64,8 +64,8 @@ class Figure(NamedTuple):
     memory_format: str = ""
 
 
-Calls = dict[Figure, Callable[[], object]]
-Seconds = dict[Figure, list[float]]
+_Calls = dict[MicroFigure, Callable[[], object]]
+_Seconds = dict[MicroFigure, list[float]]
 
 
 def run(configuration: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     load = os.getloadavg()[0]
     keep_large_blocks()  # for stock PyTorch's layers too
     torch.set_num_threads(settings.threads)
-    calls: Calls = {}
+    calls: _Calls = {}
     for part, make in _IN_THIS_PROCESS.items():
         calls |= make(settings) if part in settings.parts else {}
     seconds = seconds_interleaved(calls, settings.rounds)
@@ -90,7 +90,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     publish(report, _text(report), settings.json)
 
 
-def _normalizations(settings: MicroSettings) -> Calls:
+def _normalizations(settings: MicroSettings) -> _Calls:
     """The normalizations of a tower, ours and stock PyTorch's, in both memory formats."""
     layers = {
         "lrn_ours": OUR_PARTS.lrn(_LRN, 1),
@@ -102,7 +102,7 @@ def _normalizations(settings: MicroSettings) -> Calls:
         layers["lrn_ours_compiled"] = OUR_PARTS.lrn(_LRN, 1)
         compile_lrn(layers["lrn_ours_compiled"], True)
     return {
-        Figure("normalization", name, _shape(maps), memory_format): forward_and_backward(
+        MicroFigure("normalization", name, _shape(maps), memory_format): forward_and_backward(
             layer, torch.randn(settings.batch_size, *maps).relu().to(memory_format=laid_out).requires_grad_()
         )
         for maps in settings.maps
@@ -111,9 +111,9 @@ def _normalizations(settings: MicroSettings) -> Calls:
     }
 
 
-def _memory_formats(settings: MicroSettings) -> Calls:
+def _memory_formats(settings: MicroSettings) -> _Calls:
     """Convolutions and pooling on the paper's shapes for one tower (paper §3.5)."""
-    calls: Calls = {}
+    calls: _Calls = {}
     for memory_format, laid_out in MEMORY_FORMATS.items():
         for layer, shape, (kernels, size, stride, pad) in (
             ("conv1", (3, 227, 227), (48, 11, 4, 0)),
@@ -124,28 +124,28 @@ def _memory_formats(settings: MicroSettings) -> Calls:
             inputs.requires_grad_(layer != "conv1")
             weight = torch.randn(kernels, shape[0], size, size, requires_grad=True)
             convolve = partial(F.conv2d, weight=weight, stride=stride, padding=pad)
-            calls[Figure("memory_formats", layer, _shape(shape), memory_format)] = forward_and_backward(
+            calls[MicroFigure("memory_formats", layer, _shape(shape), memory_format)] = forward_and_backward(
                 convolve, inputs, weight
             )
         maps = torch.randn(settings.batch_size, 48, 55, 55).to(memory_format=laid_out).requires_grad_()
         pool = forward_and_backward(lambda x: F.max_pool2d(x, 3, 2), maps)
-        calls[Figure("memory_formats", "pool1", "48x55x55", memory_format)] = pool
+        calls[MicroFigure("memory_formats", "pool1", "48x55x55", memory_format)] = pool
     return calls
 
 
-def _updates(settings: MicroSettings) -> Calls:
+def _updates(settings: MicroSettings) -> _Calls:
     """The update of tower 0's 30.5 million parameters, in one pass over them or operation by operation."""
     parameters = [parameter.detach() for parameter in Tower(load_network("paper"), 0, seed=0).parameters()]
     gradients, velocities = ([torch.full_like(p, 1e-6) for p in parameters] for _ in range(2))
     update = partial(sgd, parameters, gradients, list(velocities), weight_decay=0.0005, momentum=0.9, lr=1e-6)
     update = partial(update, dampening=0.0, nesterov=False, maximize=False)
     return {
-        Figure("update", "fused"): partial(update, fused=True, foreach=False),
-        Figure("update", "foreach"): partial(update, fused=False, foreach=True),
+        MicroFigure("update", "fused"): partial(update, fused=True, foreach=False),
+        MicroFigure("update", "foreach"): partial(update, fused=False, foreach=True),
     }
 
 
-def _block_sizes(settings: MicroSettings) -> Calls:
+def _block_sizes(settings: MicroSettings) -> _Calls:
     """The LRN after conv1, forward and backward, by the bytes of a block."""
     maps = torch.randn(settings.batch_size, 48, 55, 55).relu().to(memory_format=torch.channels_last).requires_grad_()
     call = forward_and_backward(OUR_PARTS.lrn(_LRN, 1), maps)
@@ -159,15 +159,17 @@ def _block_sizes(settings: MicroSettings) -> Calls:
             local_response.BLOCK_BYTES = chosen
 
     sizes = {f"{kib} KiB": kib * 1024 for kib in (96, 192, 384, 768, 1536)} | {"all at once": 1 << 40}
-    return {Figure("lrn_blocks", f"lrn1, blocks of {name}"): partial(with_blocks, size) for name, size in sizes.items()}
+    return {
+        MicroFigure("lrn_blocks", f"lrn1, blocks of {name}"): partial(with_blocks, size) for name, size in sizes.items()
+    }
 
 
-def _crossing(settings: MicroSettings) -> Seconds:
+def _crossing(settings: MicroSettings) -> _Seconds:
     """An exchange over gloo, both ways at once, by the bytes that each side sends: the slower side's seconds."""
     with tempfile.TemporaryDirectory(prefix="alexnet-mp-") as folder:
         sides = results_of_processes(_exchange, 2, settings.deadline_seconds, f"file://{folder}/rendezvous", settings)
     return {
-        Figure("crossing", "exchange", f"{size} bytes"): [max(pair) for pair in zip(*of_size, strict=True)]
+        MicroFigure("crossing", "exchange", f"{size} bytes"): [max(pair) for pair in zip(*of_size, strict=True)]
         for size, of_size in zip(settings.messages, zip(*sides, strict=True), strict=True)
     }
 
@@ -186,16 +188,16 @@ def _exchange(rank: int, rendezvous: str, settings: MicroSettings) -> list[list[
         )
         for number, size in enumerate(settings.messages)
     }
-    seconds = seconds_interleaved(calls, settings.rounds, before=dist.barrier)
+    seconds = seconds_interleaved(calls, settings.rounds, before=dist.barrier, quiet=True)
     dist.barrier()
     dist.destroy_process_group()
     return list(seconds.values())
 
 
-def _large_blocks(settings: MicroSettings) -> Seconds:
+def _large_blocks(settings: MicroSettings) -> _Seconds:
     """Whole steps of tower 0, each way in a new process: glibc cannot be told to change its mind."""
     return {
-        Figure("large_blocks", f"step of one tower, large blocks {'kept' if keep else 'given back'}"): seconds
+        MicroFigure("large_blocks", f"step of one tower, large blocks {'kept' if keep else 'given back'}"): seconds
         for keep in (False, True)
         for seconds in results_of_processes(_train, 1, settings.deadline_seconds, keep, settings)
     }
@@ -221,16 +223,16 @@ def _train(rank: int, keep: bool, settings: MicroSettings) -> list[float]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return seconds_interleaved({0: step}, settings.rounds, _STEPS_TO_WARM_UP)[0]
+    return seconds_interleaved({0: step}, settings.rounds, _STEPS_TO_WARM_UP, quiet=True)[0]
 
 
-_IN_THIS_PROCESS: dict[str, Callable[[MicroSettings], Calls]] = {
+_IN_THIS_PROCESS: dict[str, Callable[[MicroSettings], _Calls]] = {
     "normalization": _normalizations,
     "memory_formats": _memory_formats,
     "update": _updates,
     "lrn_blocks": _block_sizes,
 }
-_IN_OTHERS: dict[str, Callable[[MicroSettings], Seconds]] = {"large_blocks": _large_blocks, "crossing": _crossing}
+_IN_OTHERS: dict[str, Callable[[MicroSettings], _Seconds]] = {"large_blocks": _large_blocks, "crossing": _crossing}
 
 
 def _shape(maps: tuple[int, ...]) -> str:

@@ -34,14 +34,14 @@ def machine_text(machine: Mapping[str, Any], whose: str = "") -> str:
     )
 
 
-def spread(values: Sequence[float]) -> float:
+def relative_spread(values: Sequence[float]) -> float:
     """(max - min) / median."""
     return (max(values) - min(values)) / median(values)
 
 
 def over_rounds(values: Sequence[float]) -> dict[str, Any]:
-    """The median over the rounds, their `spread`, and every round."""
-    return {"median": median(values), "spread": spread(values), "rounds": list(values)}
+    """The median over the rounds, their `relative_spread`, and every round."""
+    return {"median": median(values), "spread": relative_spread(values), "rounds": list(values)}
 
 
 def publish(report: Mapping[str, Any], text: str, path: str | None) -> None:

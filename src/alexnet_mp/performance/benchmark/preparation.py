@@ -28,7 +28,7 @@ from alexnet_mp.common.text import aligned
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.performance.benchmark.output import machine_text, machine_values, publish, spread
+from alexnet_mp.performance.benchmark.output import machine_text, machine_values, publish, relative_spread
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _summarize(settings: PreparationBenchmarkSettings, rates: Mapping[str, list[
         "rounds": settings.rounds,
         "machine": {**machine, "versions": {**machine["versions"], "pillow": PIL.__version__}},
         "images_per_second": {name: median(values) for name, values in rates.items()},
-        "spread": {name: spread(values) for name, values in rates.items()},
+        "spread": {name: relative_spread(values) for name, values in rates.items()},
         "images_per_second_of_rounds": rates,
         "two_workers_to_one": ratio("two_workers", "one_worker"),
         "one_worker_to_pillow_loop": ratio("one_worker", "pillow_loop"),

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from alexnet_mp.performance.benchmark.measurement import Measurement
-from alexnet_mp.performance.benchmark.output import machine_values, spread
+from alexnet_mp.performance.benchmark.output import machine_values, relative_spread
 from alexnet_mp.performance.benchmark.rounds import SetupTurns
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.timed_link import Waiting, added, waiting
@@ -60,7 +60,7 @@ def _setup(measured: SetupTurns) -> dict[str, Any]:
         "batch_size": batch_size,
         "matrix_bound_images_per_second": bound,
         "matrix_bound": {
-            "spread": spread(bounds),
+            "spread": relative_spread(bounds),
             "images_per_second_of_rounds": bounds,
             "seconds": {
                 name: median(process.seconds[name] for turn in measured.bound for process in turn) for name in products
@@ -94,7 +94,7 @@ def variant_values(
     joules = [sum(process.joules_per_step or 0.0 for process in turn) / batch_size for turn in turns]
     return {
         "images_per_second": median(speeds),
-        "spread": spread(speeds),
+        "spread": relative_spread(speeds),
         "images_per_second_of_rounds": speeds,
         "fraction_of_bound": median(speeds) / bound,
         "step_seconds": {part: _median([each[part] for each in parts]) for part in parts[0]},
