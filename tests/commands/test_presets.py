@@ -98,7 +98,7 @@ def commands(path: Path) -> list[str]:
     return [re.split(r"\s{2,}", line)[0] for line in found]
 
 
-COMMENTED = [path for group in (*GROUPS, "hardware", "sweep", ".") for path in presets(group)]
+COMMENTED = [path for group in (*GROUPS, "benchmark", "hardware_descriptions", "sweep", ".") for path in presets(group)]
 
 
 @pytest.mark.parametrize("path", COMMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -115,8 +115,9 @@ def test_the_commands_in_a_presets_comment_compose(path: Path) -> None:
         overrides = [
             argument for argument in shlex.split(arguments) if "=" in argument and not argument.startswith("-")
         ]
-        if (CHECKOUT / "conf" / f"{program}.yaml").exists():
-            compose(program, overrides)
+        for name in (program, f"benchmark/{program}"):
+            if (CHECKOUT / "conf" / f"{name}.yaml").exists():
+                compose(name, overrides)
 
 
 @pytest.mark.parametrize("path", presets("network") + presets("recipe"), ids=lambda path: path.stem)

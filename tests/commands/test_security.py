@@ -69,11 +69,9 @@ REASONED = {
 # Files that send plain records between processes that this library has started itself, over pipes that no other
 # process can open. The standard library pickles them.
 OWN_PROCESSES = {
-    "benchmarks/device.py",
-    "benchmarks/loader.py",
-    "src/alexnet_mp/performance/benchmark/choices.py",
-    "src/alexnet_mp/performance/benchmark/layers.py",
     "src/alexnet_mp/data/prepare/workers.py",
+    "src/alexnet_mp/performance/benchmark/loader.py",
+    "src/alexnet_mp/performance/benchmark/processes.py",
     "tests/support/processes.py",
 }
 

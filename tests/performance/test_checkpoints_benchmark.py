@@ -21,7 +21,13 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark import checkpoints
-from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, interval_of_median, summarize
+from alexnet_mp.performance.benchmark.checkpoints_report import (
+    Measured,
+    Round,
+    checkpoints_text,
+    interval_of_median,
+    summarize_checkpoints,
+)
 from alexnet_mp.performance.benchmark.saved_training import SavedTraining
 from tests.support.checkpoints import narrow_network
 from tests.support.processes import as_under_torchrun, run_processes, run_script
@@ -98,7 +104,7 @@ def test_weights_that_are_not_finite_end_the_measurement(tmp_path: Path) -> None
 def measure_as_rank(folder: Path) -> None:
     # The process serves other tests too, and glibc cannot be told to change its mind.
     with as_under_torchrun(), patch.object(checkpoints, "keep_large_blocks"):
-        checkpoints.run(compose("checkpoints", [*TINY, f"folder={folder}", f"json={folder / 'found.json'}"]))
+        checkpoints.run(compose("benchmark/checkpoints", [*TINY, f"folder={folder}", f"json={folder / 'found.json'}"]))
 
 
 def test_two_processes_leave_one_report_and_nothing_else(tmp_path: Path) -> None:
@@ -128,7 +134,7 @@ def a_round(with_one: float, without: float, late: float = 0.0) -> Round:
 def test_a_checkpoint_costs_the_median_of_what_its_block_takes_longer_in_each_round() -> None:
     # Differences 0.5, 0.8, 0.9; the difference of the medians would be 1.3.
     rounds = [a_round(10.0, 9.5), a_round(10.8, 10.0, late=1.0), a_round(9.9, 9.0)]
-    found = summarize(Measured(rounds, first_held=0.7, checkpoint_bytes=10))
+    found = summarize_checkpoints(Measured(rounds, first_held=0.7, checkpoint_bytes=10))
     assert found["cost_seconds"] == pytest.approx(0.8)
     assert found["throughput_lost"] == pytest.approx(0.8 / 60)
     assert found["throughput_lost_synchronous"] == pytest.approx(2 / 60)
@@ -155,12 +161,12 @@ def test_a_checkpoint_that_is_not_whole_when_its_block_ends_is_told(capsys: pyte
         "machine": machine,
     }
     rounds = [a_round(10.0, 9.0, late=1.0), a_round(10.0, 9.0)]
-    text = as_text({**about, "rounds": 2, "steps": 3, **summarize(Measured(rounds, 0.7, 10))})
+    text = checkpoints_text({**about, "rounds": 2, "steps": 3, **summarize_checkpoints(Measured(rounds, 0.7, 10))})
     assert "In 1 of 2 rounds the checkpoint was whole only after the block" in text and "steps=6" in text
 
 
 def test_the_paper_is_what_is_measured_by_default() -> None:
-    settings = checkpoints.parse_checkpoints_settings(compose("checkpoints", []))
+    settings = checkpoints.parse_checkpoints_settings(compose("benchmark/checkpoints", []))
     assert settings.network == load_network("paper") and settings.batch_size == 64
 
 
@@ -181,6 +187,6 @@ def test_wrong_settings_end_in_one_line(override: str, message: str, tmp_path: P
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
-    configuration = compose("checkpoints", [f"folder={tmp_path}"])
+    configuration = compose("benchmark/checkpoints", [f"folder={tmp_path}"])
     with patch.object(os, "access", return_value=False), pytest.raises(ConfigurationError, match="cannot be written"):
         checkpoints.parse_checkpoints_settings(configuration)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.processes import CHECKOUT, run_command
 
-SIZES = ["--images", "32", "48", "--size", "16", "--crop", "14", "--batch-size", "8", "--rounds", "1"]
+SIZES = ["images=[32,48]", "size=16", "crop=14", "rounds=1"]
 VARIANTS = ["cold_random", "cold_fixed", "warm_random_large", "warm_random_small"]
 
 
@@ -19,7 +19,7 @@ def benchmark(cwd: Path, *arguments: str) -> Any:
 
 def test_every_contender_and_the_memory_are_in_the_report_and_the_packs_are_gone(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
-    finished = benchmark(tmp_path, *SIZES, "--scratch", "scratch", "--out", "loader.json")
+    finished = benchmark(tmp_path, *SIZES, "batch_size=8", "scratch=scratch", "json=loader.json")
     assert finished.code == 0, finished.stderr
     assert list((tmp_path / "scratch").iterdir()) == []
     report = json.loads((tmp_path / "loader.json").read_text())
@@ -30,7 +30,7 @@ def test_every_contender_and_the_memory_are_in_the_report_and_the_packs_are_gone
         assert figures["median"] > 0 and figures["spread"] == 0 and len(figures["rounds"]) == 1
         assert f"{name}: {figures['median']:,.0f} images/s" in finished.stdout
     about = report["machine"]
-    assert (about["loader_threads"], about["torch_threads"]) == (1, 1)
+    assert (about["loader_threads"], about["threads"]) == (1, 1)
     assert about["versions"].keys() == {"alexnet_mp", "python", "torch", "numpy"}
     if sys.platform == "linux":
         assert report["in_page_cache_before"]["warm_random_large"] == [1]
@@ -41,7 +41,7 @@ def test_every_contender_and_the_memory_are_in_the_report_and_the_packs_are_gone
 
 
 def test_packs_below_a_batch_are_refused_before_they_are_written(tmp_path: Path) -> None:
-    finished = benchmark(tmp_path, *SIZES, "--batch-size", "33", "--scratch", ".")
+    finished = benchmark(tmp_path, *SIZES, "batch_size=33", "scratch=.")
     assert finished.code == 2
-    assert "--images SMALL LARGE of a batch or more" in finished.stderr
+    assert "images=[32, 48] must be [SMALL,LARGE] of a batch or more" in finished.stderr
     assert list(tmp_path.iterdir()) == []

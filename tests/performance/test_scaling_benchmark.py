@@ -1,7 +1,8 @@
-"""benchmarks/scaling.py: what its JSON holds, its efficiency by hand, and what it refuses."""
+"""split_vs_single with `processes`: what its JSON holds, its efficiency by hand, and what it refuses."""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
-from alexnet_mp.performance.benchmark import scaling
+from alexnet_mp.performance.benchmark import efficiency
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement
+from alexnet_mp.performance.benchmark.rounds import choose_variants
+from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, parse_benchmark_settings
+from alexnet_mp.performance.benchmark.split_vs_single import run
+from alexnet_mp.performance.benchmark.variants import SPLIT
 from alexnet_mp.performance.cost_model.device import load_device
 
 BATCH = 8
@@ -21,10 +26,18 @@ CONVOLUTIONS = 48 * (3 * 9 + 1) + 128 * (48 * 25 + 1) + 192 * (256 * 9 + 1) + 19
 PARAMETERS_OF_TOWER_0 = CONVOLUTIONS + 256 * (2 * 128 * 9 + 1) + 256 * (2 * 256 + 1) + 10 * 256 + 10
 
 
+def composed(*overrides: str) -> Mapping[str, Any]:
+    return compose("benchmark/split_vs_single", ["processes=[1,2,4]", *overrides])
+
+
+def settings_of(*overrides: str) -> BenchmarkSettings:
+    return parse_benchmark_settings(composed(*overrides))
+
+
 @pytest.mark.slow
 def test_two_replicas_are_measured_beside_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "scaling.json"
-    scaling.run(compose("scaling", [*TINY, "processes=[1,4]", "device=two_epyc_cores", f"json={path}"]))
+    run(composed(*TINY, "processes=[1,4]", "hardware=two_epyc_cores", f"json={path}"))
     one, four = json.loads(path.read_text())["processes"]
     assert [(each["processes"], each["replicas"], each["batch_size"]) for each in (one, four)] == [(1, 1, 8), (4, 2, 8)]
     assert one["efficiency"] == 1
@@ -45,16 +58,16 @@ def measurement(seconds: float) -> Measurement:
 
 
 def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "usable_cores", lambda: 2)
-    settings = scaling.parse_scaling_settings(compose("scaling", [*TINY, "rounds=2"]))
+    monkeypatch.setattr(efficiency, "usable_cores", lambda: 2)
+    settings = settings_of(*TINY, "rounds=2")
+    measured = [choose_variants(settings, setup) for setup in settings.setups()]
     step_seconds = {1: (8.0, 4.0), 2: (5.0, 2.5), 4: (5.0, 4.0)}  # of two rounds
-    turns = {
-        count: scaling.Turns([[measurement(seconds)] * count for seconds in rounds], [])
-        for count, rounds in step_seconds.items()
-    }
-    for count, seconds in ((1, 1.0), (2, 1.25)):  # products of one tower
-        turns[count].products += [[MatrixWork({"all": seconds}, {}, 1)] * count] * 2
-    one, two, four = scaling.summarize(settings, turns, None)
+    for each, (count, rounds) in zip(measured, step_seconds.items(), strict=True):
+        assert each.setup.processes == count
+        each.turns[SPLIT] += [[measurement(seconds)] * count for seconds in rounds]
+    for each, count, seconds in zip(measured[:2], (1, 2), (1.0, 1.25), strict=True):  # products of one tower
+        each.bound += [[MatrixWork({"all": seconds}, {}, 1)] * count] * 2
+    one, two, four = efficiency.summarize_processes(settings, measured, 1, None, {})["processes"]
     assert one["efficiency_of_rounds"] == [1, 1]
     assert two["efficiency_of_rounds"] == pytest.approx([8 / 5 / 2] * 2)
     assert four["efficiency_of_rounds"] == pytest.approx([8 / 5 / 2, 4 / 4 / 2])  # two cores, not four
@@ -64,10 +77,17 @@ def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch
     assert bounds == pytest.approx([BATCH / 2.0, BATCH / 1.25, BATCH / 1.25])
 
 
+def test_with_linear_scaling_every_replica_has_the_batch() -> None:
+    assert [each.batch_size for each in settings_of(*TINY, "batch_scaling=linear").setups()] == [
+        BATCH,
+        BATCH,
+        2 * BATCH,
+    ]
+
+
 def test_one_process_of_one_thread_is_predicted_with_one_core() -> None:
-    settings = scaling.parse_scaling_settings(compose("scaling", []))
-    cores: Any = load_device("two_epyc_cores")
-    speeds = [scaling._prediction(settings, cores, count).images_per_second for count in (1, 2, 4)]
+    cores = load_device("two_epyc_cores")
+    speeds = [efficiency.prediction_of(setup, cores).images_per_second for setup in settings_of().setups()]
     assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.05)
     assert speeds[2] < speeds[1]  # the same cores, and two updates
 
@@ -79,9 +99,14 @@ def test_one_process_of_one_thread_is_predicted_with_one_core() -> None:
         ("processes=[1,3]", "3 processes cannot hold replicas of 2 towers"),
         ("batch_size=63", "batch_size=63 cannot be shared equally by 2 replicas"),
         ("rounds=0", "rounds is 0"),
-        ("json=nowhere/scaling.json", "there is no folder"),
+        ("json=nowhere/scaling.json", "must lie in a folder that exists"),
+        ("variants=[single_ours]", "processes compares split_two_processes on CPUs"),
+        ("device=cuda", "processes compares split_two_processes on CPUs"),
+        ("batch_size=[64,128]", "processes needs one batch_size"),
+        ("processes=null batch_scaling=linear", "are for processes"),
+        ("hardware=two_cores", "not one of"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
-        scaling.run(compose("scaling", [override]))
+        run(composed(*override.split()))

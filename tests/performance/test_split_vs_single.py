@@ -11,9 +11,9 @@ import torch
 
 from alexnet_mp import ConfigurationError, load_network
 from alexnet_mp.common.cli import compose
+from alexnet_mp.model.single_device import STOCK_PARTS, single_network
 from alexnet_mp.performance.benchmark.measurement import Task
 from alexnet_mp.performance.benchmark.split_vs_single import run
-from alexnet_mp.performance.benchmark.stock import stock_network
 from alexnet_mp.performance.benchmark.timed_link import waiting
 from alexnet_mp.performance.benchmark.variants import VARIANTS
 from tests.support.processes import Finished, run_script
@@ -172,7 +172,7 @@ def test_a_sweep_leads_with_its_first_setup_and_holds_all(tmp_path: Path) -> Non
 
 def test_stock_network_has_the_papers_parameter_count() -> None:
     with torch.device("meta"):
-        network = stock_network(load_network("paper"))
+        network = single_network(load_network("paper"), STOCK_PARTS)
     assert sum(parameter.numel() for parameter in network.parameters()) == 60_965_224
 
 
@@ -183,8 +183,8 @@ def test_stock_network_has_the_papers_parameter_count() -> None:
         ("+stepss=3", "unknown key 'stepss'; did you mean 'steps'?"),
         ("rounds=0", "rounds is 0, must be positive"),
         ("threads=3", "use a multiple of 2"),
-        ("json=nowhere/split.json", "there is no folder"),
-        ("chart=nowhere/split.png", "there is no folder"),
+        ("json=nowhere/split.json", "must lie in a folder that exists"),
+        ("chart=nowhere/split.png", "must lie in a folder that exists"),
         ("batch_size=[64,64]", "batch_size is [64, 64]; give one positive number, or several different ones"),
         ("batch_size=[]", "batch_size is []"),
         ("batch_size=0", "batch_size is [0]"),
@@ -195,7 +195,7 @@ def test_stock_network_has_the_papers_parameter_count() -> None:
 )
 def test_a_mistake_is_refused_before_anything_runs(overrides: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
-        run(compose("split_vs_single", overrides.split()))
+        run(compose("benchmark/split_vs_single", overrides.split()))
 
 
 def test_an_unknown_contender_ends_in_one_line(tmp_path: Path) -> None:

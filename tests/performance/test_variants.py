@@ -11,15 +11,19 @@ from torch.nn import functional as F
 
 from alexnet_mp import ConfigurationError, Network, build_model, from_single_device, load_network, to_single_device
 from alexnet_mp.checkpoint.convert.dropout import dropout_scales
+from alexnet_mp.model.single_device import (
+    OUR_PARTS,
+    STOCK_PARTS,
+    one_column_network,
+    single_network,
+    ungrouped_network,
+)
 from alexnet_mp.network.rows import Dropout
 from alexnet_mp.network.table import parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.grouped import grouped_network
 from alexnet_mp.performance.benchmark.measurement import Task
-from alexnet_mp.performance.benchmark.one_tower import one_column_network, ungrouped_network
-from alexnet_mp.performance.benchmark.stock import stock_network
 from alexnet_mp.performance.benchmark.variants.ours import paper_sgd
 from alexnet_mp.performance.benchmark.variants.pipeline import (
     balanced_cuts,
@@ -27,10 +31,10 @@ from alexnet_mp.performance.benchmark.variants.pipeline import (
     check_pipeline,
     cuttable_blocks,
     microbatches,
-    pipeline_trainee,
+    pipeline_train_step,
     time_blocks,
 )
-from alexnet_mp.performance.benchmark.variants.replicas import check_replicas, replica_trainee
+from alexnet_mp.performance.benchmark.variants.replicas import check_replicas, replica_train_step
 from alexnet_mp.performance.benchmark.variants.stock import stock_sgd
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 from tests.support import independent
@@ -84,7 +88,7 @@ def assert_equal(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float 
 
 def test_our_whole_network_is_an_independent_single_device_network() -> None:
     # In evaluation, where the authors' dropout halves.
-    model = randomized(grouped_network(SMALL)).eval()
+    model = randomized(single_network(SMALL, OUR_PARTS)).eval()
     weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in model.named_parameters()}
     images, labels = batch(SMALL)
     loss = F.cross_entropy(independent.small(images, weights, towers=2), labels)
@@ -96,8 +100,8 @@ def test_our_whole_network_is_an_independent_single_device_network() -> None:
 @pytest.mark.parametrize("table", [SMALL, original_2012_in_small(), load_network("small", 4)], ids=lambda n: n.name)
 def test_stock_ours_and_the_towers_have_the_same_loss_and_gradients(table: Network) -> None:
     network = without_dropout(table)
-    expected = loss_and_gradients(randomized(stock_network(network)), network)
-    assert_equal(loss_and_gradients(randomized(grouped_network(network)), network), expected)
+    expected = loss_and_gradients(randomized(single_network(network, STOCK_PARTS)), network)
+    assert_equal(loss_and_gradients(randomized(single_network(network, OUR_PARTS)), network), expected)
     towers = build_model(network, dtype=torch.float64)
     towers.load_state_dict(from_single_device(stock_state(network), network))
     found = loss_and_gradients(towers, network)
@@ -105,13 +109,13 @@ def test_stock_ours_and_the_towers_have_the_same_loss_and_gradients(table: Netwo
 
 
 def stock_state(network: Network) -> dict[str, Tensor]:
-    return randomized(stock_network(network)).state_dict()
+    return randomized(single_network(network, STOCK_PARTS)).state_dict()
 
 
 def test_our_whole_networks_dropout_is_the_authors_in_training() -> None:
     network = SMALL
     torch.manual_seed(0)
-    layer = grouped_network(network).get_submodule("dropout6")
+    layer = single_network(network, OUR_PARTS).get_submodule("dropout6")
     outputs = layer(torch.ones(64, 512))
     # 32,768 fair coins, not doubled: the mean is within 0.5 +- 5 standard deviations of 0.5 / sqrt(32768).
     assert set(outputs.unique().tolist()) == {0.0, 1.0}
@@ -140,16 +144,16 @@ def one_step(train_step: TrainStep, model: nn.Module, network: Network) -> dict[
 
 def data_parallel_step(mesh: Mesh, ours: bool) -> dict[str, Any]:
     network = without_dropout(SMALL)
-    model = randomized((grouped_network if ours else stock_network)(network))
+    model = randomized(single_network(network, OUR_PARTS if ours else STOCK_PARTS))
     optimizer = (paper_sgd if ours else stock_sgd)(model, task(network, ""))
-    return one_step(replica_trainee(model, optimizer, mesh, BATCH), model, network)
+    return one_step(replica_train_step(model, optimizer, mesh, BATCH), model, network)
 
 
 def pipelined_step(mesh: Mesh, cut: int) -> dict[str, Any]:
     network = without_dropout(SMALL)
     blocks = cuttable_blocks(network)
     part = randomized(build_part(network, blocks[:cut] if mesh.placement.replica == 0 else blocks[cut:]))
-    train_step = pipeline_trainee(part, stock_sgd(part, task(network, "")), mesh, BATCH)
+    train_step = pipeline_train_step(part, stock_sgd(part, task(network, "")), mesh, BATCH)
     one_step(train_step, part, network)  # the first finds out the shapes
     return one_step(train_step, part, network)
 
@@ -173,7 +177,7 @@ def two_processes() -> list[dict[str, dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def on_one_device() -> dict[str, Tensor]:
     network = without_dropout(SMALL)
-    return loss_and_gradients(randomized(stock_network(network)), network)
+    return loss_and_gradients(randomized(single_network(network, STOCK_PARTS)), network)
 
 
 @pytest.mark.parametrize("name", ["stock", "ours"])
@@ -257,7 +261,7 @@ def test_one_column_of_four_towers_is_one_column_of_two() -> None:
 @pytest.mark.parametrize("network", [load_network("small"), original_2012_in_small()], ids=lambda n: n.name)
 def test_stock_network_computes_what_the_towers_compute(network: Network) -> None:
     towers = build_model(network, dtype=torch.float64).eval()
-    stock = stock_network(network).double().eval()
+    stock = single_network(network, STOCK_PARTS).double().eval()
     # Its dropout is inverted, so the same function has scaled weights after dropout rows.
     scales = dropout_scales(network, "inverted")
     weights = to_single_device(towers.state_dict())

@@ -15,7 +15,7 @@ from alexnet_mp.network.table import Network
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WriteResult:
     """What became of a checkpoint: `problem` is empty where it is on the disk, whole. `seconds` the disk took."""
 
     name: str
@@ -40,7 +40,7 @@ class CheckpointWriter:
         self._copies: dict[str, Tensor] = {}
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
-        self._outcome: Outcome | None = None
+        self._outcome: WriteResult | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -58,7 +58,7 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint")
         self._thread.start()
 
-    def outcome(self, wait: bool = False) -> Outcome | None:
+    def outcome(self, wait: bool = False) -> WriteResult | None:
         """What became of the checkpoint, told once; None while it is being written, or where none was."""
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
@@ -102,4 +102,4 @@ class CheckpointWriter:
                 self._saved(name)
         except Exception as error:  # whatever it is, training goes on, and the run ends with it if nothing helps
             problem = str(error) or type(error).__name__
-        self._outcome = Outcome(name, time.perf_counter() - started, problem)
+        self._outcome = WriteResult(name, time.perf_counter() - started, problem)

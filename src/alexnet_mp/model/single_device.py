@@ -1,7 +1,7 @@
-"""A table's network on one device as an `nn.Sequential`, of stock PyTorch's layers or of this library's."""
+"""A table's network on one device: as an `nn.Sequential` of stock layers or ours, and as a table of one tower."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -11,30 +11,21 @@ from torch.nn import functional as F
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.layers.dropout import Dropout
-from alexnet_mp.model.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
-from alexnet_mp.model.layers.weighted import LocallyConnected, initialize
+from alexnet_mp.model.layers.kinds import LayerOf, LayerPlace, layer_of
+from alexnet_mp.model.layers.weighted import initialize
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, load_network
 
-
-@dataclass(frozen=True)
-class Parts:
-    """How the layers are made that torch lacks or that this library has its own of.
-
-    `lrn(row, towers)` normalizes maps [N, towers * C, H, W] within each tower; `batch_norm(row, features, maps)` is for
-    so many features over all towers, of inputs with or without height and width.
-    """
-
-    lrn: Callable[[rows.LocalResponseNorm, int], nn.Module]
-    spatial_norm: Callable[[rows.SpatialNorm], nn.Module]
-    batch_norm: Callable[[rows.BatchNorm, int, bool], nn.Module]
-    dropout: Callable[[rows.Dropout], nn.Module]
+Parts = Mapping[type[rows.Row], LayerOf]  # layers that take the place of those of `LAYERS`
 
 
 def single_network(network: Network, parts: Parts) -> nn.Sequential:
     """Images [N, channels, H, W] to logits [N, classes]; a layer has its row's name, with a suffix if without weights.
+
+    Convolutions are grouped, so nothing is cut or joined between layers. Function, parameters and their names do not
+    depend on `parts`, up to dropout: ours is the table's, the stock parts have PyTorch's inverted one.
 
     Initial values are the table's, from torch's ambient generator. Raises ConfigurationError for a table whose rows do
     not follow one another: with branches or auxiliary classifiers.
@@ -49,54 +40,34 @@ def single_network(network: Network, parts: Parts) -> nn.Sequential:
 def row_layers(network: Network, name: str, parts: Parts) -> list[tuple[str, nn.Module]]:
     """The layers of one row, each with its name."""
     row, towers = network.rows[name], network.towers
-    if isinstance(row, rows.Branches | rows.Auxiliary):
+    if name not in row.within(name):
         raise ConfigurationError(
             f"network {network.name}: {name} ({row.kind}) has no place among layers that follow one another"
         )
     names = list(network.rows)
     before = network.rows[names[names.index(name) - 1]] if name != names[0] else None
     cost = network_cost(network).row(name)
-    inputs = cost.input_shape
+    inputs = prod(cost.input_shape)
     match row:
         case rows.Conv():
-            channels = inputs[0] if row.reads == "image" else towers * inputs[0]
+            channels = cost.input_shape[0] if row.reads == "image" else towers * cost.input_shape[0]
             groups = towers if row.reads == "own" else 1
             begin, end = row.pad
             pad = [(f"{name}_pad", nn.ZeroPad2d((begin, end, begin, end)))] if begin != end else []
             inside = begin if begin == end else 0
             conv = nn.Conv2d(channels, towers * row.kernels, row.size, row.stride, inside, groups=groups)
-            return [*pad, (name, _initialized(conv, row))]
-        case rows.Local():
-            window = (inputs[0], row.size, row.size)
-            local = LocallyConnected((row.kernels, *window, *cost.output_shape[1:]), row.stride, row.pad)
-            initialize(local, row.std, cost.fan_in, row.bias, torch.default_generator)
-            return [(name, local)]
+            return [*pad, (name, _initialized(conv, row.std, row.bias))]
         case rows.FullyConnected(reads="own") if towers > 1:
-            return [(name, _initialized(GroupedLinear(towers * prod(inputs), towers * row.units, towers), row))]
+            grouped = GroupedLinear(towers * inputs, towers * row.units, towers)
+            return [(name, _initialized(grouped, row.std, row.bias))]
         case rows.FullyConnected() | rows.Classifier():
             units = towers * row.units if isinstance(row, rows.FullyConnected) else network.classes
-            linear = nn.Linear(towers * prod(inputs), units)
-            return [(f"{name}_flatten", nn.Flatten()), (name, _initialized(linear, row))]
-        case rows.Relu():
-            return [(name, nn.ReLU(inplace=bool(before and before.gives_new_memory)))]
-        case rows.Tanh():
-            return [(name, nn.Tanh())]
-        case rows.LocalResponseNorm():
-            return [(name, parts.lrn(row, towers))]
-        case rows.SpatialNorm():
-            return [(name, parts.spatial_norm(row))]
-        case rows.BatchNorm():
-            return [(name, parts.batch_norm(row, towers * inputs[0], len(inputs) == 3))]
-        case rows.MaxPool():
-            return [(name, MaxPool(row.size, row.stride, row.pad))]
-        case rows.AveragePool():
-            return [(name, AveragePool(row.size, row.stride, row.pad))]
-        case rows.GlobalAveragePool():
-            return [(name, GlobalAveragePool())]
-        case rows.Dropout():
-            return [(name, parts.dropout(row))]
-        case _:
-            raise ConfigurationError(f"network {network.name}: {name} is of kind {row.kind}, which has no layer here")
+            linear = nn.Linear(towers * inputs, units)
+            return [(f"{name}_flatten", nn.Flatten()), (name, _initialized(linear, row.std, row.bias))]
+    layer = parts.get(type(row), layer_of)(row, LayerPlace(cost, 0, bool(before and before.gives_new_memory), towers))
+    if isinstance(row, rows.Local):
+        initialize(layer, row.std, cost.fan_in, row.bias, torch.default_generator)  # type: ignore[arg-type]
+    return [(name, layer)]
 
 
 class GroupedLinear(nn.Module):
@@ -120,15 +91,13 @@ class GroupedLinear(nn.Module):
 
 
 @torch.no_grad()
-def _initialized(
-    layer: GroupedLinear | nn.Conv2d | nn.Linear, row: rows.Conv | rows.FullyConnected | rows.Classifier
-) -> nn.Module:
-    if row.std == "he":
+def _initialized(layer: GroupedLinear | nn.Conv2d | nn.Linear, std: float | str, bias: float) -> nn.Module:
+    if std == "he":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:
-        nn.init.normal_(layer.weight, std=float(row.std))
+        nn.init.normal_(layer.weight, std=float(std))
     assert layer.bias is not None
-    nn.init.constant_(layer.bias, row.bias)
+    nn.init.constant_(layer.bias, bias)
     return layer
 
 
@@ -153,8 +122,7 @@ def single_device_model(network: Network | str | Path, dropout: Convention | Non
     they are another network. Here the towers are folded into the batch: a view, no copy, and right for every tower.
     """
     table = network if isinstance(network, Network) else load_network(network)
-
-    return single_network(table, replace(STOCK_PARTS, dropout=lambda row: _dropout(row, dropout)))
+    return single_network(table, {**STOCK_PARTS, rows.Dropout: lambda row, at: _dropout(row, dropout)})
 
 
 class DrawnDropout(nn.Module):
@@ -183,7 +151,7 @@ class TowersAsBatch(nn.Module):
         return normalized.view(maps.shape)
 
 
-class SpatialNorm(nn.Module):
+class StockSpatialNorm(nn.Module):
     """a / (k + (alpha/size²) Σ a²)^beta over a window of the same map, which torch has no layer for."""
 
     def __init__(self, row: rows.SpatialNorm) -> None:
@@ -195,19 +163,52 @@ class SpatialNorm(nn.Module):
         return maps / mean.mul(self.row.alpha).add(self.row.k).pow(self.row.beta)
 
 
-def _lrn(row: rows.LocalResponseNorm, towers: int) -> nn.Module:
-    # torch divides alpha by n; the paper's alpha multiplies the sum itself.
-    alpha = row.alpha * row.n if row.alpha_scales == "sum" else row.alpha
-    return TowersAsBatch(nn.LocalResponseNorm(row.n, alpha, row.beta, row.k), towers)
-
-
 def _dropout(row: rows.Dropout, convention: Convention | None) -> nn.Module:
     inverted = row.inverted if convention is None else convention == "inverted"
     return nn.Dropout(row.p) if inverted else DrawnDropout(replace(row, inverted=False))
 
 
-def _batch_norm(row: rows.BatchNorm, features: int, maps: bool) -> nn.Module:
-    return (nn.BatchNorm2d if maps else nn.BatchNorm1d)(features, row.epsilon, row.momentum)
+def _stock_lrn(row: rows.LocalResponseNorm, at: LayerPlace) -> nn.Module:
+    # torch divides alpha by n; the paper's alpha multiplies the sum itself.
+    alpha = row.alpha * row.n if row.alpha_scales == "sum" else row.alpha
+    return TowersAsBatch(nn.LocalResponseNorm(row.n, alpha, row.beta, row.k), at.towers_together)
 
 
-STOCK_PARTS = Parts(_lrn, SpatialNorm, _batch_norm, lambda row: nn.Dropout(row.p))
+def _stock_batch_norm(row: rows.BatchNorm, at: LayerPlace) -> nn.Module:
+    of_maps = len(at.cost.input_shape) == 3
+    return (nn.BatchNorm2d if of_maps else nn.BatchNorm1d)(at.maps, row.epsilon, row.momentum)
+
+
+STOCK_PARTS: Parts = {
+    rows.LocalResponseNorm: _stock_lrn,
+    rows.SpatialNorm: lambda row, at: StockSpatialNorm(row),
+    rows.BatchNorm: _stock_batch_norm,
+    rows.Dropout: lambda row, at: nn.Dropout(row.p),
+}
+OUR_PARTS: Parts = {rows.Dropout: lambda row, at: DrawnDropout(row)}
+
+
+def ungrouped_network(network: Network) -> Network:
+    """The table's kernels and units in one tower, every layer reading all maps; of `paper` the preset `ungrouped`."""
+    whole = network.cut_into(1)
+    return replace(whole, name="ungrouped", rows={name: _reading_own(row) for name, row in whole.rows.items()})
+
+
+def one_column_network(network: Network) -> Network:
+    """The paper's one-GPU network: half the kernels, but those of the last convolution and the units not halved (§3.2).
+
+    An odd number of kernels is halved downwards. Of `paper` it is the preset `one_column`.
+    """
+    whole = ungrouped_network(network)
+    halved = [name for name, row in whole.rows.items() if isinstance(row, rows.Conv)][:-1]
+    narrow = {
+        name: replace(row, kernels=max(1, row.kernels // 2)) if isinstance(row, rows.Conv) and name in halved else row
+        for name, row in whole.rows.items()
+    }
+    return replace(whole, name="one_column", rows=narrow)
+
+
+def _reading_own(row: rows.Row) -> rows.Row:
+    if isinstance(row, rows.Conv | rows.FullyConnected) and row.reads == "both":
+        return replace(row, reads="own")
+    return row

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.model.layers.kinds import InTower, tower_layer
+from alexnet_mp.model.layers.kinds import LayerPlace, layer_of
 from alexnet_mp.model.layers.weighted import TwoInputLayer, Weighted, initialize
 from alexnet_mp.model.stage import AuxHead, Concat, ImageInput, NamedLayers, Stage, StageInput, SumOfLogits
 from alexnet_mp.network import rows
@@ -64,7 +64,7 @@ class Tower(nn.Module):
     def _add_layer(self, name: str, row: rows.Row, before: rows.Row | None) -> nn.Module:
         cost = self._costs[name]
         # The image, and what several layers read, is not this layer's to overwrite.
-        layer = tower_layer(row, InTower(cost, self.index, may_overwrite=bool(before and before.gives_new_memory)))
+        layer = layer_of(row, LayerPlace(cost, self.index, may_overwrite=bool(before and before.gives_new_memory)))
         if isinstance(layer, Weighted):
             generator = keyed_generator(self._seed, "weights", name, self.index)
             initialize(layer, row.std, cost.fan_in, row.bias, generator)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which layer each kind of row becomes in a tower: the one table from rows to modules."""
+"""Which layer each kind of row becomes: the one table from rows to modules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,24 +22,38 @@ from alexnet_mp.network import rows
 
 
 @dataclass(frozen=True)
-class InTower:
-    """What a layer knows of the row's place: its cost, whose layer it is, and whether it may overwrite its input."""
+class LayerPlace:
+    """What a layer knows of its row's place: its cost, whose layer it is, and whether it may overwrite its input.
+
+    `towers_together`: on a single device, the maps of so many towers come one after another, and each tower's are
+    treated by themselves.
+    """
 
     cost: rows.RowCost
     tower: int
     may_overwrite: bool
+    towers_together: int = 1
+
+    @property
+    def maps(self) -> int:
+        """The maps, or units, that come in, of all towers that are together."""
+        return self.towers_together * self.cost.input_shape[0]
 
 
-LAYERS: dict[type[rows.Row], Callable[[Any, InTower], nn.Module]] = {
+LayerOf = Callable[[Any, LayerPlace], nn.Module]
+
+LAYERS: dict[type[rows.Row], LayerOf] = {
     rows.Conv: lambda row, at: _product_layer(Convolution(row.stride, row.pad), at.cost),
     rows.Local: lambda row, at: LocallyConnected(at.cost.parameters_of_a_tower["weight"], row.stride, row.pad),
     rows.FullyConnected: lambda row, at: _product_layer(matrix_product, at.cost),
     rows.Classifier: lambda row, at: PartialLogits(at.cost.parameters_of_a_tower["own_weight"], at.tower == 0),
     rows.Relu: lambda row, at: nn.ReLU(inplace=at.may_overwrite),
     rows.Tanh: lambda row, at: nn.Tanh(),
-    rows.LocalResponseNorm: lambda row, at: LocalResponseNorm(row.n, row.k, row.alpha, row.beta, row.alpha_scales),
+    rows.LocalResponseNorm: lambda row, at: LocalResponseNorm(
+        row.n, row.k, row.alpha, row.beta, row.alpha_scales, at.towers_together
+    ),
     rows.SpatialNorm: lambda row, at: SpatialNorm(row.size, row.k, row.alpha, row.beta),
-    rows.BatchNorm: lambda row, at: BatchNorm(at.cost.input_shape[0], row.momentum, row.epsilon),
+    rows.BatchNorm: lambda row, at: BatchNorm(at.maps, row.momentum, row.epsilon),
     rows.MaxPool: lambda row, at: MaxPool(row.size, row.stride, row.pad),
     rows.AveragePool: lambda row, at: AveragePool(row.size, row.stride, row.pad),
     rows.GlobalAveragePool: lambda row, at: GlobalAveragePool(),
@@ -47,7 +61,7 @@ LAYERS: dict[type[rows.Row], Callable[[Any, InTower], nn.Module]] = {
 }
 
 
-def tower_layer(row: rows.Row, at: InTower) -> nn.Module:
+def layer_of(row: rows.Row, at: LayerPlace) -> nn.Module:
     """The layer of a row; its parameters have the names and shapes of the row's cost, their values are not drawn."""
     return LAYERS[type(row)](row, at)
 

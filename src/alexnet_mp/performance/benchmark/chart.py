@@ -11,10 +11,10 @@ from matplotlib.patches import Patch
 
 from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, VARIANTS
 
-OURS, STOCK, OTHER = "#3b75b3", "#e3b778", "#bcd3eb"  # dark, light and between in gray too; stock is hatched besides
-STOCK_HATCH = "////"
-EDGE = "#222222"
-PARTS = {  # of a step, from dark to light, with what tells them apart in gray
+_OURS, _STOCK, _OTHER = "#3b75b3", "#e3b778", "#bcd3eb"  # dark, light and between in gray too; stock is hatched besides
+_STOCK_HATCH = "////"
+_EDGE = "#222222"
+_PARTS = {  # of a step, from dark to light, with what tells them apart in gray
     "forward": ("forward", "#1f4e8c", ""),
     "backward": ("backward", "#7fa7d6", ""),
     "forward_and_backward": ("both, interleaved", "#4d7bb1", ".."),
@@ -24,8 +24,8 @@ PARTS = {  # of a step, from dark to light, with what tells them apart in gray
 }
 
 
-def draw_comparison(report: Mapping[str, Any], picture: Path) -> None:
-    """Draw `summarize`'s values as a PNG: three panels, and a row of panels for each setup of a sweep."""
+def draw_variants(report: Mapping[str, Any], picture: Path) -> None:
+    """Draw `summarize_variants`'s values as a PNG: three panels, and a row of panels for each setup of a sweep."""
     setups = report.get("sweep", [report])
     heights = [1.6 + 0.42 * len(setup["variants"]) for setup in setups]
     figure = Figure(figsize=(15, 1.3 + sum(heights)), layout="constrained")
@@ -54,9 +54,9 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
         [max(each) - speed for speed, each in zip(speeds, rounds, strict=True)],
     ]
     longest = max(bound, *(max(each) for each in rounds))
-    bars = axes.barh(range(len(speeds)), speeds, 0.72, xerr=whiskers, ecolor=EDGE, capsize=3, edgecolor=EDGE, lw=0.6)
+    bars = axes.barh(range(len(speeds)), speeds, 0.72, xerr=whiskers, ecolor=_EDGE, capsize=3, edgecolor=_EDGE, lw=0.6)
     for bar, name in zip(bars, variants, strict=True):
-        bar.set(facecolor=_color(name), hatch="" if VARIANTS[name].ours else STOCK_HATCH)
+        bar.set(facecolor=_color(name), hatch="" if VARIANTS[name].ours else _STOCK_HATCH)
     for place, ((name, values), each) in enumerate(zip(variants.items(), rounds, strict=True)):
         part = "" if name in OTHER_NETWORKS else f"  ({values['fraction_of_bound']:.0%})"  # the bound is of other work
         text = f"{values['images_per_second']:.3g}{part}"
@@ -68,16 +68,16 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     towers = f", {setup['towers']} towers" if setup["towers"] > 1 else ""
     axes.set(xlabel="images/s (and part of the bound); whiskers: all rounds", xlim=(0, 1.16 * longest))
     axes.set_title(f"speed, batch {setup['batch_size']}{towers}", fontsize=10)
-    kinds = {"ours": (OURS, ""), "ours, another network": (OTHER, ""), "stock PyTorch": (STOCK, STOCK_HATCH)}
-    handles = [Patch(facecolor=c, hatch=h, edgecolor=EDGE, lw=0.6, label=kind) for kind, (c, h) in kinds.items()]
+    kinds = {"ours": (_OURS, ""), "ours, another network": (_OTHER, ""), "stock PyTorch": (_STOCK, _STOCK_HATCH)}
+    handles = [Patch(facecolor=c, hatch=h, edgecolor=_EDGE, lw=0.6, label=kind) for kind, (c, h) in kinds.items()]
     axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
 
 
 def _draw_memory(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
     peaks = [values["peak_memory_bytes"] / 1e6 for values in variants.values()]
-    bars = axes.barh(range(len(peaks)), peaks, 0.72, edgecolor=EDGE, lw=0.6)
+    bars = axes.barh(range(len(peaks)), peaks, 0.72, edgecolor=_EDGE, lw=0.6)
     for bar, (name, values) in zip(bars, variants.items(), strict=True):
-        bar.set(facecolor=_color(name), hatch="" if VARIANTS[name].ours else STOCK_HATCH)
+        bar.set(facecolor=_color(name), hatch="" if VARIANTS[name].ours else _STOCK_HATCH)
         several = f"  x {values['processes']}" if values["processes"] > 1 else ""
         text = f"{values['peak_memory_bytes'] / 1e6:,.0f}{several}"
         axes.text(
@@ -92,20 +92,20 @@ def _draw_step(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
     longest = max(_total(values) for values in variants.values())
     for place, values in enumerate(variants.values()):
         start = 0.0
-        for part, (_, color, hatch) in PARTS.items():
+        for part, (_, color, hatch) in _PARTS.items():
             seconds = _seconds(values, part)
             axes.barh(
-                place, seconds, 0.72, left=start, color=color, hatch=hatch, edgecolor=EDGE, lw=0.6 * (seconds > 0)
+                place, seconds, 0.72, left=start, color=color, hatch=hatch, edgecolor=_EDGE, lw=0.6 * (seconds > 0)
             )
             start += seconds
         axes.text(start + 0.01 * longest, place, f"{start:.3g}", va="center", fontsize=8)
     _name_bars(axes, [""] * len(variants))
     axes.set(xlabel="seconds a step, in the slowest process", xlim=(0, 1.1 * longest))
     axes.set_title("where a step's time goes", fontsize=10)
-    shown = {part for part in PARTS if any(_seconds(values, part) > 0 for values in variants.values())}
+    shown = {part for part in _PARTS if any(_seconds(values, part) > 0 for values in variants.values())}
     handles = [
-        Patch(facecolor=color, hatch=hatch, edgecolor=EDGE, lw=0.6, label=label)
-        for part, (label, color, hatch) in PARTS.items()
+        Patch(facecolor=color, hatch=hatch, edgecolor=_EDGE, lw=0.6, label=label)
+        for part, (label, color, hatch) in _PARTS.items()
         if part in shown
     ]
     axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
@@ -123,13 +123,13 @@ def _seconds(values: Mapping[str, Any], part: str) -> float:
 
 
 def _total(values: Mapping[str, Any]) -> float:
-    return sum(_seconds(values, part) for part in PARTS)
+    return sum(_seconds(values, part) for part in _PARTS)
 
 
 def _color(name: str) -> str:
     if not VARIANTS[name].ours:
-        return STOCK
-    return OTHER if name in OTHER_NETWORKS else OURS
+        return _STOCK
+    return _OTHER if name in OTHER_NETWORKS else _OURS
 
 
 def _name_bars(axes: Axes, names: list[str]) -> None:

@@ -27,13 +27,13 @@ from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, as_text, summarize
+from alexnet_mp.performance.benchmark.checkpoints_report import Measured, Round, checkpoints_text, summarize_checkpoints
 from alexnet_mp.performance.benchmark.saved_training import SavedTraining
 
 
 @dataclass(frozen=True)
 class CheckpointsSettings:
-    """The keys of `conf/checkpoints.yaml`, which says what they mean."""
+    """The keys of `conf/benchmark/checkpoints.yaml`, which says what they mean."""
 
     network: Network
     device: str
@@ -98,9 +98,9 @@ def run(configuration: Mapping[str, Any]) -> None:
             "load_average_before": load,
             "versions": {**versions(), "safetensors": safetensors.__version__},
         },
-        **summarize(measured),
+        **summarize_checkpoints(measured),
     }
-    show(as_text(report))
+    show(checkpoints_text(report))
     if settings.json:
         Path(settings.json).write_text(json.dumps(report, indent=2) + "\n")
 
@@ -184,5 +184,5 @@ def _bytes_of_newest(folder: Path) -> int:
 
 
 def main() -> None:
-    """Entry point of `benchmarks/checkpoints.py`; see `conf/checkpoints.yaml` for the keys."""
-    run_command("checkpoints", run)
+    """Entry point of `benchmarks/checkpoints.py`; see `conf/benchmark/checkpoints.yaml` for the keys."""
+    run_command("benchmark/checkpoints", run)

@@ -6,7 +6,7 @@ from math import comb
 from statistics import median
 from typing import Any
 
-from alexnet_mp.performance.benchmark.interleaved import median_and_spread
+from alexnet_mp.performance.benchmark.output import over_rounds
 
 INTERVAL = 60.0  # seconds from one checkpoint to the next, for which the loss of throughput is reported
 CONFIDENCE = 0.95
@@ -58,14 +58,14 @@ class Measured:
     checkpoint_bytes: int
 
 
-def summarize(measured: Measured) -> dict[str, Any]:
+def summarize_checkpoints(measured: Measured) -> dict[str, Any]:
     """Seconds as median, spread and by round; the cost is the median over the rounds of the difference within each.
 
     `throughput_lost`: of training, at one checkpoint in INTERVAL seconds, that is the cost in a minute of training.
     `share_held`: of the cost, what holds the steps; the rest is disk and hashing that take time from training.
     """
     rounds = measured.rounds
-    seconds = {name: _summary([float(getattr(each, name)) for each in rounds]) for name in SECONDS}
+    seconds = {name: over_rounds([float(getattr(each, name)) for each in rounds]) for name in SECONDS}
     costs = [each.cost for each in rounds]
     cost, interval = median(costs), interval_of_median(costs)
     return {
@@ -98,12 +98,7 @@ def interval_of_median(values: Sequence[float]) -> list[float] | None:
     return found
 
 
-def _summary(seconds: list[float]) -> dict[str, Any]:
-    middle, spread = median_and_spread(seconds)
-    return {"median": middle, "spread": spread, "rounds": seconds}
-
-
-def as_text(report: Mapping[str, Any]) -> str:
+def checkpoints_text(report: Mapping[str, Any]) -> str:
     """The report for a terminal."""
     machine, seconds = report["machine"], report["seconds"]
     software = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

@@ -1,42 +1,45 @@
-"""Calls timed in turns within one process, and what their report has in common."""
+"""The timing loop: calls timed in turns within one process; and the call of a layer, forward and backward."""
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from alexnet_mp.common.host import device_name, versions
-
-Key = TypeVar("Key", bound=Hashable)
+_Key = TypeVar("_Key", bound=Hashable)
 
 
-def seconds_interleaved(calls: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, list[float]]:
-    """The seconds of every call, round by round; before the first round each runs once, to warm up."""
-    for call in calls.values():
-        call()  # compiles, and has the allocator ask the kernel for memory
-    seconds: dict[Key, list[float]] = {key: [] for key in calls}
-    for _ in tqdm(range(rounds), unit="round", disable=not sys.stdout.isatty()):
+def seconds_interleaved(
+    calls: Mapping[_Key, Callable[[], object]],
+    rounds: int,
+    warmup_rounds: int = 1,
+    before: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+    quiet: bool = False,
+) -> dict[_Key, list[float]]:
+    """The seconds of every call, round by round, after rounds to warm up; `before` each call, untimed, comes `before`.
+
+    The first call of each compiles, and has the allocator ask the kernel for memory. `clock` may wait for a GPU.
+    On a terminal a bar shows how far it is, unless it is to be `quiet`.
+    """
+    seconds: dict[_Key, list[float]] = {key: [] for key in calls}
+    hidden = quiet or not sys.stdout.isatty()
+    for number in tqdm(range(warmup_rounds + rounds), unit="round", leave=False, disable=hidden):
         for key, call in calls.items():
-            started = time.perf_counter()
+            before()
+            started = clock()
             call()
-            seconds[key].append(time.perf_counter() - started)
+            spent = clock() - started
+            if number >= warmup_rounds:
+                seconds[key].append(spent)
     return seconds
 
 
-def median_and_spread(seconds: list[float]) -> tuple[float, float]:
-    """The median, and (max - min) / median."""
-    middle = statistics.median(seconds)
-    return middle, (max(seconds) - min(seconds)) / middle
-
-
-def cpu_of_the_report() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "device": device_name(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
+def forward_and_backward(layer: Callable[[Tensor], Tensor], inputs: Tensor, *weights: Tensor) -> Callable[[], object]:
+    """A call of a layer, and of its gradients for those of `inputs` and `weights` that need one."""
+    wanted = [tensor for tensor in (inputs, *weights) if tensor.requires_grad]
+    gradient = torch.ones_like(layer(inputs)).detach()
+    return lambda: torch.autograd.grad(layer(inputs), wanted, gradient)

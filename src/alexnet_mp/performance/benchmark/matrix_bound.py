@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alexnet_mp.common.host import now
+from alexnet_mp.common.host import keep_large_blocks, now
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
@@ -27,15 +27,14 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Task
-from alexnet_mp.performance.benchmark.variants.ours import start_up
 
 MATRIX_BOUND = "matrix_bound"
-REPEATS = 3
-HOPELESS = 1.25  # a way that takes so many times the best one's time at first is not timed further
+_REPEATS = 3
+_HOPELESS = 1.25  # a way that takes so many times the best one's time at first is not timed further
 
 Pass = Literal["forward", "input gradient", "weight gradient"]
-PASSES: tuple[Pass, ...] = ("forward", "input gradient", "weight gradient")
-FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+_PASSES: tuple[Pass, ...] = ("forward", "input gradient", "weight gradient")
+MEMORY_FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def matrix_layers(network: Network) -> list[MatrixLayer]:
             peers = _product(row, ((network.towers - 1) * inputs[0], *inputs[1:]), network.classes)
             joined = _product(row, (network.towers * inputs[0], *inputs[1:]), network.classes)
             ways = {"own and peers": (own, peers), "joined": (joined,)}
-        passes = tuple(each for each in PASSES if each != "input gradient" or rows.reads_of(row) != "image")
+        passes = tuple(each for each in _PASSES if each != "input gradient" or rows.reads_of(row) != "image")
         layers.append(MatrixLayer(name, ways, passes))
     return layers
 
@@ -103,7 +102,7 @@ def _product(
 
 def measure_matrix_work(task: Task) -> MatrixWork:
     """Time every product of one step, together with the processes of the other towers."""
-    start_up()
+    keep_large_blocks()  # as the split does
     placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
     torch.manual_seed(task.seed)
     seconds: dict[str, float] = {}
@@ -153,19 +152,19 @@ def time_product(
             call()  # oneDNN prepares a shape once
             # All towers decide alike: one that went on alone would have the machine for itself.
             first = clock.seconds(call, 1)
-            if clock.slowest(first[0]) > HOPELESS * clock.slowest(best[0]):
+            if clock.slowest(first[0]) > _HOPELESS * clock.slowest(best[0]):
                 continue
-            best = min(best, (median(first + clock.seconds(call, REPEATS - 1)), way))
+            best = min(best, (median(first + clock.seconds(call, _REPEATS - 1)), way))
         found[each] = best
     return found
 
 
-Calls = dict[Pass, dict[str, Callable[[], object]]]
+_Calls = dict[Pass, dict[str, Callable[[], object]]]
 
 
-def _convolutions(product: MatrixProduct, batch_size: int, device: torch.device) -> Calls:
-    calls: Calls = {each: {} for each in PASSES}
-    for name, memory_format in FORMATS.items():
+def _convolutions(product: MatrixProduct, batch_size: int, device: torch.device) -> _Calls:
+    calls: _Calls = {each: {} for each in _PASSES}
+    for name, memory_format in MEMORY_FORMATS.items():
         inputs = torch.randn(batch_size, *product.inputs, device=device).to(memory_format=memory_format)
         weight = torch.randn(product.weight, device=device).to(memory_format=memory_format)
         of_inputs, of_weight = inputs.detach().requires_grad_(), weight.detach().requires_grad_()
@@ -182,7 +181,7 @@ def _gradient(outputs: Tensor, of: Tensor) -> Callable[[], object]:
     return lambda: torch.autograd.grad(outputs, of, gradient, retain_graph=True)
 
 
-def _matrix_products(product: MatrixProduct, batch_size: int, device: torch.device) -> Calls:
+def _matrix_products(product: MatrixProduct, batch_size: int, device: torch.device) -> _Calls:
     inputs = torch.randn(batch_size, *product.inputs, device=device)  # [N, inputs]
     weight = torch.randn(product.weight, device=device)  # [units, inputs]
     gradient = torch.randn(batch_size, product.weight[0], device=device)  # [N, units]

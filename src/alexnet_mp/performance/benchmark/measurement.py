@@ -1,12 +1,15 @@
 """What a process of the benchmark is told, and what it hands back: records that travel as JSON files."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.network.table import Network
 from alexnet_mp.performance.benchmark.timed_link import Exchange
+
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,6 @@ class Task:
     threads: int
     seed: int
     deadline_seconds: float
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps({**asdict(self), "network": self.network.to_mapping()}))
-
-    @classmethod
-    def read(cls, path: Path) -> "Task":
-        mapping = json.loads(path.read_text())
-        return from_mapping(cls, mapping, "", ready={"network": parse_network(mapping["network"])})
 
 
 @dataclass(frozen=True)
@@ -64,13 +59,6 @@ class Measurement:
     def step_seconds(self) -> float:
         return self.forward_seconds + self.backward_seconds + self.optimizer_seconds
 
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)))
-
-    @classmethod
-    def read(cls, path: Path) -> "Measurement":
-        return from_mapping(cls, json.loads(path.read_text()), "")
-
 
 @dataclass(frozen=True)
 class MatrixWork:
@@ -87,9 +75,16 @@ class MatrixWork:
     def step_seconds(self) -> float:
         return sum(self.seconds.values())
 
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)))
 
-    @classmethod
-    def read(cls, path: Path) -> "MatrixWork":
-        return from_mapping(cls, json.loads(path.read_text()), "")
+def write_record(record: Task | Measurement | MatrixWork, path: Path) -> None:
+    """Write a record as JSON, a network as its table."""
+
+    def plain(value: Any) -> Any:
+        return value.to_mapping() if isinstance(value, Network) else vars(value)
+
+    path.write_text(json.dumps(record, default=plain))
+
+
+def read_record(kind: type[_Record], path: Path) -> _Record:
+    """Read what `write_record` wrote; raises ConfigurationError for anything else."""
+    return from_mapping(kind, json.loads(path.read_text()), "")

@@ -22,15 +22,15 @@ from alexnet_mp.data.manifest import (
 )
 from alexnet_mp.data.prepare.prepare import images_per_shard
 
-CLASSES = 10
-HELD_OUT = 8  # images; a pack without any is refused
+RANDOM_CLASSES = 10
+_HELD_OUT = 8  # images; a pack without any is refused
 
 
 def write_pack(folder: Path, images: int, size: int) -> None:
     """A pack of so many training images of random pixels: no compression or sparse file makes them quick to read."""
     rng = np.random.default_rng(images)
     splits = {}
-    for split, count in (("train", images), ("validation", HELD_OUT)):
+    for split, count in (("train", images), ("validation", _HELD_OUT)):
         (folder / split).mkdir(parents=True)
         most = images_per_shard(count, size)
         starts = range(0, count, most)
@@ -38,13 +38,13 @@ def write_pack(folder: Path, images: int, size: int) -> None:
             _write_shard(folder, f"{split}/{number:05d}.npy", min(most, count - start), size, rng)
             for number, start in enumerate(starts)
         ]
-        labels = rng.integers(0, CLASSES, count, dtype=np.int64)
+        labels = rng.integers(0, RANDOM_CLASSES, count, dtype=np.int64)
         splits[split] = SplitEntry(count, _write_array(folder, f"{split}/labels.npy", labels), tuple(shards))
     manifest = Manifest(
         format=FORMAT,
         format_version=FORMAT_VERSION,
         size=size,
-        class_names=tuple(f"class{number}" for number in range(CLASSES)),
+        class_names=tuple(f"class{number}" for number in range(RANDOM_CLASSES)),
         splits=splits,
         mean_image=_write_array(folder, "mean_image.npy", np.full((size, size, 3), 127.5)),
         color=Color((3.0, 2.0, 1.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))),

@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from alexnet_mp.performance.benchmark.summary import PARTS
-from alexnet_mp.performance.benchmark.variants import BASELINE, OTHER_NETWORKS, SPLIT, VARIANTS
+from alexnet_mp.common.text import aligned
+from alexnet_mp.performance.benchmark.output import machine_text
+from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, SPLIT, STOCK_BASELINE, VARIANTS
+
+STEP_PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimizer")
 
 
-def as_text(report: Mapping[str, Any]) -> str:
-    """`summarize`'s values: one table for each setup."""
-    machine, setups = report["machine"], report.get("sweep", [report])
-    software = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+def variants_text(report: Mapping[str, Any]) -> str:
+    """`summarize_variants`'s values: one table for each setup."""
+    setups = report.get("sweep", [report])
     names = list(dict.fromkeys(name for setup in setups for name in setup["variants"]))
     lines = [
-        f"{machine['device']}; {machine['threads']} threads for each variant, {machine['cores']} cores, "
-        f"load average before the start {machine['load_average_before']:.1f}; {machine['platform']}; {software}",
+        machine_text(report["machine"], " of a variant"),
         f"rounds: {report['rounds']}, steps in each: {report['steps']}, after {report['warmup_steps']} to warm up; "
         f"seed {report['seed']}; our LRN {'' if report['compile'] else 'not '}compiled",
     ]
@@ -35,16 +36,41 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 def _setup(setup: Mapping[str, Any]) -> list[str]:
     variants, image = setup["variants"], "x".join(map(str, setup["image"]))
-    lines = [
+    baseline = variants.get(STOCK_BASELINE)
+    head = ["variant", "processes x threads", "images/s", "spread", "of bound", f"to {STOCK_BASELINE}"]
+    head += [*(f"{part.split('_')[0]} s" for part in STEP_PARTS), "peak MB", "parameters", "sent MB"]
+    return [
         f"{setup['network']}, towers: {setup['towers']}, images {image}, batch {setup['batch_size']}; matrix products "
         f"alone: {setup['matrix_bound_images_per_second']:.4g} images/s, spread {setup['matrix_bound']['spread']:.0%}",
         "",
-        *_table(variants),
+        *aligned([head, *(_row(name, values, baseline) for name, values in variants.items())]),
         *(f"{name} was left out: {reason}" for name, reason in setup["left_out"].items()),
+        *(["", *_compared(variants)] if SPLIT in variants else []),
     ]
-    if SPLIT in variants:
-        lines += ["", *_compared(variants)]
-    return lines
+
+
+def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> list[str]:
+    keys = ("crossing_bytes_per_step", "all_reduce_bytes_sent_in_a_ring", "pipeline_bytes_per_step")
+    sent = sum(int(values[key]) for key in keys)
+    return [
+        name,
+        f"{values['processes']} x {values['threads_per_process']}",
+        f"{values['images_per_second']:.4g}",
+        f"{values['spread']:.0%}",
+        f"{values['fraction_of_bound']:.0%}",
+        f"{values['images_per_second'] / baseline['images_per_second']:.2f}" if baseline else "",
+        *_parts(values["step_seconds"], crosses=values["crossings"] is not None),
+        f"{values['peak_memory_bytes'] / 1e6:,.0f}",
+        f"{max(values['parameters_per_process']):,}",
+        f"{sent / 1e6:,.1f}" if sent else "",
+    ]
+
+
+def _parts(seconds: Mapping[str, float | None], crosses: bool) -> list[str]:
+    if seconds["forward"] is None:  # both passes at once: the sum stands between the two columns
+        return ["both:", f"{seconds['forward_and_backward']:.3f}", "", "", f"{seconds['optimizer']:.3f}"]
+    shown = {part: crosses or part not in ("exposed_crossing", "skew") for part in STEP_PARTS}
+    return [f"{seconds[part]:.3f}" if shown[part] else "" for part in STEP_PARTS]
 
 
 def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -64,47 +90,3 @@ def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     table, counted = split["table_crossing_bytes_per_step"], split["crossing_bytes_per_step"]
     lines.append(f"A tower sends {counted:,} bytes a step; by the network table it must send {table:,}.")
     return lines
-
-
-def _table(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    baseline = variants.get(BASELINE)
-    header = ["variant", "processes x threads", "images/s", "spread", "of bound", f"to {BASELINE}"]
-    header += [f"{part.split('_')[0]} s" for part in PARTS]
-    header += ["peak MB", "parameters", "sent MB"]
-    rows = [
-        [
-            name,
-            f"{values['processes']} x {values['threads_per_process']}",
-            f"{values['images_per_second']:.4g}",
-            f"{values['spread']:.0%}",
-            f"{values['fraction_of_bound']:.0%}",
-            f"{values['images_per_second'] / baseline['images_per_second']:.2f}" if baseline else "",
-            *_parts(values["step_seconds"], crosses=values["crossings"] is not None),
-            f"{values['peak_memory_bytes'] / 1e6:,.0f}",
-            f"{max(values['parameters_per_process']):,}",
-            f"{sent_bytes(values) / 1e6:,.1f}" if sent_bytes(values) else "",
-        ]
-        for name, values in variants.items()
-    ]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    rule = "  ".join("-" * width for width in widths)
-    first, *rest = ("  ".join(_aligned(row, widths)) for row in [header, *rows])
-    return [first, rule, *rest]
-
-
-def sent_bytes(values: Mapping[str, Any]) -> int:
-    """What one process, or one tower, of a variant sends in a step."""
-    keys = ("crossing_bytes_per_step", "all_reduce_bytes_sent_in_a_ring", "pipeline_bytes_per_step")
-    return sum(int(values[key]) for key in keys)
-
-
-def _parts(seconds: Mapping[str, float | None], crosses: bool) -> list[str]:
-    if seconds["forward"] is None:  # both passes at once: the sum stands between the two columns
-        return ["both:", f"{seconds['forward_and_backward']:.3f}", "", "", f"{seconds['optimizer']:.3f}"]
-    shown = {part: crosses or part not in ("exposed_crossing", "skew") for part in PARTS}
-    return [f"{seconds[part]:.3f}" if shown[part] else "" for part in PARTS]
-
-
-def _aligned(row: list[str], widths: list[int]) -> list[str]:
-    cells = zip(row, widths, strict=True)
-    return [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(cells)]

@@ -14,14 +14,14 @@ from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
 from alexnet_mp.performance.benchmark.turn import Turn, run_turn
-from alexnet_mp.performance.benchmark.variants import VARIANTS
+from alexnet_mp.performance.benchmark.variants import SPLIT, VARIANTS
 
-ROUNDS = 3  # where `rounds` is null, if they fit in
-MINUTES = 12.0
+_ROUNDS = 3  # if `rounds` is null and they fit in
+_MINUTES = 12.0
 
 
 @dataclass
-class Measured:
+class SetupTurns:
     """The turns of one setup in order of the rounds; each turn has one entry a process, in order of rank."""
 
     setup: Setup
@@ -29,30 +29,44 @@ class Measured:
     turns: dict[str, list[Turn[Measurement]]]
     bound: list[Turn[MatrixWork]] = field(default_factory=list)
 
+    def bound_speeds(self) -> list[float]:
+        """By round, images a second of a step that consists of its matrix products; one process does all towers'."""
+        towers = self.setup.network.towers if self.setup.processes == 1 else 1
+        return [self.setup.batch_size / (towers * slowest_seconds(turn)) for turn in self.bound]
 
-def choose_variants(settings: BenchmarkSettings, setup: Setup) -> tuple[list[str], dict[str, str]]:
+
+def slowest_seconds(turn: Turn[Measurement] | Turn[MatrixWork]) -> float:
+    """Seconds of a step, in the slowest process of a turn."""
+    return max(process.step_seconds for process in turn)
+
+
+def choose_variants(settings: BenchmarkSettings, setup: Setup) -> SetupTurns:
     """The variants that run, and why others do not. Raises ConfigurationError for a named one that cannot."""
-    if settings.variants is not None:
-        for name in settings.variants:
-            _check(name, settings, setup)
-        return list(settings.variants), {}
-    able, left_out = [], {}
-    for name in VARIANTS:
+    if setup.processes:
+        return SetupTurns(setup, {}, {SPLIT: []})
+    found = SetupTurns(setup, {}, {})
+    for name in settings.variants or VARIANTS:
+        variant = VARIANTS[name]
         try:
-            _check(name, settings, setup)
-            able.append(name)
+            variant.check(setup.network, settings.device, variant.processes(setup.network), setup.batch_size)
+            found.turns[name] = []
         except ConfigurationError as error:
-            left_out[name] = str(error)
-    if not able:
-        raise ConfigurationError("; ".join(sorted(set(left_out.values()))))
-    return able, left_out
+            if settings.variants:
+                raise
+            found.left_out[name] = str(error)
+    if not found.turns:
+        raise ConfigurationError("; ".join(sorted(set(found.left_out.values()))))
+    return found
 
 
-def total_threads(settings: BenchmarkSettings, measured: Sequence[Measured]) -> int:
+def choose_threads(settings: BenchmarkSettings, measured: Sequence[SetupTurns]) -> int:
     """CPU threads that each variant has in all: the most that every number of processes divides.
 
-    Raises ConfigurationError where `threads` asks for a number that they do not divide.
+    If numbers of processes are compared, those of each process. Raises ConfigurationError if `threads` asks for a
+    number that the processes do not divide.
     """
+    if settings.processes:
+        return settings.threads or 1
     counts = {VARIANTS[name].processes(each.setup.network) for each in measured for name in each.turns}
     share = lcm(*counts, *(each.setup.network.towers for each in measured))
     if settings.threads is None:
@@ -65,61 +79,61 @@ def total_threads(settings: BenchmarkSettings, measured: Sequence[Measured]) -> 
     return settings.threads
 
 
-def run_rounds(settings: BenchmarkSettings, measured: Sequence[Measured], threads: int) -> int:
+def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], threads: int) -> int:
     """Measure every setup, and return how many rounds there were; says on standard error how far it is.
 
     Every other round runs backwards, so that what drifts within a round drifts both ways.
     """
-    order = [(each, name) for each in measured for name in (*each.turns, MATRIX_BOUND)]
-    most = settings.rounds or ROUNDS
+    order = _order(measured, threads)
+    most = settings.rounds or _ROUNDS
     started = time.monotonic()
     with tqdm(total=most * len(order), unit="turn", disable=not sys.stdout.isatty(), leave=False) as bar:
         for number in range(1, most + 1):
             for each, name in order if number % 2 else reversed(order):
-                where = f"round {number} of {most}, {name}" + _which(each.setup, measured)
+                where = f"round {number} of {most}, {name}" + (_which(each.setup) if len(measured) > 1 else "")
                 bar.set_postfix_str(where)
                 speed = _run(settings, each, name, threads, where)
                 bar.write(f"{where}: {speed:.4g} images/s", file=sys.stderr)
                 sys.stderr.flush()
                 bar.update()
             spent = time.monotonic() - started
-            if settings.rounds is None and spent * (number + 1) / number > 60 * MINUTES:
+            if settings.rounds is None and spent * (number + 1) / number > 60 * _MINUTES:
                 return number
     return most
 
 
-def _run(settings: BenchmarkSettings, measured: Measured, name: str, threads: int, where: str) -> float:
+def _order(measured: Sequence[SetupTurns], threads: int) -> list[tuple[SetupTurns, str]]:
+    """The turns of a round. Numbers of processes are compared first, then the bound of those that have a core each."""
+    if measured[0].setup.processes is None:
+        return [(each, name) for each in measured for name in (*each.turns, MATRIX_BOUND)]
+    cores = usable_cores()
+    bounds = [each for each in measured if each.setup.processes == 1 or (each.setup.processes or 1) * threads <= cores]
+    return [(each, SPLIT) for each in measured] + [(each, MATRIX_BOUND) for each in bounds]
+
+
+def _run(settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: int, where: str) -> float:
     """Give one variant, or the bound, its turn; return its images per second."""
-    setup = measured.setup
-    bound = name == MATRIX_BOUND
-    processes = setup.network.towers if bound else VARIANTS[name].processes(setup.network)
+    setup, bound = measured.setup, name == MATRIX_BOUND
+    processes = setup.processes or (setup.network.towers if bound else VARIANTS[name].processes(setup.network))
     task = Task(
         variant=name,
         network=setup.network,
-        batch_size=setup.batch_size,
+        batch_size=setup.batch_size // setup.replicas if bound else setup.batch_size,
         steps=settings.steps,
         warmup_steps=settings.warmup_steps,
         compile=settings.compile,
-        device=settings.device,
-        threads=threads // processes,
+        device="cpu" if setup.processes else settings.device,
+        threads=threads if setup.processes else threads // processes,
         seed=settings.seed,
         deadline_seconds=settings.deadline_seconds,
     )
     if bound:
-        work = run_turn(task, processes, where, MatrixWork.read)
-        measured.bound.append(work)
-        return setup.batch_size / max(process.step_seconds for process in work)
-    turn = run_turn(task, processes, where, Measurement.read)
-    measured.turns[name].append(turn)
-    return setup.batch_size / max(process.step_seconds for process in turn)
+        measured.bound.append(run_turn(task, processes, where, MatrixWork))
+        return measured.bound_speeds()[-1]
+    measured.turns[name].append(run_turn(task, processes, where, Measurement))
+    return setup.batch_size / slowest_seconds(measured.turns[name][-1])
 
 
-def _which(setup: Setup, measured: Sequence[Measured]) -> str:
-    if len(measured) == 1:
-        return ""
-    return f", batch {setup.batch_size}, towers: {setup.network.towers}"
-
-
-def _check(name: str, settings: BenchmarkSettings, setup: Setup) -> None:
-    variant = VARIANTS[name]
-    variant.check(setup.network, settings.device, variant.processes(setup.network), setup.batch_size)
+def _which(setup: Setup) -> str:
+    processes = f", processes: {setup.processes}" if setup.processes else ""
+    return f", batch {setup.batch_size}, towers: {setup.network.towers}{processes}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from alexnet_mp.checkpoint.retention import checkpoint_name, prune, remove_unfinished
-from alexnet_mp.checkpoint.writer import CheckpointWriter, Outcome
+from alexnet_mp.checkpoint.writer import CheckpointWriter, WriteResult
 from alexnet_mp.common.host import now
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import NotSaved
@@ -83,7 +83,7 @@ class SavedTraining:
         self._writer = CheckpointWriter(
             self._folder.checkpoints, network, timeout_seconds, self._prune if placement.is_main else None
         )
-        self._outcome: Outcome | None = None
+        self._outcome: WriteResult | None = None
 
     def step(self) -> None:
         """One training step, with the agreement of all processes that ends it, and its line of metrics."""

@@ -1,6 +1,5 @@
 """The command behind `benchmarks/split_vs_single.py`: is splitting the network worth it on this machine?"""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,11 +9,14 @@ from typing import Any
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
-from alexnet_mp.performance.benchmark.report import as_text
-from alexnet_mp.performance.benchmark.rounds import Measured, choose_variants, run_rounds, total_threads
-from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup, parse_benchmark_settings
-from alexnet_mp.performance.benchmark.summary import summarize
+from alexnet_mp.performance.benchmark.efficiency import processes_text, summarize_processes
+from alexnet_mp.performance.benchmark.output import publish
+from alexnet_mp.performance.benchmark.report import variants_text
+from alexnet_mp.performance.benchmark.rounds import choose_threads, choose_variants, run_rounds
+from alexnet_mp.performance.benchmark.settings import parse_benchmark_settings
+from alexnet_mp.performance.benchmark.summary import about_the_run, summarize_variants
 from alexnet_mp.performance.benchmark.turn import VariantFailed
+from alexnet_mp.performance.cost_model.device import load_device
 
 
 def run(configuration: Mapping[str, Any]) -> None:
@@ -25,31 +27,30 @@ def run(configuration: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"the benchmark starts its own processes and was started as {started.world_size}; use python, not torchrun"
         )
-    measured = [_prepare(settings, setup) for setup in settings.setups()]
-    threads = total_threads(settings, measured)
+    hardware = load_device(settings.hardware) if settings.hardware else None
+    measured = [choose_variants(settings, setup) for setup in settings.setups()]
+    threads = choose_threads(settings, measured)
     load = os.getloadavg()[0]
     rounds = run_rounds(settings, measured, threads)
-    report = summarize(settings, measured, rounds, threads, load)
-    print(as_text(report))
-    if settings.json:
-        Path(settings.json).write_text(json.dumps(report, indent=2) + "\n")
+    about = about_the_run(settings, measured, rounds, threads, load)
+    if settings.processes:
+        report = summarize_processes(settings, measured, threads, hardware, about)
+        publish(report, processes_text(report), settings.json)
+        return
+    report = summarize_variants(measured, about)
+    publish(report, variants_text(report), settings.json)
     if settings.chart:
         from alexnet_mp.performance.benchmark.chart import (
-            draw_comparison,  # matplotlib: not before there is something to draw
-        )
+            draw_variants,
+        )  # matplotlib: only if there is something to draw
 
-        draw_comparison(report, Path(settings.chart))
-
-
-def _prepare(settings: BenchmarkSettings, setup: Setup) -> Measured:
-    names, left_out = choose_variants(settings, setup)
-    return Measured(setup, left_out, {name: [] for name in names})
+        draw_variants(report, Path(settings.chart))
 
 
 def main() -> None:
-    """Entry point of `benchmarks/split_vs_single.py`; see `conf/split_vs_single.yaml` for the keys."""
+    """Entry point of `benchmarks/split_vs_single.py`; see `conf/benchmark/split_vs_single.yaml` for the keys."""
     try:
-        run_command("split_vs_single", run)
+        run_command("benchmark/split_vs_single", run)
     except VariantFailed as error:
         sys.exit(f"error: {error}")
 

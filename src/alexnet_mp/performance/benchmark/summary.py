@@ -1,24 +1,28 @@
 """What was measured as plain values for JSON: medians over the rounds, and each variant as a part of the bound."""
 
-import platform
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from alexnet_mp.common.host import usable_cores, versions
 from alexnet_mp.performance.benchmark.measurement import Measurement
-from alexnet_mp.performance.benchmark.rounds import Measured
+from alexnet_mp.performance.benchmark.output import machine_values, relative_spread
+from alexnet_mp.performance.benchmark.rounds import SetupTurns
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.timed_link import Waiting, added, waiting
 from alexnet_mp.performance.benchmark.turn import Turn
 
-PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimizer")
-NO_WAITING = Waiting(0.0, 0.0, 0.0)
 
-
-def summarize(
-    settings: BenchmarkSettings, measured: Sequence[Measured], rounds: int, threads: int, load: float
+def about_the_run(
+    settings: BenchmarkSettings, measured: Sequence[SetupTurns], rounds: int, threads: int, load: float
 ) -> dict[str, Any]:
+    """What holds for every setup of a run: its settings, and the machine."""
+    devices = {name for each in measured for turns in each.turns.values() for turn in turns for name in turn[0].devices}
+    kept = ("steps", "warmup_steps", "compile", "seed")
+    about = {"rounds": rounds, **{name: getattr(settings, name) for name in kept}}
+    return {**about, "machine": machine_values(load, sorted(devices), threads)}
+
+
+def summarize_variants(measured: Sequence[SetupTurns], about: dict[str, Any]) -> dict[str, Any]:
     """The first setup's values; with several setups, `sweep` beside them holds the values of every one of them.
 
     `matrix_bound_images_per_second` is the median over the rounds of the speed at which a step would run if it
@@ -40,32 +44,15 @@ def summarize(
     part of a pipeline that sends most sends.
     `joules_per_image` is of all devices together; null where devices do not tell.
     """
-    names = {name for each in measured for turns in each.turns.values() for turn in turns for name in turn[0].devices}
-    common = {
-        "rounds": rounds,
-        "steps": settings.steps,
-        "warmup_steps": settings.warmup_steps,
-        "compile": settings.compile,
-        "seed": settings.seed,
-        "machine": {
-            "device": ", ".join(sorted(names)),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "cores": usable_cores(),
-            "threads": threads,
-            "load_average_before": load,
-            "versions": versions(),
-        },
-    }
-    values = [{**_setup(each), **common} for each in measured]
+    values = [{**_setup(each), **about} for each in measured]
     return values[0] if len(values) == 1 else {**values[0], "sweep": values}
 
 
-def _setup(measured: Measured) -> dict[str, Any]:
+def _setup(measured: SetupTurns) -> dict[str, Any]:
     network, batch_size = measured.setup.network, measured.setup.batch_size
-    bounds = [batch_size / max(process.step_seconds for process in turn) for turn in measured.bound]
+    bounds = measured.bound_speeds()
     bound = median(bounds)
     products = measured.bound[0][0].seconds
-    variants = {name: variant_values(batch_size, turns, bound) for name, turns in measured.turns.items()}
     return {
         "network": network.name,
         "image": list(network.image),
@@ -73,14 +60,14 @@ def _setup(measured: Measured) -> dict[str, Any]:
         "batch_size": batch_size,
         "matrix_bound_images_per_second": bound,
         "matrix_bound": {
-            "spread": _spread(bounds),
+            "spread": relative_spread(bounds),
             "images_per_second_of_rounds": bounds,
             "seconds": {
                 name: median(process.seconds[name] for turn in measured.bound for process in turn) for name in products
             },
             "ways": measured.bound[0][0].ways,
         },
-        "variants": variants,
+        "variants": {name: variant_values(batch_size, turns, bound) for name, turns in measured.turns.items()},
         "left_out": dict(measured.left_out),
     }
 
@@ -88,15 +75,14 @@ def _setup(measured: Measured) -> dict[str, Any]:
 def variant_values(
     batch_size: int, turns: list[Turn[Measurement]], bound: float, per_replica: int | None = None
 ) -> dict[str, Any]:
-    """What `summarize` says of one variant; `bound` is in images a second.
+    """What `summarize_variants` says of one variant; `bound` is in images a second.
 
     Of its processes, in order, so many hold one replica and wait for each other at crossings; null: all of them wait,
     and where they sum gradients each is a replica.
     """
-    slowest = [max(range(len(turn)), key=lambda rank: turn[rank].step_seconds) for turn in turns]
-    processes = [turn[rank] for turn, rank in zip(turns, slowest, strict=True)]
-    speeds = [batch_size / process.step_seconds for process in processes]
     ranks = range(len(turns[0]))
+    slowest = [max(ranks, key=lambda rank: turn[rank].step_seconds) for turn in turns]
+    speeds = [batch_size / turn[rank].step_seconds for turn, rank in zip(turns, slowest, strict=True)]
     peaks = [max(turn[rank].peak_memory_bytes for turn in turns) for rank in ranks]
     members = len(ranks) // (per_replica or 1)
     waits = [_waiting(turn, per_replica or len(ranks)) for turn in turns]
@@ -108,7 +94,7 @@ def variant_values(
     joules = [sum(process.joules_per_step or 0.0 for process in turn) / batch_size for turn in turns]
     return {
         "images_per_second": median(speeds),
-        "spread": _spread(speeds),
+        "spread": relative_spread(speeds),
         "images_per_second_of_rounds": speeds,
         "fraction_of_bound": median(speeds) / bound,
         "step_seconds": {part: _median([each[part] for each in parts]) for part in parts[0]},
@@ -116,7 +102,7 @@ def variant_values(
         "threads_per_process": first[0].threads,
         "peak_memory_bytes": max(peaks),
         "peak_memory_bytes_per_process": peaks,
-        "parameters_per_process": [first[rank].parameters for rank in ranks],
+        "parameters_per_process": [process.parameters for process in first],
         "crossing_bytes_per_step": max(process.crossing_bytes_per_step for process in first),
         "table_crossing_bytes_per_step": first[0].table_crossing_bytes_per_step,
         "all_reduce_bytes_per_step": reduced,
@@ -127,57 +113,53 @@ def variant_values(
     }
 
 
-Waits = list[dict[tuple[str, str], Waiting]]  # for each process, by crossing and direction; seconds a step
+_Place = tuple[str, str]  # crossing and direction
+_Waits = list[dict[_Place, Waiting]]  # for each process, in seconds a step
 
 
-def _waiting(turn: Turn[Measurement], per_replica: int) -> Waits | None:
+def _waiting(turn: Turn[Measurement], per_replica: int) -> _Waits | None:
     exchanges = [process.exchanges for process in turn if process.exchanges is not None]
     if len(exchanges) < len(turn):
         return None
-    steps = turn[0].steps
     replicas = [exchanges[first : first + per_replica] for first in range(0, len(turn), per_replica)]
     return [
-        {place: Waiting(w.exposed / steps, w.skew / steps, w.posting / steps) for place, w in process.items()}
+        {place: waits.divided_by(turn[0].steps) for place, waits in process.items()}
         for replica in replicas
         for process in waiting(replica)
     ]
 
 
-def _parts(process: Measurement, waits: dict[tuple[str, str], Waiting]) -> dict[str, float | None]:
-    of = {
-        direction: added(wait for (_, towards), wait in waits.items() if towards == direction)
+def _parts(process: Measurement, waits: dict[_Place, Waiting]) -> dict[str, float | None]:
+    forward, backward = (
+        added(wait for (_, towards), wait in waits.items() if towards == direction)
         for direction in ("forward", "backward")
-    }
-    passes = {"forward": process.forward_seconds, "backward": process.backward_seconds}
-    alone = {
-        name: None if process.together else seconds - of[name].exposed - of[name].skew
-        for name, seconds in passes.items()
-    }
+    )
     return {
-        **alone,
-        "forward_and_backward": sum(passes.values()),
-        "exposed_crossing": of["forward"].exposed + of["backward"].exposed,
-        "skew": of["forward"].skew + of["backward"].skew,
+        "forward": None if process.together else process.forward_seconds - forward.exposed - forward.skew,
+        "backward": None if process.together else process.backward_seconds - backward.exposed - backward.skew,
+        "forward_and_backward": process.forward_seconds + process.backward_seconds,
+        "exposed_crossing": forward.exposed + backward.exposed,
+        "skew": forward.skew + backward.skew,
         "optimizer": process.optimizer_seconds,
     }
 
 
-def _crossings(turns: list[Turn[Measurement]], waits: list[Waits | None]) -> dict[str, Any]:
+def _crossings(turns: list[Turn[Measurement]], waits: list[_Waits | None]) -> dict[str, Any]:
     """The worst tower's waits, medians over the rounds: in all, and by crossing and direction."""
-    if any(wait is None for wait in waits):
-        return {"exposed_crossing_fraction": None, "skew_fraction": None, "crossings": None}
     known = [wait for wait in waits if wait is not None]
+    if len(known) < len(waits):
+        return {"exposed_crossing_fraction": None, "skew_fraction": None, "crossings": None}
 
-    def worst(kind: str, place: tuple[str, str] | None, fraction: bool) -> float:
-        def of(process: Measurement, wait: dict[tuple[str, str], Waiting]) -> float:
+    def worst(kind: str, place: _Place | None, fraction: bool) -> float:
+        def of(process: Measurement, wait: dict[_Place, Waiting]) -> float:
             chosen = added(wait.values()) if place is None else wait[place]
             return float(getattr(chosen, kind)) / (process.step_seconds if fraction else 1.0)
 
         return median(max(map(of, turn, wait)) for turn, wait in zip(turns, known, strict=True))
 
     crossings: dict[str, dict[str, dict[str, float]]] = {}
-    for crossing, direction in known[0][0]:
-        place = (crossing, direction)
+    for place in known[0][0]:
+        crossing, direction = place
         crossings.setdefault(crossing, {})[direction] = {
             "exposed_seconds": worst("exposed", place, False),
             "exposed_fraction": worst("exposed", place, True),
@@ -195,7 +177,3 @@ def _crossings(turns: list[Turn[Measurement]], waits: list[Waits | None]) -> dic
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
-
-
-def _spread(values: Sequence[float]) -> float:
-    return (max(values) - min(values)) / median(values)

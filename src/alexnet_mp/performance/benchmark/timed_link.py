@@ -34,6 +34,9 @@ class Waiting:
     skew: float
     posting: float
 
+    def divided_by(self, steps: int) -> "Waiting":
+        return Waiting(self.exposed / steps, self.skew / steps, self.posting / steps)
+
 
 class TimedLink:
     """A link that carries parcels by another one, and notes every exchange that has arrived.

@@ -5,27 +5,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.measurement import Task, read_record, write_record
 from alexnet_mp.performance.benchmark.worker import TASK, log_name, result_name
 
-T = TypeVar("T")
-Turn = list[T]  # one for each process, in order of rank
+_Record = TypeVar("_Record")
+Turn = list[_Record]  # one for each process, in order of rank
 
-GRACE_SECONDS = 60.0  # beyond the deadline, for torchrun to start and to end its processes (it may wait 30 s)
-LAUNCHER_LOG = "launcher.log"
-LOG_LINES = 40  # a failure shows, of each process
+_GRACE_SECONDS = 60.0  # beyond the deadline, for torchrun to start and to end its processes (it may wait 30 s)
+_LAUNCHER_LOG = "launcher.log"
+_LOG_LINES = 40  # a failure shows, of each process
 
 
 class VariantFailed(RuntimeError):
     """A variant's process crashed or was not done in time; the message has the end of what it printed."""
 
 
-def run_turn(task: Task, processes: int, where: str, read: Callable[[Path], T]) -> Turn[T]:
-    """Carry out `task` in so many new processes, and return what `read` makes of the file that each leaves.
+def run_turn(task: Task, processes: int, where: str, kind: type[_Record]) -> Turn[_Record]:
+    """Carry out `task` in so many new processes, and return the record of this kind that each leaves.
 
     `where` begins the message of VariantFailed.
     """
@@ -34,20 +33,20 @@ def run_turn(task: Task, processes: int, where: str, read: Callable[[Path], T]) 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="alexnet-mp-") as temporary:
         folder = Path(temporary)
-        task.write(folder / TASK)
+        write_record(task, folder / TASK)
         command = [sys.executable, "-m", *launcher, "alexnet_mp.performance.benchmark.worker", str(folder)]
         # Into a file: a pipe would fill up, or be held open by a process that outlives its parent.
-        with (folder / LAUNCHER_LOG).open("w") as log:
+        with (folder / _LAUNCHER_LOG).open("w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             try:
-                process.wait(task.deadline_seconds + GRACE_SECONDS)
+                process.wait(task.deadline_seconds + _GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 pass
             finally:
                 _end(process)
         results = [folder / result_name(rank) for rank in range(processes)]
         if process.returncode == 0 and all(result.exists() for result in results):
-            return [read(result) for result in results]
+            return [read_record(kind, result) for result in results]
         late = time.monotonic() - started >= task.deadline_seconds
         happened = (
             f"not done after deadline_seconds={task.deadline_seconds:g}"
@@ -62,9 +61,9 @@ def _last_words(folder: Path, processes: int) -> str:
     logs = {f"process {rank}": folder / log_name(rank) for rank in range(processes)}
     printed = {who: log.read_text(errors="replace") for who, log in logs.items() if log.exists()}
     if not any(printed.values()):
-        printed = {"the launcher": (folder / LAUNCHER_LOG).read_text(errors="replace")}
+        printed = {"the launcher": (folder / _LAUNCHER_LOG).read_text(errors="replace")}
     ends = [
-        "\n".join([f"The end of what {who} printed:", *text.splitlines()[-LOG_LINES:]])
+        "\n".join([f"The end of what {who} printed:", *text.splitlines()[-_LOG_LINES:]])
         for who, text in printed.items()
         if text
     ]
@@ -76,7 +75,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(GRACE_SECONDS)
+            process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

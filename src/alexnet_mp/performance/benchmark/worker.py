@@ -18,7 +18,7 @@ from alexnet_mp.common.host import device_name, now, resident_bytes
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
-from alexnet_mp.performance.benchmark.measurement import Measurement, Task
+from alexnet_mp.performance.benchmark.measurement import Measurement, Task, read_record, write_record
 from alexnet_mp.performance.benchmark.variants import VARIANTS, TrainStep
 
 TASK = "task.json"
@@ -42,16 +42,16 @@ def work(folder: Path) -> None:
     with (folder / log_name(rank)).open("w") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    task = Task.read(folder / TASK)
+    task = read_record(Task, folder / TASK)
     # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
     faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
     torch.set_num_threads(task.threads)
     if task.variant == MATRIX_BOUND:
-        measure_matrix_work(task).write(folder / result_name(rank))
+        write_record(measure_matrix_work(task), folder / result_name(rank))
     else:
         with VARIANTS[task.variant].build(task) as train_step:
             measurement = _measure(task, train_step, held)
-        measurement.write(folder / result_name(rank))
+        write_record(measurement, folder / result_name(rank))
     faulthandler.cancel_dump_traceback_later()
 
 

@@ -130,7 +130,9 @@ def load_device(name_or_path: str | Path) -> Device:
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        path = preset_path("hardware", choice(str(name_or_path), preset_names("hardware"), "device"))
+        path = preset_path(
+            "hardware_descriptions", choice(str(name_or_path), preset_names("hardware_descriptions"), "hardware")
+        )
     try:
         mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, OmegaConfBaseException, YAMLError) as error:

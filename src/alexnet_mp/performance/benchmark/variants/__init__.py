@@ -1,23 +1,23 @@
 """The variants: ways to train the same network, each a row of the list at the end of this file."""
 
-from alexnet_mp.performance.benchmark.one_tower import one_column_network, ungrouped_network
+from alexnet_mp.model.single_device import one_column_network, ungrouped_network
 from alexnet_mp.performance.benchmark.variants import ours
 from alexnet_mp.performance.benchmark.variants.pipeline import check_pipeline, pipelined
 from alexnet_mp.performance.benchmark.variants.replicas import check_one, check_replicas
 from alexnet_mp.performance.benchmark.variants.stock import stock_network_whole
 from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainingVariant, TrainStep, one, one_per_tower
 
-__all__ = ["BASELINE", "OTHER_NETWORKS", "VARIANTS", "Sent", "TrainStep", "TrainingVariant"]
+__all__ = ["OTHER_NETWORKS", "STOCK_BASELINE", "VARIANTS", "Sent", "TrainStep", "TrainingVariant"]
 
 SPLIT = "split_two_processes"
-BASELINE = "single_stock"
+STOCK_BASELINE = "single_stock"
 OTHER_NETWORKS = ("ungrouped", "one_column")  # trained for comparison: their work is not the table's
 
 VARIANTS = {
     SPLIT: TrainingVariant("one process for each tower", one_per_tower, ours.check_split, ours.towers),
     "split_one_process": TrainingVariant("all towers in one process", one, ours.check_split, ours.towers),
     "single_ours": TrainingVariant("the same network whole, of our layers", one, check_one, ours.whole_network),
-    BASELINE: TrainingVariant(
+    STOCK_BASELINE: TrainingVariant(
         "the same network in stock PyTorch, on one device", one, check_one, stock_network_whole, ours=False
     ),
     "ungrouped": TrainingVariant(

@@ -10,6 +10,7 @@ from torch import nn
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.layers.norm import LocalResponseNorm
+from alexnet_mp.model.single_device import OUR_PARTS, single_network
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
@@ -17,7 +18,6 @@ from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.grouped import grouped_network
 from alexnet_mp.performance.benchmark.measurement import Task
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import TimedLink
@@ -30,16 +30,11 @@ from alexnet_mp.training.optimizer import make_optimizer
 MEMORY_FORMAT = torch.channels_last
 
 
-def start_up() -> None:
-    """What a process of ours sets before it allocates anything, as the training command does."""
-    keep_large_blocks()
-
-
-def choose_kernels(model: nn.Module, task: Task) -> None:
-    """Have the LRN compiled, at its first use, where the task says so."""
+def compile_lrn(model: nn.Module, compiled: bool) -> None:
+    """Have the LRN of a model compiled, at its first use, or not."""
     for layer in model.modules():
         if isinstance(layer, LocalResponseNorm):
-            layer.compiled = task.compile
+            layer.compiled = compiled
 
 
 @contextmanager
@@ -48,7 +43,7 @@ def towers(task: Task) -> Iterator[TrainStep]:
 
     With more processes than towers there are several replicas, each on its share of the batch.
     """
-    start_up()
+    keep_large_blocks()  # before anything is allocated, as the training command does
     network = task.network
     kind = "auto" if network.towers > 1 else "simulated"
     placement = choose_placement(kind, task.device, network.towers, Launch.from_environment())
@@ -56,7 +51,7 @@ def towers(task: Task) -> Iterator[TrainStep]:
         link = mesh.link()
         timed = TimedLink(link) if link is not None else None
         model = TowerModel(network, placement, timed, task.seed)
-        choose_kernels(model, task)
+        compile_lrn(model, task.compile)
         devices, several = list(placement.devices.values()), placement.replicas > 1
         counter = GradientBytes(model) if several else None
         losses = data_parallel(LossOnEveryTower(model), mesh)
@@ -88,9 +83,9 @@ def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], Abstract
 
 
 def _whole(task: Task) -> nn.Module:
-    start_up()
-    model = grouped_network(task.network)
-    choose_kernels(model, task)
+    keep_large_blocks()  # before anything is allocated, as the training command does
+    model = single_network(task.network, OUR_PARTS)
+    compile_lrn(model, task.compile)
     return model
 
 

@@ -42,10 +42,10 @@ def pipelined(task: Task) -> Iterator[TrainStep]:
         cuts = balanced_cuts(seconds, parts)
         mine = blocks[cuts[placement.replica] : cuts[placement.replica + 1]]
         part = build_part(task.network, mine).to(device)
-        yield pipeline_trainee(part, stock_sgd(part, task), mesh, task.batch_size)
+        yield pipeline_train_step(part, stock_sgd(part, task), mesh, task.batch_size)
 
 
-def pipeline_trainee(part: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh, batch_size: int) -> TrainStep:
+def pipeline_train_step(part: nn.Module, optimizer: torch.optim.Optimizer, mesh: Mesh, batch_size: int) -> TrainStep:
     """One part of the pipeline; the last one has the losses, whose mean is the loss of the batch.
 
     The schedule runs one forward and one backward pass in turn (1F1B), with the least activations in memory of those
@@ -107,7 +107,7 @@ def cuttable_blocks(network: Network) -> list[list[str]]:
 
 
 def build_part(network: Network, blocks: Sequence[Sequence[str]]) -> nn.Sequential:
-    """The layers of some blocks, named as in `stock_network`."""
+    """The layers of some blocks, named as in the whole network."""
     part = nn.Sequential()
     for name in (name for block in blocks for name in block):
         for child, layer in row_layers(network, name, STOCK_PARTS):

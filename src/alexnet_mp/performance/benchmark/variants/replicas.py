@@ -33,12 +33,12 @@ def replicated(
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
             model = convert_conv2d_weight_memory_format(build(task).to(device), memory_format)
-            yield replica_trainee(model, make_optimizer(model, task), mesh, task.batch_size, memory_format)
+            yield replica_train_step(model, make_optimizer(model, task), mesh, task.batch_size, memory_format)
 
     return train_step
 
 
-def replica_trainee(
+def replica_train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     mesh: Mesh,
