@@ -16,7 +16,7 @@ from torch import Tensor
 import alexnet_mp.analysis.evaluate.photographs
 import alexnet_mp.parallel.mesh
 from alexnet_mp import ConfigurationError, build_model
-from alexnet_mp.analysis.evaluate.photograph_bars import as_text
+from alexnet_mp.analysis.evaluate.photograph_bars import bars_of_text
 from alexnet_mp.analysis.evaluate.photographs import Classified, classify
 from alexnet_mp.analysis.evaluate.settings import parse_classify_settings
 from alexnet_mp.checkpoint.files import save_checkpoint
@@ -127,7 +127,7 @@ def test_a_link_that_corrupts_is_found_before_anything_is_classified(
 def test_the_text_has_a_bar_for_each_class_and_nothing_that_acts_on_a_terminal() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
     names = ("cat\x1b[2J", "a name that is much too long for one line", "dog")
-    lines = as_text([Classified(Path("a/b.png"), pixels, names, (0.5, 0.1, 0.0))]).splitlines()
+    lines = bars_of_text([Classified(Path("a/b.png"), pixels, names, (0.5, 0.1, 0.0))]).splitlines()
     assert lines[0] == "a/b.png"
     assert [line.count("█") for line in lines[1:]] == [15, 3, 0]  # of 30
     assert [re.findall(r"[\d.]+ %$", line) for line in lines[1:]] == [["50.0 %"], ["10.0 %"], ["0.0 %"]]

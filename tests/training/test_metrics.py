@@ -10,7 +10,7 @@ from PIL import Image
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.training.metrics import Evaluation, Metrics, Step, read_metrics, read_whole_metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics, Step, read_metrics, read_whole_metrics
 
 TRAIN = {"kind": "train", "step": 1, "epoch": 1, "loss": 2.5, "learning_rate": 0.01, "images_per_second": 90.5}
 VALIDATION = {"kind": "validation", "step": 20, "epoch": 2, "loss": 1.5, "top1_error": 0.5, "top5_error": 0.125}
@@ -24,7 +24,7 @@ def write(folder: Path, records: list[Any], end: str = "") -> Path:
 
 
 def test_every_kind_of_line_is_read(tmp_path: Path) -> None:
-    evaluation = Evaluation(step=20, epoch=2, loss=1.5, top1_error=0.5, top5_error=0.125)
+    evaluation = EvaluationLine(step=20, epoch=2, loss=1.5, top1_error=0.5, top5_error=0.125)
     expected = Metrics((Step(1, 1, 2.5, 0.01, 90.5),), (evaluation,), (evaluation,))
     assert read_whole_metrics(write(tmp_path, [*WHOLE, {"kind": "of a later version"}])) == expected
     assert expected.steps_per_epoch == 10

@@ -10,7 +10,7 @@ import torch
 
 from alexnet_mp.analysis.report.checkpoint_analysis import Wishes
 from alexnet_mp.analysis.report.page import write_report
-from alexnet_mp.analysis.results.groups import Published
+from alexnet_mp.analysis.results.groups import PublishedResult
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
@@ -28,7 +28,7 @@ class ReportSettings:
     batch_size: int
     seed: int
     threads: int | None
-    published: dict[str, Published]
+    published: dict[str, PublishedResult]
 
 
 @dataclass(frozen=True)

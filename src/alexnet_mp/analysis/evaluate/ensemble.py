@@ -21,7 +21,7 @@ from alexnet_mp.network.table import Network, parse_network
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One checkpoint: its network, and the data and the scale of the input that it is evaluated with.
 
     `class_names` are those it was trained on, empty where it does not say. `says_path` is True where the path of the
@@ -55,7 +55,7 @@ class Member:
             ) from error
 
 
-def open_ensemble(settings: EvaluateSettings) -> list[Member]:
+def open_ensemble(settings: EvaluateSettings) -> list[EnsembleMember]:
     """Read what the checkpoints say, without their weights.
 
     Raises ConfigurationError for one that cannot be read or does not say enough, and for members whose outputs cannot
@@ -67,7 +67,7 @@ def open_ensemble(settings: EvaluateSettings) -> list[Member]:
     return members
 
 
-def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> Member:
+def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> EnsembleMember:
     """Read what a checkpoint says, without its weights; raises ConfigurationError where it does not say enough."""
     description = describe_checkpoint(folder)
     try:
@@ -78,7 +78,7 @@ def open_member(folder: Path, data_changes: DataChanges, input_changes: InputCha
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
     says_path = data_changes.path is None and data.path is not None
-    return Member(folder, network, data, scale, says_path, names)
+    return EnsembleMember(folder, network, data, scale, says_path, names)
 
 
 def describe_checkpoint(folder: Path) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def input_scale(said: object, changes: InputChanges) -> InputScale:
     return scale
 
 
-def _check_alike(first: Member, other: Member) -> None:
+def _check_alike(first: EnsembleMember, other: EnsembleMember) -> None:
     for what, of_member, fix in (
         ("network", _signature, "evaluate them apart"),
         ("scale of the input", _scale_in_words, "evaluate them apart, or give input.pixel_divisor and input.mean"),
@@ -163,17 +163,17 @@ def _check_alike(first: Member, other: Member) -> None:
             )
 
 
-def _signature(member: Member) -> str:
+def _signature(member: EnsembleMember) -> str:
     network = member.network
     image, towers = "x".join(map(str, network.image)), network.towers
     return f"image {image}, {network.classes} classes, {towers} tower{'s' if towers > 1 else ''}"
 
 
-def _scale_in_words(member: Member) -> str:
+def _scale_in_words(member: EnsembleMember) -> str:
     return f"pixel_divisor {member.input.pixel_divisor:g} and mean {member.input.mean}"
 
 
-def _data_in_words(member: Member) -> str:
+def _data_in_words(member: EnsembleMember) -> str:
     return (
         member.data.source if member.data.path is None else f"{member.data.source} {Path(member.data.path).resolve()}"
     )

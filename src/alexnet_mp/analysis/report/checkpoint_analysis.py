@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet_mp.analysis.evaluate.ensemble import Member, open_member
+from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import DataChanges, InputChanges
 from alexnet_mp.analysis.figures.kernels import first_layer_kernels
 from alexnet_mp.checkpoint.retention import newest_checkpoint
@@ -123,7 +123,7 @@ def examine(folder: Path, wishes: Wishes) -> Examination:
     return replace(found, seen=seen)
 
 
-def _look(model: TowerModel, member: Member, wishes: Wishes) -> Seen:
+def _look(model: TowerModel, member: EnsembleMember, wishes: Wishes) -> Seen:
     """Classify the chosen images. Raises ConfigurationError where they are not here, or not those of the training."""
     data = member.load_data()
     if member.class_names and member.class_names != data.class_names:

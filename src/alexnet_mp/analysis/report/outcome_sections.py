@@ -22,13 +22,19 @@ from alexnet_mp.analysis.report.pieces import (
     table,
     terms,
 )
-from alexnet_mp.analysis.results.groups import Group, Published, Reference, compare, published_of
+from alexnet_mp.analysis.results.groups import (
+    PublishedResult,
+    Reference,
+    RunGroup,
+    compare_with_reference,
+    published_of,
+)
 from alexnet_mp.analysis.results.page import REBUILT
 from alexnet_mp.analysis.results.record import Evaluated
 from alexnet_mp.common.text import count
 
 
-def published_section(run: ReportedRun, published: Mapping[str, Published]) -> Section:
+def published_section(run: ReportedRun, published: Mapping[str, PublishedResult]) -> Section:
     """The run's numbers beside those that others published, and its evaluations after the training."""
     known = published_of(run.experiment, published, run.record.summary.command if run.record else None)
     parts: list[Content] = (
@@ -71,7 +77,7 @@ def _here(run: ReportedRun, reference: Reference) -> tuple[str, str]:
     """This run's number and its difference, or why there is none."""
     if run.record is None:
         return "not finished", ""
-    found = compare(Group((run.record,)), reference)
+    found = compare_with_reference(RunGroup((run.record,)), reference)
     if isinstance(found, str):
         return found, ""
     return f"{found.median:.2f}", f"{found.median - reference.value:+.2f}".replace("-", "−")

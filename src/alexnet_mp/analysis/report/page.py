@@ -17,7 +17,7 @@ from alexnet_mp.analysis.report.training_sections import (
     throughput_section,
 )
 from alexnet_mp.analysis.report.words import in_words
-from alexnet_mp.analysis.results.groups import Published
+from alexnet_mp.analysis.results.groups import PublishedResult
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
@@ -26,7 +26,7 @@ from alexnet_mp.network.table import Network
 
 
 def write_report(
-    folder: Path, out: Path, wishes: Wishes, published: Mapping[str, Published], command: str
+    folder: Path, out: Path, wishes: Wishes, published: Mapping[str, PublishedResult], command: str
 ) -> list[str]:
     """Write the page of the run in `folder` to the file `out`, whole or not at all; return what is missing on it.
 
@@ -45,7 +45,7 @@ def write_report(
     return [*run.missing, *found.missing]
 
 
-def as_html(run: ReportedRun, found: Examination, published: Mapping[str, Published], command: str) -> Html:
+def as_html(run: ReportedRun, found: Examination, published: Mapping[str, PublishedResult], command: str) -> Html:
     """The page; `command` is what makes it again."""
     network = run.network or found.network
     sections = [

@@ -29,7 +29,7 @@ from alexnet_mp.analysis.report.words import (
 from alexnet_mp.common.text import count
 from alexnet_mp.network.costs import NetworkCost, RowCost, network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.training.metrics import Evaluation, Metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics
 
 
 def configuration_section(run: ReportedRun, network: Network | None) -> Section:
@@ -84,7 +84,7 @@ def learning_section(run: ReportedRun) -> Section:
     return section("learning", "Learning", words, tag("div", {"class": "pair"}, *charts), _every_epoch(metrics))
 
 
-def _lowest(best: Evaluation, last: Evaluation) -> str:
+def _lowest(best: EvaluationLine, last: EvaluationLine) -> str:
     if best.top1_error == last.top1_error:
         return "No epoch had a lower one."
     return (
@@ -122,7 +122,7 @@ def _loss_chart(metrics: Metrics) -> Html:
 
 
 def _error_chart(metrics: Metrics) -> Html:
-    def points(epochs: tuple[Evaluation, ...], key: str) -> list[tuple[float, float]]:
+    def points(epochs: tuple[EvaluationLine, ...], key: str) -> list[tuple[float, float]]:
         return [(float(each.epoch), 100 * getattr(each, key)) for each in epochs]
 
     def curve(name: str, style: Style, found: list[tuple[float, float]]) -> Series:

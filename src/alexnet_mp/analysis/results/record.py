@@ -14,13 +14,13 @@ import yaml
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch, command_line
-from alexnet_mp.training.metrics import Evaluation, Metrics, read_whole_metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics, read_whole_metrics
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """What this reads of `summary.json`; errors are fractions. Older runs have not all that has a default here."""
 
     network: str
@@ -81,14 +81,14 @@ class RunRecord:
     """A finished run. `configuration` is its `config.yaml`; `data` says in words what it was trained on."""
 
     folder: Path
-    summary: Summary
+    summary: RunSummary
     configuration: Mapping[str, Any]
     data: str
     metrics: Metrics
     evaluations: tuple[Evaluated, ...]
 
     @property
-    def best(self) -> Evaluation:
+    def best(self) -> EvaluationLine:
         """The validation of lowest top-1 error, the first of them."""
         return min(self.metrics.validations, key=lambda validation: validation.top1_error)
 
@@ -135,7 +135,7 @@ class RunRecord:
         name = Path(str(path)).name if path else _at(self.configuration, "data", "source")
         return evaluated.data is None or evaluated.data.get("name") == name
 
-    def at_epoch(self, epoch: int) -> Evaluation | None:
+    def at_epoch(self, epoch: int) -> EvaluationLine | None:
         """The validation after `epoch` epochs, where there is one."""
         return next((validation for validation in self.metrics.validations if validation.epoch == epoch), None)
 
@@ -172,9 +172,9 @@ def read_run(folder: Path) -> RunRecord:
     return RunRecord(folder, summary, configuration, data, metrics, evaluations)
 
 
-def read_summary(folder: Path) -> Summary:
+def read_summary(folder: Path) -> RunSummary:
     """What a finished run says of itself. Raises ConfigurationError where `summary.json` is damaged or not there."""
-    return _read(Summary, folder / "summary.json")
+    return _read(RunSummary, folder / "summary.json")
 
 
 def _text(path: Path) -> str:
