@@ -78,17 +78,12 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(tuple(steps), tuple(evaluations["validation"]), tuple(evaluations["training"]), tuple(unread))
 
 
-def read_whole_metrics(path: Path) -> Metrics:
-    """The metrics of a run that has finished: there is a validation, and every line is one that a run writes.
-
-    Raises ConfigurationError where they are not so.
-    """
-    metrics = read_metrics(path)
+def check_whole_metrics(metrics: Metrics, path: Path) -> None:
+    """Raise ConfigurationError unless `path` is of a finished run: it has a validation, and a run writes every line."""
     if metrics.unread:
         raise ConfigurationError(f"{path} is damaged: {metrics.unread[0]}")
     if not metrics.validations:
         raise ConfigurationError(f"{path} has no validation line")
-    return metrics
 
 
 def _object(line: str) -> Mapping[str, Any]:
