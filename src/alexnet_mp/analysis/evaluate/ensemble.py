@@ -12,6 +12,7 @@ from torch import Tensor
 from alexnet_mp.analysis.evaluate.settings import DataChanges, EvaluateSettings, InputChanges
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
@@ -36,7 +37,7 @@ class EnsembleMember:
     class_names: tuple[str, ...] = ()
 
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
-        """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
+        """`checked_weights` of its folder."""
         return checked_weights(self.folder, self.network, towers)
 
     def load_data(self, verify: bool | None = None) -> DataSet:
@@ -126,11 +127,7 @@ def data_settings(said: object, changes: DataChanges) -> DataSettings:
     own = None if said is None else from_mapping(DataSettings, said, "data")
     if own is None or changes.source not in (None, own.source):
         own = DataSettings(changes.source or "pack")  # the path of another source would mean nothing here
-    return DataSettings(
-        own.source,
-        own.path if changes.path is None else changes.path,
-        own.verify if changes.verify is None else changes.verify,
-    )
+    return replace(own, **_given(changes))
 
 
 def input_scale(said: object, changes: InputChanges) -> InputScale:
@@ -141,12 +138,14 @@ def input_scale(said: object, changes: InputChanges) -> InputScale:
             "what it was trained with"
         )
     own = InputScale() if said is None else from_mapping(InputScale, said, "input")
-    scale = InputScale(
-        own.pixel_divisor if changes.pixel_divisor is None else changes.pixel_divisor, changes.mean or own.mean
-    )
+    scale = replace(own, **_given(changes))
     if not 0 < scale.pixel_divisor < inf:
         raise ConfigurationError(f"input.pixel_divisor is {scale.pixel_divisor}, must be a positive number")
     return scale
+
+
+def _given(changes: DataChanges | InputChanges) -> dict[str, Any]:
+    return {key: value for key, value in vars(changes).items() if value is not None}
 
 
 def _check_alike(first: EnsembleMember, other: EnsembleMember) -> None:
@@ -165,8 +164,7 @@ def _check_alike(first: EnsembleMember, other: EnsembleMember) -> None:
 
 def _signature(member: EnsembleMember) -> str:
     network = member.network
-    image, towers = "x".join(map(str, network.image)), network.towers
-    return f"image {image}, {network.classes} classes, {towers} tower{'s' if towers > 1 else ''}"
+    return f"image {'x'.join(map(str, network.image))}, {network.classes} classes, {count(network.towers, 'tower')}"
 
 
 def _scale_in_words(member: EnsembleMember) -> str:
@@ -174,9 +172,8 @@ def _scale_in_words(member: EnsembleMember) -> str:
 
 
 def _data_in_words(member: EnsembleMember) -> str:
-    return (
-        member.data.source if member.data.path is None else f"{member.data.source} {Path(member.data.path).resolve()}"
-    )
+    data = member.data
+    return data.source if data.path is None else f"{data.source} {Path(data.path).resolve()}"
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -1,4 +1,4 @@
-"""A whole assessment, from the settings to the errors of every class."""
+"""Evaluates checkpoints, from the settings to the errors of every class."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""Pictures of an assessment: the classes by error, and what was taken for what."""
+"""Pictures of an evaluation: the classes by error, and what was taken for what."""
 
 from collections.abc import Sequence
 from pathlib import Path
