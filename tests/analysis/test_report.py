@@ -379,7 +379,7 @@ def test_hostile_names_are_shown_as_text(finished: Path, tmp_path: Path) -> None
     evaluation = Evaluation(errors, torch.ones(10, 10, dtype=torch.long), torch.ones(10, dtype=torch.long))
     seen = Seen(evaluation, names, HOSTILE, "validation", 20, (), (example,))
     found = Examination(HOSTILE, narrow_network(), {"epoch": HOSTILE}, (), seen, [HOSTILE])
-    text = as_html(read_folder(run), found, {HOSTILE: report.Published(note=HOSTILE)}, f"python {HOSTILE}")
+    text = as_html(read_folder(run), found, {HOSTILE: report.PublishedResult(note=HOSTILE)}, f"python {HOSTILE}")
     root = parsed(text)
     assert set(Tags(text).names) <= KNOWN
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)

@@ -69,6 +69,9 @@ class RunKernels:
         ]
         return f"{name}, towers meet at {', '.join(meets)}"
 
+    def differs_in_seed_alone(self, other: "RunKernels") -> bool:
+        return (self.group, self.network, self.trains) == (other.group, other.network, other.trains)
+
 
 @dataclass(frozen=True)
 class KernelGroup:
@@ -157,25 +160,20 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Kernel
                 f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
                 "channel(s), and living kernels on every tower are needed"
             )
-        alike = next((group for group in groups if _differ_in_seed_alone(group[0], run)), None)
-        if alike is None:
-            groups.append([run])
-            continue
+        alike = next((group for group in groups if group[0].differs_in_seed_alone(run)), [])
         for other in alike:
             if other.seed == run.seed:
                 raise ConfigurationError(f"{other.folder} and {folder} are both {run.group}, seed {run.seed}")
+        if not alike:
+            groups.append(alike)
         alike.append(run)
     names = Counter(group[0].group for group in groups)
-    return [_named(group, names[group[0].group] > 1) for group in groups]
-
-
-def _differ_in_seed_alone(one: RunKernels, other: RunKernels) -> bool:
-    return (one.group, one.network, one.trains) == (other.group, other.network, other.trains)
-
-
-def _named(runs: Sequence[RunKernels], by_folder: bool) -> KernelGroup:
-    name = f"{runs[0].group}, as {runs[0].folder}" if by_folder else runs[0].group
-    return KernelGroup(name, tuple(sorted(runs, key=lambda run: run.seed)))
+    found = []
+    for group in groups:
+        first = group[0]
+        name = f"{first.group}, as {first.folder}" if names[first.group] > 1 else first.group
+        found.append(KernelGroup(name, tuple(sorted(group, key=lambda run: run.seed))))
+    return found
 
 
 def kernel_values(run: RunKernels) -> dict[str, Any]:
@@ -199,11 +197,7 @@ def kernel_study_values(groups: Sequence[KernelGroup]) -> dict[str, Any]:
     return {
         "significant_below": SIGNIFICANT,
         "groups": [
-            {
-                "name": group.name,
-                "runs_separated": group.separated,
-                "runs": [kernel_values(run) for run in group.runs],
-            }
+            {"name": group.name, "runs_separated": group.separated, "runs": [kernel_values(run) for run in group.runs]}
             for group in groups
         ],
     }

@@ -177,7 +177,7 @@ def read_run_files(folder: Path) -> RunFiles:
     return RunFiles(folder, summary, configuration, data, metrics, evaluations, missing)
 
 
-def finished_run(run: RunFiles) -> RunRecord:
+def require_finished(run: RunFiles) -> RunRecord:
     """The record of a finished run. Raises ConfigurationError that names what is missing, damaged or of another run."""
     for why in run.missing.values():
         raise ConfigurationError(why)
@@ -193,8 +193,8 @@ def finished_run(run: RunFiles) -> RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read the folder of a finished run; raises ConfigurationError as `finished_run` does."""
-    return finished_run(read_run_files(folder))
+    """Read the folder of a finished run; raises ConfigurationError as `require_finished` does."""
+    return require_finished(read_run_files(folder))
 
 
 def read_summary(folder: Path) -> RunSummary:
