@@ -1,4 +1,4 @@
-"""Print what a network costs, layer by layer: python launch/describe.py network=paper [json=PATH]"""
+"""Print what a network costs, layer by layer, or write it for several: python launch/describe.py network=paper"""
 
 from alexnet_mp.commands.describe import main
 

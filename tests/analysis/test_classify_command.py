@@ -16,12 +16,13 @@ from torch import Tensor
 import alexnet_mp.analysis.evaluate.photographs
 import alexnet_mp.parallel.mesh
 from alexnet_mp import ConfigurationError, build_model
-from alexnet_mp.analysis.evaluate.photograph_bars import as_text
+from alexnet_mp.analysis.evaluate.photograph_bars import bars_of_text
 from alexnet_mp.analysis.evaluate.photographs import Classified, classify
-from alexnet_mp.analysis.evaluate.settings import parse_classify_settings
+from alexnet_mp.analysis.evaluate.settings import ClassifySettings
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
 from alexnet_mp.common.cli import compose
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.digits import digits
 from alexnet_mp.errors import LinkError
 from alexnet_mp.parallel.links import LocalLink
@@ -65,7 +66,7 @@ def drawn(number: int, side: int) -> Pixels:
 def classified(scene: Scene, *overrides: str) -> list[Classified]:
     pictures = ",".join(map(str, scene.pictures))
     arguments = [f"checkpoint={scene.checkpoint}", f"pictures=[{pictures}]", "device=cpu", *overrides]
-    return classify(parse_classify_settings(compose("classify", arguments)))
+    return classify(from_mapping(ClassifySettings, compose("classify", arguments), ""))
 
 
 @torch.no_grad()
@@ -127,7 +128,7 @@ def test_a_link_that_corrupts_is_found_before_anything_is_classified(
 def test_the_text_has_a_bar_for_each_class_and_nothing_that_acts_on_a_terminal() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
     names = ("cat\x1b[2J", "a name that is much too long for one line", "dog")
-    lines = as_text([Classified(Path("a/b.png"), pixels, names, (0.5, 0.1, 0.0))]).splitlines()
+    lines = bars_of_text([Classified(Path("a/b.png"), pixels, names, (0.5, 0.1, 0.0))]).splitlines()
     assert lines[0] == "a/b.png"
     assert [line.count("█") for line in lines[1:]] == [15, 3, 0]  # of 30
     assert [re.findall(r"[\d.]+ %$", line) for line in lines[1:]] == [["50.0 %"], ["10.0 %"], ["0.0 %"]]
@@ -156,7 +157,7 @@ def test_the_command_prints_and_draws_and_never_overwrites(
     [
         (["pictures=missing.jpg"], r"cannot read missing\.jpg: No such file"),
         (["pictures=NOT_A_PICTURE"], "cannot decode .*notes.png: not an image of a known format"),
-        (["pictures=[]"], "names no file"),
+        (["pictures=[]"], "pictures is .*must name a file"),
         (["mean_color=[1,2]"], "mean_color needs 3 values"),
         (["mean_color=[1,2,300]"], "must be three numbers from 0 to 255"),
         (["mean_color=[1,2,3]", "size=8"], "reads 16x16 and its data have 8x8"),

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import alexnet_mp.analysis.evaluate.run
+import alexnet_mp.analysis.evaluate.evaluate
 import alexnet_mp.parallel.mesh
 from alexnet_mp.analysis.evaluate.pictures import draw_classes, draw_confusions
 from alexnet_mp.analysis.evaluate.tables import ClassErrors, class_errors, most_confused
@@ -284,7 +284,7 @@ WRONG = {
     "data_that_does_not_fit": (["data=digits"], ["7 classes", "digits has 10"]),
     "data_that_is_not_there": (["data.path=nowhere"], ["nowhere", "not a pack"]),
     "empty_batch": (["batch_size=0"], ["batch_size", "0", "positive"]),
-    "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "positive"]),
+    "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "must be at most 1e9"]),
     "infinite_divisor": (["input.pixel_divisor=inf"], ["input.pixel_divisor", "inf", "positive"]),
     "no_divisor": (["input.pixel_divisor=0"], ["input.pixel_divisor", "0", "positive"]),
     "other_mean": (["input.mean=color"], ["input.mean", "'color'", "pixel, center"]),
@@ -422,7 +422,7 @@ def test_a_link_that_corrupts_is_found_before_anything_is_evaluated(
     saved: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
-    monkeypatch.setattr(alexnet_mp.analysis.evaluate.run, "choose_placement", lambda *_: TWO_DEVICES)
+    monkeypatch.setattr(alexnet_mp.analysis.evaluate.evaluate, "choose_placement", lambda *_: TWO_DEVICES)
     with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
         run(f"checkpoint={saved(network=load_network('small'), data={'source': 'digits'})}")
 

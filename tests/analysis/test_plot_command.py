@@ -1,4 +1,4 @@
-"""`launch/plot.py` on small runs: kernels over seeds, examples against brute force, and refusals in one line."""
+"""`launch/plot.py` on small runs: kernels over seeds, neighbors against brute force, and refusals in one line."""
 
 import json
 import math
@@ -185,8 +185,8 @@ def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
     assert {path.name for path in (run / "plots").iterdir()} == {
         "kernels.png",
         "kernels.json",
-        "examples.png",
-        "examples.json",
+        "nearest_neighbors.png",
+        "nearest_neighbors.json",
     }
     found = read(run / "plots" / "kernels.json")
     assert (found["seed"], found["epochs"], found["top1_error"]) == (0, 3, 0.25)
@@ -198,8 +198,8 @@ def test_one_runs_folder_gets_what_it_allows_and_the_rest_is_explained(
 def test_examples_have_the_nearest_training_images_by_brute_force(pack: str, tmp_path: Path) -> None:
     network = small(7)
     run = save(tmp_path / "run", pack, 3, network)
-    draw(f"run_dir={run}", "figure=examples", "split=test", "images=[4,0,8]", "neighbors=5")
-    found = read(run / "plots" / "examples.json")
+    draw(f"run_dir={run}", "figure=nearest_neighbors", "split=test", "images=[4,0,8]", "neighbors=5")
+    found = read(run / "plots" / "nearest_neighbors.json")
     assert (found["split"], found["training_images_searched"]) == ("test", 14)
     data = open_pack(Path(pack))
     model = build_model(network, seed=3).eval()
@@ -242,8 +242,8 @@ def test_the_seed_decides_which_examples_are_drawn_and_the_search_can_be_cut(pac
     run = save(tmp_path / "run", pack, 0, small(7))
     drawn = []
     for seed in (0, 0, 1):
-        draw(f"run_dir={run}", "figure=examples", f"seed={seed}", "examples=4", "among=3", "neighbors=6")
-        found = read(run / "plots" / "examples.json")
+        draw(f"run_dir={run}", "figure=nearest_neighbors", f"seed={seed}", "examples=4", "among=3", "neighbors=6")
+        found = read(run / "plots" / "nearest_neighbors.json")
         drawn.append([example["image"] for example in found["examples"]])
         assert {near["image"] for example in found["examples"] for near in example["neighbors"]} == {0, 1, 2}
     assert drawn[0] == drawn[1] != drawn[2]
@@ -296,13 +296,13 @@ def test_what_cannot_be_drawn_is_said_in_one_line(pack: str, tmp_path: Path) -> 
     assert "figure=kernels and figure=relu" in refused(f"runs=[{run}]", out)
     assert f"both photos, small{MEET}, seed 0" in refused("figure=kernels", f"runs=[{run},{again}]", out)
     assert "named twice" in refused("figure=kernels", f"runs=[{run},{run}]", out)
-    assert "images 0 to 8" in refused(f"run_dir={run}", "figure=examples", "split=test", "images=[9]")
+    assert "images 0 to 8" in refused(f"run_dir={run}", "figure=nearest_neighbors", "split=test", "images=[9]")
     assert "no whole checkpoint" in refused(f"run_dir={tmp_path}", "figure=kernels")
     assert "nothing to draw" in refused(f"run_dir={tmp_path}")
     assert "did you mean 'kernels'" in refused(f"run_dir={run}", "figure=kernel")
-    assert "gone" in refused(f"run_dir={run}", "figure=examples", f"data.path={tmp_path / 'gone'}")
+    assert "gone" in refused(f"run_dir={run}", "figure=nearest_neighbors", f"data.path={tmp_path / 'gone'}")
     moved = save(tmp_path / "moved", str(tmp_path / "gone"), 0, network)
-    assert "data.path=FOLDER names another" in refused(f"run_dir={moved}", "figure=examples")
+    assert "data.path=FOLDER names another" in refused(f"run_dir={moved}", "figure=nearest_neighbors")
     assert not (tmp_path / "out").exists()
 
 

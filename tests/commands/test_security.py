@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from alexnet_mp import ConfigurationError
 from alexnet_mp.analysis.evaluate.ensemble import open_ensemble
 from alexnet_mp.analysis.evaluate.folder import ResultsFolder
-from alexnet_mp.analysis.evaluate.settings import parse_evaluate_settings
+from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.analysis.results import markdown
 from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.checkpoint.convert.single_device_file import load_single_device
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.common.cli import compose, run_command, show
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.common.text import csv_cell, printable, printable_lines
 from alexnet_mp.data.prepare import cifar10, ilsvrc
 from alexnet_mp.data.prepare.workspace import read_sums
@@ -319,7 +320,7 @@ def test_class_names_of_a_checkpoint_are_a_list_of_names(names: Any, tmp_path: P
     folder = tmp_path / "checkpoint"
     description = {"data": {"source": "digits"}, "input": {}, "class_names": names}
     save_checkpoint(folder, {"towers.0.a": torch.zeros(1), "towers.1.a": torch.zeros(1)}, network, description, 1)
-    settings = parse_evaluate_settings(compose("evaluate", [f"checkpoint={folder}"]))
+    settings = from_mapping(EvaluateSettings, compose("evaluate", [f"checkpoint={folder}"]), "")
     with pytest.raises(ConfigurationError, match="its class_names are not a list of names"):
         open_ensemble(settings)
 

@@ -1,14 +1,15 @@
-"""The accounting of Johnson's lecture 8: its rules by arithmetic, and the page, tables and charts made of it."""
+"""Layer costs as Johnson's lecture 8 counts them: its rules by arithmetic, and the page, tables and charts of them."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from alexnet_mp import ConfigurationError, load_network
-from alexnet_mp.analysis.results.layer_costs import as_markdown, write_page
-from alexnet_mp.commands import account as command
+from alexnet_mp.analysis.results.layer_costs import layer_costs_page, write_layer_costs
+from alexnet_mp.commands import describe
 from alexnet_mp.common.cli import compose
 from alexnet_mp.network.costs import layer_costs
 from tests.support.processes import CHECKOUT
@@ -70,10 +71,10 @@ def test_normalizations_over_windows_and_locally_connected_layers_are_counted() 
 
 
 def test_the_command_writes_page_tables_and_charts(tmp_path: Path) -> None:
-    command.run(compose("account", ["networks=[lenet5,cifar10_18pct]", f"out={tmp_path}"]))
-    page = (tmp_path / "accounting.md").read_text()
+    describe.run(compose("describe", ["networks=[lenet5,cifar10_18pct]", f"out={tmp_path}"]))
+    page = (tmp_path / "layer-costs.md").read_text()
     assert "networks='[lenet5,cifar10_18pct]'" in page and "61,706" in page
-    with (tmp_path / "accounting" / "lenet5.csv").open() as file:
+    with (tmp_path / "layer-costs" / "lenet5.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["parameters"]) for row in rows) == 61_706
     assert rows[0] | {"operations": ""} == {
@@ -81,31 +82,45 @@ def test_the_command_writes_page_tables_and_charts(tmp_path: Path) -> None:
         "parameters": "156", "operations_each": "25", "operations": "",
     }  # fmt: skip
     for name in ("lenet5", "cifar10_18pct", "comparison"):
-        assert (tmp_path / "accounting" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert f"accounting/{name}.png" in page
+        assert (tmp_path / "layer-costs" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"layer-costs/{name}.png" in page
 
 
 @pytest.mark.parametrize("networks", ["[]", "[lenet5,lenet5]", "[lenet6]"])
-def test_networks_that_cannot_be_accounted_are_refused(networks: str, tmp_path: Path) -> None:
+def test_networks_that_cannot_be_counted_are_refused(networks: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"each once|did you mean 'lenet5'"):
-        command.run(compose("account", [f"networks={networks}", f"out={tmp_path}"]))
+        describe.run(compose("describe", [f"networks={networks}", f"out={tmp_path}"]))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_table_of_others_does_not_choose_where_files_go(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="would name files"):
-        write_page([replace(load_network("lenet5"), name="../../evil")], tmp_path / "a" / "b", charts=False)
+        write_layer_costs([replace(load_network("lenet5"), name="../../evil")], tmp_path / "a" / "b", charts=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot write the accounting to"):
-        command.run(compose("account", ["networks=[lenet5]", f"out={tmp_path / 'file'}", "charts=false"]))
+    with pytest.raises(ConfigurationError, match="cannot write the layer costs to"):
+        describe.run(compose("describe", ["networks=[lenet5]", f"out={tmp_path / 'file'}", "charts=false"]))
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["networks=[lenet5]"], "go together"),
+        (["out=docs"], "go together"),
+        (["networks=[lenet5]", "out=docs", "json=costs.json"], "of one network"),
+        (["networks=[lenet5]", "out=docs", "towers=1"], "of one network"),
+    ],
+)
+def test_keys_of_one_network_and_of_several_are_not_mixed(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        describe.run(compose("describe", overrides))
 
 
 def test_the_page_in_the_documentation_is_what_the_command_makes() -> None:
-    names = compose("account", [])["networks"]
-    assert (CHECKOUT / "docs" / "accounting.md").read_text() == as_markdown(
-        [layer_costs(load_network(name)) for name in names], charts=True
-    )
+    page = (CHECKOUT / "docs" / "layer-costs.md").read_text()
+    (names,) = re.findall(r"networks='\[(.*)\]' out=docs", page)
+    counted = [layer_costs(load_network(name)) for name in names.split(",")]
+    assert page == layer_costs_page(counted, charts=True, out="docs")

@@ -10,7 +10,7 @@ from PIL import Image
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.training.metrics import Evaluation, Metrics, Step, read_metrics, read_whole_metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics, Step, check_whole_metrics, read_metrics
 
 TRAIN = {"kind": "train", "step": 1, "epoch": 1, "loss": 2.5, "learning_rate": 0.01, "images_per_second": 90.5}
 VALIDATION = {"kind": "validation", "step": 20, "epoch": 2, "loss": 1.5, "top1_error": 0.5, "top5_error": 0.125}
@@ -24,9 +24,11 @@ def write(folder: Path, records: list[Any], end: str = "") -> Path:
 
 
 def test_every_kind_of_line_is_read(tmp_path: Path) -> None:
-    evaluation = Evaluation(step=20, epoch=2, loss=1.5, top1_error=0.5, top5_error=0.125)
+    evaluation = EvaluationLine(step=20, epoch=2, loss=1.5, top1_error=0.5, top5_error=0.125)
     expected = Metrics((Step(1, 1, 2.5, 0.01, 90.5),), (evaluation,), (evaluation,))
-    assert read_whole_metrics(write(tmp_path, [*WHOLE, {"kind": "of a later version"}])) == expected
+    path = write(tmp_path, [*WHOLE, {"kind": "of a later version"}])
+    assert read_metrics(path) == expected
+    check_whole_metrics(expected, path)
     assert expected.steps_per_epoch == 10
     assert Metrics().steps_per_epoch is None
 
@@ -55,14 +57,14 @@ def test_a_line_that_no_run_writes_is_left_out_and_named(line: str, why: str, tm
     assert len(found.unread) == 1
     assert found.unread[0].startswith(f"line 4: {why}")
     with pytest.raises(ConfigurationError, match=r"metrics\.jsonl is damaged: line 4: "):
-        read_whole_metrics(path)
+        check_whole_metrics(found, path)
 
 
 def test_metrics_that_are_not_there_or_have_no_validation(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read"):
         read_metrics(tmp_path / "metrics.jsonl")
     with pytest.raises(ConfigurationError, match="no validation line"):
-        read_whole_metrics(write(tmp_path, [TRAIN]))
+        check_whole_metrics(read_metrics(write(tmp_path, [TRAIN])), tmp_path / "metrics.jsonl")
 
 
 def test_curves_are_drawn_of_a_run_that_is_writing_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

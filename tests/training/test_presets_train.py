@@ -13,7 +13,7 @@ from alexnet_mp.data.augmentation import EpochDraws
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.network.describe import as_text, describe
+from alexnet_mp.network.describe import describe, layer_table
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
@@ -77,7 +77,7 @@ def images_of(settings: TrainSettings, network: Network) -> tuple[torch.Tensor, 
 def test_every_preset_describes_itself_and_trains_two_steps(overrides: list[str]) -> None:
     configuration = compose("train", overrides)
     whole = parse_train_settings(configuration)
-    assert whole.network.name in as_text(describe(whole.network))
+    assert whole.network.name in layer_table(describe(whole.network))
 
     table = narrowed(configuration["network"])
     # In float64: with few kernels and the ImageNet initialization, gradients are too small for a float32 bias of 1.

@@ -3,23 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.analysis.evaluate.run import Assessment, assess
-from alexnet_mp.analysis.evaluate.settings import parse_evaluate_settings
+from alexnet_mp.analysis.evaluate.evaluate import CheckpointEvaluation, evaluate_checkpoints
+from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.schema import from_mapping
 
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Evaluate, print the errors, and write the results; in the main process alone, of several."""
-    settings = parse_evaluate_settings(configuration)
-    found = assess(settings)
+    settings = from_mapping(EvaluateSettings, configuration, "")
+    found = evaluate_checkpoints(settings)
     if found.is_main:
-        show(as_text(found))
+        show(_text(found))
         found.folder.write(found.summary, found.evaluation, found.data.class_names, settings.most_confused)
         show(f"{'results':<11} {found.folder.path}")
 
 
-def as_text(found: Assessment) -> str:
-    """An assessment for a terminal."""
+def _text(found: CheckpointEvaluation) -> str:
+    """An evaluation for a terminal."""
     summary, first = found.summary, found.members[0]
     image = "x".join(map(str, first.network.image))
     networks = ", ".join(dict.fromkeys(member.network.name for member in found.members))

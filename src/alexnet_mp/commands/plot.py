@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_mp.analysis.figures.job import plot
-from alexnet_mp.analysis.figures.settings import parse_plot_settings
+from alexnet_mp.analysis.figures.plot import plot
+from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.schema import from_mapping
 
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Draw the figures; print their paths, and what they found."""
-    for line in plot(parse_plot_settings(configuration)):
+    for line in plot(from_mapping(PlotSettings, configuration, "")):
         show(line)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from alexnet_mp.analysis.report.checkpoint_analysis import ReportOptions
 from alexnet_mp.analysis.report.page import write_report
-from alexnet_mp.analysis.results.groups import Published
+from alexnet_mp.analysis.results.groups import PublishedResult
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import PositiveInt, from_mapping
 
@@ -22,7 +22,7 @@ class ReportSettings(ReportOptions):
     run_dir: str
     out: str | None
     threads: PositiveInt | None
-    published: dict[str, Published]
+    published: dict[str, PublishedResult]
 
 
 def run(configuration: Mapping[str, Any]) -> None:

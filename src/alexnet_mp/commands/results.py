@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.analysis.results.groups import Published
-from alexnet_mp.analysis.results.page import write_results
+from alexnet_mp.analysis.results.groups import PublishedResult
+from alexnet_mp.analysis.results.page import write_results_page
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
 
@@ -18,13 +18,13 @@ class ResultsSettings:
     runs: tuple[str, ...]
     sweeps: tuple[str, ...]
     out: str
-    published: dict[str, Published]
+    published: dict[str, PublishedResult]
 
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Write the page and its pictures; print their paths."""
     settings = from_mapping(ResultsSettings, configuration, "")
-    for path in write_results(settings.runs, Path(settings.out), settings.published, settings.sweeps):
+    for path in write_results_page(settings.runs, Path(settings.out), settings.published, settings.sweeps):
         show(f"wrote {path}")
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alexnet_mp.common.text import aligned, count
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
 
@@ -45,50 +46,26 @@ def describe(network: Network) -> dict[str, Any]:
     }
 
 
-def as_text(description: dict[str, Any]) -> str:
+def layer_table(description: dict[str, Any]) -> str:
     """`describe`'s values as a table for a terminal: a line a layer, then one tower at a time, then the total."""
     towers = description["towers"]
-    header = ["layer", "kind", "reads", "output of a tower", "parameters", "multiply-adds", "activation bytes"]
-    header += ["crossing bytes forward", "backward"]
-    lines = [
-        [layer["name"], _kind(layer), layer["reads"], " x ".join(map(str, layer["output_shape"])), *_numbers(layer)]
-        for layer in description["layers"]
-    ]
+    rows = [["layer", "kind", "reads", "output of a tower", "parameters", "multiply-adds", "activation bytes"]]
+    rows[0] += ["crossing bytes forward", "backward"]
+    for layer in description["layers"]:
+        kind = layer["kind"] + (", training only" if layer["training_only"] else "")
+        rows.append(
+            [layer["name"], kind, layer["reads"], " x ".join(map(str, layer["output_shape"])), *_numbers(layer)]
+        )
     for tower, parameters in enumerate(description["parameters_per_tower"]):
-        share = {**description, "parameters": parameters}
-        share |= {key: description[key] // towers for key in ("multiply_adds", "activation_bytes")}
-        lines.append([f"tower {tower}", "", "", "", *_numbers(share)])
-    lines.append(["total", "", "", "", *_numbers({**description, **_sent_by_all(description)})])
-    widths = [max(len(line[column]) for line in [header, *lines]) for column in range(len(header))]
-    rule = "  ".join("-" * width for width in widths)
-    text = [_aligned(line, widths) for line in [header, *lines]]
-    body = [text[0], rule, *text[1 : -towers - 1], rule, *text[-towers - 1 :]]
-    title = f"{description['network']}: {towers} tower{'s' if towers > 1 else ''}, image {description['image']}, " + (
-        f"{description['classes']} classes; for one image, in float32"
-    )
-    return "\n".join([title, "", *body])
+        shares = {key: description[key] // towers for key in ("multiply_adds", "activation_bytes")}
+        rows.append([f"tower {tower}", "", "", "", *_numbers({**description, **shares, "parameters": parameters})])
+    rows.append(["total", "", "", "", *_numbers(description, senders=towers * (towers - 1))])
+    title = f"{description['network']}: {count(towers, 'tower')}, image {description['image']}, "
+    title += f"{description['classes']} classes; for one image, in float32"
+    return "\n".join([title, "", *aligned(rows, text_columns=4, totals=towers + 1)])
 
 
-def _kind(layer: dict[str, Any]) -> str:
-    kind: str = layer["kind"]
-    return f"{kind}, training only" if layer["training_only"] else kind
-
-
-def _numbers(costs: dict[str, Any]) -> list[str]:
-    crossing = [4 * costs["crossing_floats_forward"], 4 * costs["crossing_floats_backward"]]
+def _numbers(costs: dict[str, Any], senders: int = 1) -> list[str]:
+    crossing = [4 * senders * costs[f"crossing_floats_{direction}"] for direction in ("forward", "backward")]
     numbers = [costs["parameters"], costs["multiply_adds"], costs["activation_bytes"], *crossing]
     return [f"{number:,}" if number else "" for number in numbers]
-
-
-def _sent_by_all(description: dict[str, Any]) -> dict[str, int]:
-    senders = description["towers"] * (description["towers"] - 1)
-    keys = ("crossing_floats_forward", "crossing_floats_backward")
-    return {key: senders * description[key] for key in keys}
-
-
-def _aligned(line: list[str], widths: list[int]) -> str:
-    cells = [
-        cell.ljust(width) if i < 4 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,7 +13,6 @@ def draw_learning_curves(metrics: Metrics, picture: Path, title: str) -> None:
     steps, validations = metrics.steps, metrics.validations
     epochs_per_step = validations[-1].epoch / validations[-1].step
     figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     epochs = [found.epoch for found in validations]
     left.plot([s.step * epochs_per_step for s in steps], [s.loss for s in steps], lw=0.8, label="training")

@@ -24,7 +24,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationLine:
     """An evaluation after `epoch` epochs, of the images held out or of the training images; errors are fractions."""
 
     step: int
@@ -43,8 +43,8 @@ class Metrics:
     """
 
     steps: tuple[Step, ...] = ()
-    validations: tuple[Evaluation, ...] = ()
-    training: tuple[Evaluation, ...] = ()
+    validations: tuple[EvaluationLine, ...] = ()
+    training: tuple[EvaluationLine, ...] = ()
     unread: tuple[str, ...] = ()
 
     @property
@@ -61,7 +61,7 @@ def read_metrics(path: Path) -> Metrics:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
     steps: list[Step] = []
-    evaluations: dict[str, list[Evaluation]] = {"validation": [], "training": []}
+    evaluations: dict[str, list[EvaluationLine]] = {"validation": [], "training": []}
     unread: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
@@ -78,17 +78,12 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(tuple(steps), tuple(evaluations["validation"]), tuple(evaluations["training"]), tuple(unread))
 
 
-def read_whole_metrics(path: Path) -> Metrics:
-    """The metrics of a run that has finished: there is a validation, and every line is one that a run writes.
-
-    Raises ConfigurationError where they are not so.
-    """
-    metrics = read_metrics(path)
+def check_whole_metrics(metrics: Metrics, path: Path) -> None:
+    """Raise ConfigurationError unless `path` is of a finished run: it has a validation, and a run writes every line."""
     if metrics.unread:
         raise ConfigurationError(f"{path} is damaged: {metrics.unread[0]}")
     if not metrics.validations:
         raise ConfigurationError(f"{path} has no validation line")
-    return metrics
 
 
 def _object(line: str) -> Mapping[str, Any]:
@@ -103,9 +98,9 @@ def _step(record: Mapping[str, Any]) -> Step:
     return Step(_count(record, "step"), _count(record, "epoch"), _number(record, "loss"), *rates)
 
 
-def _evaluation(record: Mapping[str, Any]) -> Evaluation:
+def _evaluation(record: Mapping[str, Any]) -> EvaluationLine:
     errors = (_number(record, key) for key in ("loss", "top1_error", "top5_error"))
-    return Evaluation(_count(record, "step"), _count(record, "epoch"), *errors)
+    return EvaluationLine(_count(record, "step"), _count(record, "epoch"), *errors)
 
 
 def _number(record: Mapping[str, Any], key: str) -> float:

@@ -1,1 +1,1 @@
-"""Assessment: checkpoints evaluated on a split, and what is written about it."""
+"""Evaluation of checkpoints on a split, what is written about it, and classification of photographs."""

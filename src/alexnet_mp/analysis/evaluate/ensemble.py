@@ -12,6 +12,7 @@ from torch import Tensor
 from alexnet_mp.analysis.evaluate.settings import DataChanges, EvaluateSettings, InputChanges
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
@@ -21,7 +22,7 @@ from alexnet_mp.network.table import Network, parse_network
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One checkpoint: its network, and the data and the scale of the input that it is evaluated with.
 
     `class_names` are those it was trained on, empty where it does not say. `says_path` is True where the path of the
@@ -36,7 +37,7 @@ class Member:
     class_names: tuple[str, ...] = ()
 
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
-        """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
+        """`checked_weights` of its folder."""
         return checked_weights(self.folder, self.network, towers)
 
     def load_data(self, verify: bool | None = None) -> DataSet:
@@ -55,7 +56,7 @@ class Member:
             ) from error
 
 
-def open_ensemble(settings: EvaluateSettings) -> list[Member]:
+def open_ensemble(settings: EvaluateSettings) -> list[EnsembleMember]:
     """Read what the checkpoints say, without their weights.
 
     Raises ConfigurationError for one that cannot be read or does not say enough, and for members whose outputs cannot
@@ -67,7 +68,7 @@ def open_ensemble(settings: EvaluateSettings) -> list[Member]:
     return members
 
 
-def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> Member:
+def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> EnsembleMember:
     """Read what a checkpoint says, without its weights; raises ConfigurationError where it does not say enough."""
     description = describe_checkpoint(folder)
     try:
@@ -78,7 +79,7 @@ def open_member(folder: Path, data_changes: DataChanges, input_changes: InputCha
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {folder}: {error}") from error
     says_path = data_changes.path is None and data.path is not None
-    return Member(folder, network, data, scale, says_path, names)
+    return EnsembleMember(folder, network, data, scale, says_path, names)
 
 
 def describe_checkpoint(folder: Path) -> dict[str, Any]:
@@ -126,11 +127,7 @@ def data_settings(said: object, changes: DataChanges) -> DataSettings:
     own = None if said is None else from_mapping(DataSettings, said, "data")
     if own is None or changes.source not in (None, own.source):
         own = DataSettings(changes.source or "pack")  # the path of another source would mean nothing here
-    return DataSettings(
-        own.source,
-        own.path if changes.path is None else changes.path,
-        own.verify if changes.verify is None else changes.verify,
-    )
+    return replace(own, **_given(changes))
 
 
 def input_scale(said: object, changes: InputChanges) -> InputScale:
@@ -141,15 +138,17 @@ def input_scale(said: object, changes: InputChanges) -> InputScale:
             "what it was trained with"
         )
     own = InputScale() if said is None else from_mapping(InputScale, said, "input")
-    scale = InputScale(
-        own.pixel_divisor if changes.pixel_divisor is None else changes.pixel_divisor, changes.mean or own.mean
-    )
+    scale = replace(own, **_given(changes))
     if not 0 < scale.pixel_divisor < inf:
         raise ConfigurationError(f"input.pixel_divisor is {scale.pixel_divisor}, must be a positive number")
     return scale
 
 
-def _check_alike(first: Member, other: Member) -> None:
+def _given(changes: DataChanges | InputChanges) -> dict[str, Any]:
+    return {key: value for key, value in vars(changes).items() if value is not None}
+
+
+def _check_alike(first: EnsembleMember, other: EnsembleMember) -> None:
     for what, of_member, fix in (
         ("network", _signature, "evaluate them apart"),
         ("scale of the input", _scale_in_words, "evaluate them apart, or give input.pixel_divisor and input.mean"),
@@ -163,20 +162,18 @@ def _check_alike(first: Member, other: Member) -> None:
             )
 
 
-def _signature(member: Member) -> str:
+def _signature(member: EnsembleMember) -> str:
     network = member.network
-    image, towers = "x".join(map(str, network.image)), network.towers
-    return f"image {image}, {network.classes} classes, {towers} tower{'s' if towers > 1 else ''}"
+    return f"image {'x'.join(map(str, network.image))}, {network.classes} classes, {count(network.towers, 'tower')}"
 
 
-def _scale_in_words(member: Member) -> str:
+def _scale_in_words(member: EnsembleMember) -> str:
     return f"pixel_divisor {member.input.pixel_divisor:g} and mean {member.input.mean}"
 
 
-def _data_in_words(member: Member) -> str:
-    return (
-        member.data.source if member.data.path is None else f"{member.data.source} {Path(member.data.path).resolve()}"
-    )
+def _data_in_words(member: EnsembleMember) -> str:
+    data = member.data
+    return data.source if data.path is None else f"{data.source} {Path(data.path).resolve()}"
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -1,4 +1,4 @@
-"""The folder of an assessment: its summary, a table of the classes, one of the confusions, and pictures of both."""
+"""The folder of an evaluation: its summary, a table of the classes, one of the confusions, and pictures of both."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ _QUESTION = ("network", "checkpoints", "data", "input", "split", "views")
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """A folder that is this assessment's to write into."""
+    """A folder that is this evaluation's to write into."""
 
     path: Path
 

@@ -12,7 +12,7 @@ _WIDTH = 30  # characters of a bar that stands for 1
 _ROW = 1.6  # inches
 
 
-def as_text(found: Sequence[Classified]) -> str:
+def bars_of_text(found: Sequence[Classified]) -> str:
     """Each photograph's name, and its classes with a bar and a percentage each."""
     lines = []
     for photograph in found:
@@ -34,15 +34,13 @@ def check_out(out: Path, photographs: int) -> None:
         raise ConfigurationError(f"out={out} has room for {MOST} photographs, not {photographs}; leave out= away")
 
 
-def draw(found: Sequence[Classified], out: Path) -> None:
+def draw_photographs(found: Sequence[Classified], out: Path) -> None:
     """Draw each photograph, as the network was given it, and its classes as bars, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import
 
     from alexnet_mp.analysis.figures.bars import draw_bars
 
     figure = Figure(figsize=(4.2 * _ROW, _ROW * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(found), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 2.6]})
     for (left, right), photograph in zip(grid, found, strict=True):
         left.imshow(photograph.pixels, interpolation="nearest")

@@ -31,7 +31,7 @@ from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 
-CLASSES = 5  # of each photograph, as in the paper's Figure 4
+_CLASSES_SHOWN = 5  # of each photograph, as in the paper's Figure 4
 _CROPS = 64  # at a time
 
 Pixels = NDArray[np.uint8]
@@ -87,7 +87,7 @@ def classify(settings: ClassifySettings) -> list[Classified]:
         model = TowerModel(network, placement, checked_link(mesh, network, settings.views), seed=0)
         model.load_state_dict(checked_weights(folder, network, list(placement.devices)))
         for batch in _batches(pictures, crop, settings.views):
-            probabilities, classes = most_probable(model, preprocess, batch, CLASSES)
+            probabilities, classes = most_probable(model, preprocess, batch, _CLASSES_SHOWN)
             if not probabilities.isfinite().all():
                 raise ConfigurationError(
                     f"checkpoint {folder} gives logits that are not finite; its weights are not, "

@@ -1,10 +1,9 @@
-"""Pictures of an assessment: the classes by error, and what was taken for what."""
+"""Pictures of an evaluation: the classes by error, and what was taken for what."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -68,7 +67,6 @@ def draw_confusions(
 
 def _bars(count: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9, 1.6 + 0.25 * max(count, 4)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
@@ -82,7 +80,6 @@ def _name_bars(axes: Axes, places: Sequence[int], names: Sequence[str]) -> None:
 def _matrix(confusions: Tensor, names: Sequence[str]) -> Figure:
     size = 3 + 0.45 * len(names)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     fractions = 100 * confusions / confusions.sum(dim=1, keepdim=True).clamp(min=1)
     image = axes.imshow(fractions.numpy(), cmap="Blues", vmin=0, vmax=100)

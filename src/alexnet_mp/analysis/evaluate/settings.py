@@ -1,13 +1,12 @@
 """The keys of `conf/evaluate.yaml` and `conf/classify.yaml`, checked."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 
-from alexnet_mp.common.schema import PositiveFloat, PositiveInt, from_mapping
+from alexnet_mp.common.schema import Bound, PositiveFloat, PositiveInt
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
 
@@ -47,6 +46,13 @@ class EvaluateSettings:
     most_confused: PositiveInt
     out: str | None
 
+    def __post_init__(self) -> None:
+        folders = [folder.resolve() for folder in self.folders]
+        if not folders or len(set(folders)) < len(folders):
+            raise ConfigurationError(
+                f"checkpoint=[{','.join(map(str, folders))}]: an ensemble has one checkpoint or more, each named once"
+            )
+
     @property
     def folders(self) -> list[Path]:
         """The checkpoints' folders, one or the members of an ensemble."""
@@ -58,15 +64,10 @@ class EvaluateSettings:
         return torch.float64 if self.precision == "float64" else torch.float32
 
 
-def parse_evaluate_settings(configuration: Mapping[str, Any]) -> EvaluateSettings:
-    """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
-    settings = from_mapping(EvaluateSettings, configuration, "")
-    folders = [folder.resolve() for folder in settings.folders]
-    if not folders or len(set(folders)) < len(folders):
-        raise ConfigurationError(
-            f"checkpoint=[{','.join(map(str, folders))}]: an ensemble has one checkpoint or more, each named once"
-        )
-    return settings
+_Color = Annotated[
+    tuple[float, float, float],
+    Bound("be three numbers from 0 to 255", lambda color: all(0 <= each <= 255 for each in color)),
+]
 
 
 @dataclass(frozen=True)
@@ -74,31 +75,18 @@ class ClassifySettings:
     """Everything that `launch/classify.py` can be told; see `conf/classify.yaml` for the meaning of each key."""
 
     checkpoint: str
-    pictures: str | tuple[str, ...]
+    pictures: Annotated[str | tuple[str, ...], Bound("name a file, or several as [FILE,FILE]", bool)]
     out: str | None
     views: Literal[1, 10]
     data: DataChanges
     input: InputChanges
-    mean_color: tuple[float, float, float] | None
-    size: int
+    mean_color: _Color | None
+    size: Annotated[int, Bound(f"be from 1 to {LARGEST_SIZE}", lambda size: 1 <= size <= LARGEST_SIZE)]
     class_names: str | None
     device: str
-    max_pixels: int
+    max_pixels: Annotated[int, Bound("be from 1 to 2^40", lambda pixels: 1 <= pixels <= 1 << 40)]
 
     @property
     def paths(self) -> list[Path]:
         """The files of the photographs."""
         return [Path(name) for name in ((self.pictures,) if isinstance(self.pictures, str) else self.pictures)]
-
-
-def parse_classify_settings(configuration: Mapping[str, Any]) -> ClassifySettings:
-    """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
-    settings = from_mapping(ClassifySettings, configuration, "")
-    for name, most in (("size", LARGEST_SIZE), ("max_pixels", 1 << 40)):
-        if not 1 <= getattr(settings, name) <= most:
-            raise ConfigurationError(f"{name}={getattr(settings, name)} must be from 1 to {most}")
-    if not settings.paths:
-        raise ConfigurationError("pictures=[] names no file; add pictures=[FILE,FILE]")
-    if settings.mean_color is not None and not all(0 <= each <= 255 for each in settings.mean_color):
-        raise ConfigurationError(f"mean_color={list(settings.mean_color)} must be three numbers from 0 to 255")
-    return settings

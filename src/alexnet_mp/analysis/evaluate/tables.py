@@ -1,4 +1,4 @@
-"""The tables of an assessment: the errors of every class, and what was taken for what."""
+"""The tables of an evaluation: the errors of every class, and what was taken for what."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

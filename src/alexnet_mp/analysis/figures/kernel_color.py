@@ -26,13 +26,13 @@ from alexnet_mp.network.table import Network, parse_network
 
 SIGNIFICANT = 0.05
 
-HOW_TO_READ = """\
+_HOW_TO_READ = """\
 A kernel's colorfulness is the share of its energy off the gray axis: 0 for equal color planes, 1 for planes that add
 up to nothing, 2/3 on average for noise. AUC is the probability that a kernel of the more colorful tower is more
 colorful than one of the other (0.5: not apart, 1: wholly), p that of a permutation test of it. Kernels are living
 unless their norm is under 5 % of the largest."""
 
-SINCE_START = "\nThe initial weights are taken off: this is of what training has added to the kernels."
+_SINCE_START = "\nThe initial weights are taken off: this is of what training has added to the kernels."
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,12 @@ class RunKernels:
         ]
         return f"{name}, towers meet at {', '.join(meets)}"
 
+    def differs_in_seed_alone(self, other: "RunKernels") -> bool:
+        return (self.group, self.network, self.trains) == (other.group, other.network, other.trains)
+
 
 @dataclass(frozen=True)
-class Group:
+class KernelGroup:
     """Runs that differ in their seed alone, by seed, and in how many the towers are apart at p < SIGNIFICANT."""
 
     name: str
@@ -140,7 +143,7 @@ def _check_drawn_by_seed(description: Mapping[str, Any], configuration: Mapping[
         )
 
 
-def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]:
+def group_runs(folders: Sequence[str], since_start: bool = False) -> list[KernelGroup]:
     """Read runs and group them, in the order of each group's first run; `since_start` as in `read_kernels`.
 
     Groups that would be called alike, because an ablation changed a row, the recipe or what crosses, are told by the
@@ -157,28 +160,23 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Group]
                 f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
                 "channel(s), and living kernels on every tower are needed"
             )
-        alike = next((group for group in groups if _differ_in_seed_alone(group[0], run)), None)
-        if alike is None:
-            groups.append([run])
-            continue
+        alike = next((group for group in groups if group[0].differs_in_seed_alone(run)), [])
         for other in alike:
             if other.seed == run.seed:
                 raise ConfigurationError(f"{other.folder} and {folder} are both {run.group}, seed {run.seed}")
+        if not alike:
+            groups.append(alike)
         alike.append(run)
     names = Counter(group[0].group for group in groups)
-    return [_named(group, names[group[0].group] > 1) for group in groups]
+    found = []
+    for group in groups:
+        first = group[0]
+        name = f"{first.group}, as {first.folder}" if names[first.group] > 1 else first.group
+        found.append(KernelGroup(name, tuple(sorted(group, key=lambda run: run.seed))))
+    return found
 
 
-def _differ_in_seed_alone(one: RunKernels, other: RunKernels) -> bool:
-    return (one.group, one.network, one.trains) == (other.group, other.network, other.trains)
-
-
-def _named(runs: Sequence[RunKernels], by_folder: bool) -> Group:
-    name = f"{runs[0].group}, as {runs[0].folder}" if by_folder else runs[0].group
-    return Group(name, tuple(sorted(runs, key=lambda run: run.seed)))
-
-
-def as_values(run: RunKernels) -> dict[str, Any]:
+def kernel_values(run: RunKernels) -> dict[str, Any]:
     """A run's numbers as plain values; a dead kernel's colorfulness is null."""
     return {
         "run": run.folder,
@@ -194,22 +192,18 @@ def as_values(run: RunKernels) -> dict[str, Any]:
     }
 
 
-def study_as_values(groups: Sequence[Group]) -> dict[str, Any]:
+def kernel_study_values(groups: Sequence[KernelGroup]) -> dict[str, Any]:
     """The numbers of all runs, group by group."""
     return {
         "significant_below": SIGNIFICANT,
         "groups": [
-            {
-                "name": group.name,
-                "runs_separated": group.separated,
-                "runs": [as_values(run) for run in group.runs],
-            }
+            {"name": group.name, "runs_separated": group.separated, "runs": [kernel_values(run) for run in group.runs]}
             for group in groups
         ],
     }
 
 
-def in_words(group: Group) -> str:
+def group_in_words(group: KernelGroup) -> str:
     """In how many runs the towers are apart."""
     by_chance = SIGNIFICANT * len(group.runs)
     return (
@@ -218,15 +212,15 @@ def in_words(group: Group) -> str:
     )
 
 
-def study_as_markdown(groups: Sequence[Group], command: str) -> str:
+def kernel_study_page(groups: Sequence[KernelGroup], command: str) -> str:
     """A table of every run, and in how many of each group the towers are apart; `command` makes it again."""
     rows = [_row(group.name, run) for group in groups for run in group.runs]
     header = ["runs", "seed", "epochs", "top-1 error, %", "median by tower", "difference", "AUC", "p", "living kernels"]
     parts = [
         "# Colorfulness of the first layer's kernels",
         f"Made from checkpoints by {code(command)}; not written by hand.",
-        HOW_TO_READ + (SINCE_START if groups[0].runs[0].since_start else ""),
-        "\n".join(f"- {text(in_words(group))}" for group in groups),
+        _HOW_TO_READ + (_SINCE_START if groups[0].runs[0].since_start else ""),
+        "\n".join(f"- {text(group_in_words(group))}" for group in groups),
         markdown_table([header, *rows]),
     ]
     return "\n\n".join(parts) + "\n"

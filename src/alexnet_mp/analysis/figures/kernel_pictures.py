@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from alexnet_mp.analysis.figures.kernel_color import Group, RunKernels, in_words
+from alexnet_mp.analysis.figures.kernel_color import KernelGroup, RunKernels, group_in_words
 from alexnet_mp.analysis.figures.kernels import kernel_sheet
 
 TOWER_COLORS = ("#4c4c4c", "#c8553d", "#3d7dc8", "#5b9a4a")  # tower after tower, then from the front again
@@ -32,7 +31,6 @@ def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
     left, right, top, gap, bottom = 0.9, 0.3, 0.75, 0.25, 0.5 if run.colorfulness else 0.0
     whole = (max(left + width + right, 6.5), top + height + gap + strip + bottom)
     figure = Figure(figsize=whole, dpi=_DPI)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
     axes.imshow(sheet, interpolation="nearest", aspect="auto")  # the axes have the sheet's own size
     places = (np.arange(len(run.kernels)) + 0.5) * sheet.shape[0] / len(run.kernels)
@@ -51,11 +49,10 @@ def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
     figure.savefig(picture, dpi=_DPI, format="png")
 
 
-def draw_study(groups: Sequence[Group], picture: Path) -> None:
+def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
     """Draw every kernel's colorfulness, a column a run with its towers side by side, as a PNG."""
     columns = sum(len(group.runs) for group in groups)
     figure = Figure(figsize=(max(6.5, 1.5 + 0.85 * columns), 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     every = figure.subplots(
         1, len(groups), sharey=True, squeeze=False, gridspec_kw={"width_ratios": [len(group.runs) for group in groups]}
     )[0]
@@ -70,7 +67,7 @@ def draw_study(groups: Sequence[Group], picture: Path) -> None:
         ]
         axes.set_xticks(range(len(group.runs)), labels, fontsize=8)
         axes.set(xlim=(-0.6, len(group.runs) - 0.4), ylim=(-0.02, 1.02))
-        title = textwrap.fill(in_words(group), max(24, 15 * len(group.runs)))
+        title = textwrap.fill(group_in_words(group), max(24, 15 * len(group.runs)))
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)

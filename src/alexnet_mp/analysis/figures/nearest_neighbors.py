@@ -1,7 +1,7 @@
 """Test images with their most probable classes, and the training images nearest to them: the paper's Figure 4."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alexnet_mp.analysis.evaluate.classification import most_probable
-from alexnet_mp.analysis.evaluate.ensemble import Member
+from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
 from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
@@ -24,12 +24,12 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 
-BARS = 5
+_CLASSES_SHOWN = 5
 _BATCH = 128
 
 
 @dataclass(frozen=True)
-class Choice:
+class QueryChoice:
     """Which images of which split, by number, or so many drawn by `seed`; and how many neighbors of each are sought.
 
     Neighbors are sought among all training images, or the first `among`.
@@ -54,7 +54,7 @@ class Neighbor:
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class QueryImage:
     """An image of the split, number `image`: `pixels` uint8 [height, width, channels], as the network is shown it.
 
     `classes` are the most probable ones, the first first.
@@ -74,15 +74,21 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class NearestNeighbors:
     """The examples of a checkpoint: from which split, and among how many training images neighbors were sought."""
 
     split: str
     searched: int
-    examples: tuple[Example, ...]
+    examples: tuple[QueryImage, ...]
+
+    @property
+    def with_the_same_label(self) -> tuple[int, int]:
+        """How many neighbors have the label of the image that they are near to, and how many there are."""
+        pairs = [near.label == each.label for each in self.examples for near in each.neighbors]
+        return sum(pairs), len(pairs)
 
 
-def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
+def find_nearest_neighbors(member: EnsembleMember, chosen: QueryChoice, device: str) -> NearestNeighbors:
     """Load a checkpoint's model and data, all towers on one device, and find what the choice asks for.
 
     Memory is bounded by a batch, whatever the number of training images. Raises ConfigurationError where data or
@@ -99,7 +105,7 @@ def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
     model.load_state_dict(member.weights(range(network.towers)))
     preprocess = Preprocessing(data.statistics, network.image[1:], member.input, torch.float32)
     batch = center_views(data.splits[split], rows, network.image[1:])
-    probabilities, classes = most_probable(model, preprocess, batch, BARS)
+    probabilities, classes = most_probable(model, preprocess, batch, _CLASSES_SHOWN)
     searched = min(chosen.among or len(data.splits["train"]), len(data.splits["train"]))
     distances, places = nearest(
         last_hidden_features(model, preprocess, batch),
@@ -118,7 +124,7 @@ def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
             )
         ]
         found.append(
-            Example(
+            QueryImage(
                 image=row,
                 label=names[int(batch.labels[n])],
                 pixels=batch.pixels[n],
@@ -127,7 +133,7 @@ def find_examples(member: Member, chosen: Choice, device: str) -> Examples:
                 neighbors=tuple(neighbors),
             )
         )
-    return Examples(split, searched, tuple(found))
+    return NearestNeighbors(split, searched, tuple(found))
 
 
 def center_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
@@ -141,7 +147,7 @@ def center_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
     return Batch(pixels, torch.from_numpy(images.labels[rows.numpy()]), views)
 
 
-def _rows(chosen: Choice, available: int, split: str) -> Tensor:
+def _rows(chosen: QueryChoice, available: int, split: str) -> Tensor:
     if chosen.images is None:
         order = torch.randperm(available, generator=keyed_generator(chosen.seed, "examples", split))
         return order[: chosen.count].sort().values
@@ -168,29 +174,16 @@ def _first(batch: Batch, count: int) -> Batch:
     return replace(batch, pixels=batch.pixels[:count], labels=batch.labels[:count], views=views)
 
 
-def as_values(found: Examples) -> dict[str, object]:
+def neighbor_values(found: NearestNeighbors) -> dict[str, object]:
     """What was found, as plain values."""
 
-    def neighbor(each: Neighbor) -> dict[str, object]:
-        return {"image": each.image, "label": each.label, "distance": each.distance}
+    def values(image: QueryImage | Neighbor) -> dict[str, object]:
+        return {key: value for key, value in vars(image).items() if key != "pixels"}
 
     return {
         "split": found.split,
         "training_images_searched": found.searched,
         "examples": [
-            {
-                "image": each.image,
-                "label": each.label,
-                "classes": list(each.classes),
-                "probabilities": list(each.probabilities),
-                "neighbors": [neighbor(near) for near in each.neighbors],
-            }
-            for each in found.examples
+            {**values(each), "neighbors": [values(near) for near in each.neighbors]} for each in found.examples
         ],
     }
-
-
-def same_label(found: Examples) -> tuple[int, int]:
-    """How many neighbors have the label of the image that they are near to, and how many there are."""
-    pairs: Sequence[bool] = [near.label == each.label for each in found.examples for near in each.neighbors]
-    return sum(pairs), len(pairs)

@@ -93,8 +93,6 @@ def compare_activations(folders: Sequence[str], line: float) -> Comparison:
     Raises ConfigurationError for a run that cannot be read or has no training errors, and where two of one activation
     differ in more than their seed, or in nothing.
     """
-    if not 0 < line < 1:
-        raise ConfigurationError(f"line is {line}, must be an error between 0 and 1")
     first: dict[str, RunRecord] = {}
     curves: list[TrainingCurve] = []
     for folder in folders:
@@ -117,7 +115,7 @@ def compare_activations(folders: Sequence[str], line: float) -> Comparison:
     return Comparison(line, tuple(curves), ratios)
 
 
-def as_values(found: Comparison) -> dict[str, Any]:
+def comparison_values(found: Comparison) -> dict[str, Any]:
     """Everything, as plain values."""
     return {
         "line": found.line,
@@ -130,7 +128,7 @@ def as_values(found: Comparison) -> dict[str, Any]:
     }
 
 
-def in_words(found: Comparison) -> str:
+def comparison_in_words(found: Comparison) -> str:
     """How many times as many epochs tanh takes, beside the paper's number."""
     if not found.ratios:
         return "no seed with both ReLU and tanh, so no ratio"
@@ -147,7 +145,7 @@ def in_words(found: Comparison) -> str:
     return words + (f"; not both there at {unknown} more seeds" if unknown else "")
 
 
-def as_markdown(found: Comparison, command: str) -> str:
+def comparison_page(found: Comparison, command: str) -> str:
     """Tables of the runs and of the ratios; `command` makes the page again."""
     runs = [
         [
@@ -169,7 +167,7 @@ def as_markdown(found: Comparison, command: str) -> str:
         f"Made from the folders of runs by {code(command)}; not written by hand.",
         "The training error is that of the whole training split, in evaluation mode, after each epoch. Between two "
         "epochs it is taken to be linear, and before the first one to be that of guessing.",
-        f"{in_words(found)}.",
+        f"{comparison_in_words(found)}.",
         markdown_table([header, *runs]),
         *([markdown_table([["seed", "tanh / ReLU"], *ratios])] if ratios else []),
     ]

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from alexnet_mp.analysis.figures.training_error import Comparison, in_words
+from alexnet_mp.analysis.figures.training_error import Comparison, comparison_in_words
 
 _STYLES = {"ReLU": ("-", "#1f5fa8"), "tanh": ("--", "#c8553d")}  # solid and dashed, as the paper draws them
 _OTHER = (":", "#5b9a4a")
@@ -15,7 +14,6 @@ _OTHER = (":", "#5b9a4a")
 def draw_training_errors(found: Comparison, picture: Path) -> None:
     """Draw the curves of every run as a PNG, those of one activation alike, and mark where each comes to the line."""
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for activation in found.activations:
         style, color = _STYLES.get(activation, _OTHER)
@@ -42,5 +40,5 @@ def draw_training_errors(found: Comparison, picture: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    axes.set_title(in_words(found), fontsize=9, parse_math=False)
+    axes.set_title(comparison_in_words(found), fontsize=9, parse_math=False)
     figure.savefig(picture, dpi=120, format="png")

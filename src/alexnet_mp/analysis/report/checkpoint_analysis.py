@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet_mp.analysis.evaluate.ensemble import Member, open_member
+from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import DataChanges, InputChanges
 from alexnet_mp.analysis.figures.kernels import first_layer_kernels
 from alexnet_mp.analysis.report.folder import attempt
@@ -124,7 +124,7 @@ def analyze_checkpoint(folder: Path, options: ReportOptions) -> CheckpointAnalys
     return replace(found, network=member.network, kernels=kernels or (), predictions=predictions)
 
 
-def _predict(model: TowerModel, member: Member, options: ReportOptions) -> Predictions:
+def _predict(model: TowerModel, member: EnsembleMember, options: ReportOptions) -> Predictions:
     """Classify the chosen images. Raises ConfigurationError if they are not here, or their classes are others."""
     data = member.load_data()
     if member.class_names and member.class_names != data.class_names:

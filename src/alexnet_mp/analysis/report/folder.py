@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from alexnet_mp.analysis.results.record import (
     RunRecord,
-    Summary,
+    RunSummary,
     read_configuration,
     read_run,
     read_summary,
@@ -40,7 +40,7 @@ class ReportedRun:
     folder: Path
     configuration: Mapping[str, Any]
     metrics: Metrics
-    summary: Summary | None
+    summary: RunSummary | None
     record: RunRecord | None
     network: Network | None
     recipe: Recipe | None
@@ -130,7 +130,7 @@ def _recipe(configuration: Mapping[str, Any], replicas: int | None) -> Recipe:
     return recipe if rule is None or replicas is None else recipe.scaled(rule, replicas)
 
 
-def _replicas(summary: Summary | None, logged: Mapping[str, str]) -> int | None:
+def _replicas(summary: RunSummary | None, logged: Mapping[str, str]) -> int | None:
     """How many replicas a run had, by its summary, or else by the log of its last start."""
     found = re.search(r"\), (\d{1,9}) replicas?; process ", logged.get("placement", ""))
     replicas = summary.replicas if summary else int(found[1]) if found else 0

@@ -20,7 +20,7 @@ from alexnet_mp.analysis.report.published_numbers import evaluation_rows, publis
 from alexnet_mp.analysis.report.template import render
 from alexnet_mp.analysis.report.training_sections import crossing_bytes, learning_charts, speed_chart
 from alexnet_mp.analysis.report.words import layers_in_words, network_in_words
-from alexnet_mp.analysis.results.groups import Published, published_of
+from alexnet_mp.analysis.results.groups import PublishedResult, published_of
 from alexnet_mp.analysis.results.page import REBUILT
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.errors import ConfigurationError
@@ -39,7 +39,7 @@ _SECTIONS = {  # each is a template of this name, and a place that links lead to
 
 
 def write_report(
-    folder: Path, out: Path, options: ReportOptions, published: Mapping[str, Published], command: str
+    folder: Path, out: Path, options: ReportOptions, published: Mapping[str, PublishedResult], command: str
 ) -> list[str]:
     """Write the page of the run in `folder` to the file `out`, whole or not at all; return what is missing on it.
 
@@ -58,7 +58,9 @@ def write_report(
     return [*run.missing, *analysis.missing]
 
 
-def as_html(run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[str, Published], command: str) -> str:
+def as_html(
+    run: ReportedRun, analysis: CheckpointAnalysis, published: Mapping[str, PublishedResult], command: str
+) -> str:
     """The page; `command` is what makes it again. Each value is named as the templates in `templates` call it."""
     network = run.network or analysis.network
     numbers = published_of(run.experiment, published, run.record.summary.command if run.record else None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alexnet_mp.analysis.results.groups import Group, Reference, compare
+from alexnet_mp.analysis.results.groups import Reference, RunGroup, compare_with_reference
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.common.text import count
 
@@ -17,7 +17,7 @@ def published_numbers(record: RunRecord | None, references: Sequence[Reference])
     for reference in references:
         after = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
         after += "" if reference.views is None else f", {count(reference.views, 'view')}"
-        found, difference = compare(Group((record,)), reference) if record else "not finished", ""
+        found, difference = compare_with_reference(RunGroup((record,)), reference) if record else "not finished", ""
         if not isinstance(found, str):
             difference = f"{found.median - reference.value:+.2f}".replace("-", "−")
             found = f"{found.median:.2f}"

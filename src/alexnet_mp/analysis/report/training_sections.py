@@ -12,7 +12,7 @@ from alexnet_mp.analysis.report.words import crossing_rows, listed
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import RowCost
 from alexnet_mp.network.table import Network
-from alexnet_mp.training.metrics import Evaluation, Metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics
 
 _MOST_CHANGES = 8  # of the learning rate are listed below the chart
 
@@ -63,7 +63,7 @@ def _loss_chart(metrics: Metrics) -> ChartFigure:
 
 
 def _error_chart(metrics: Metrics) -> ChartFigure:
-    def curve(name: str, style: Style, epochs: tuple[Evaluation, ...], key: str) -> Series:
+    def curve(name: str, style: Style, epochs: tuple[EvaluationLine, ...], key: str) -> Series:
         points = [(float(each.epoch), 100 * getattr(each, key)) for each in epochs]
         return Series(name, points, style, f"{points[-1][1]:.2f} %" if points else "")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord, read_run
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.training.metrics import Evaluation
+from alexnet_mp.training.metrics import EvaluationLine
 
 Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
 
@@ -49,7 +49,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResult:
     """What is known of an experiment before it runs: a note for its reader, and numbers to compare with."""
 
     note: str = ""
@@ -57,7 +57,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in their seed alone, by seed."""
 
     runs: tuple[RunRecord, ...]
@@ -95,7 +95,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
-def read_groups(folders: Sequence[str]) -> list[Group]:
+def read_groups(folders: Sequence[str]) -> list[RunGroup]:
     """Read runs and group them, in the order of each group's first run; groups of one experiment follow each other.
 
     Raises ConfigurationError for a folder that is named twice, and for what `read_run` raises it.
@@ -112,23 +112,25 @@ def read_groups(folders: Sequence[str]) -> list[Group]:
         run = read_run(folder)
         runs.setdefault(run.summary.experiment, {}).setdefault(_all_but_the_seed(run), []).append(run)
     return [
-        Group(tuple(sorted(group, key=lambda run: run.summary.seed)))
+        RunGroup(tuple(sorted(group, key=lambda run: run.summary.seed)))
         for groups in runs.values()
         for group in groups.values()
     ]
 
 
-def published_of(experiment: str, published: Mapping[str, Published], command: str | None = None) -> Published:
+def published_of(
+    experiment: str, published: Mapping[str, PublishedResult], command: str | None = None
+) -> PublishedResult:
     """What is published for an experiment: under its name, or the first pattern that fits it (`imagenet_*`).
 
     Where the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
     """
     pattern = next((name for name in published if fnmatch.fnmatchcase(experiment, name)), None)
-    found = published.get(experiment) or (Published() if pattern is None else published[pattern])
+    found = published.get(experiment) or (PublishedResult() if pattern is None else published[pattern])
     return replace(found, references=()) if " ablation=" in (command or "") else found
 
 
-def compare(group: Group, reference: Reference) -> Spread | str:
+def compare_with_reference(group: RunGroup, reference: Reference) -> Spread | str:
     """What the group's runs have for a reference, in its unit, or why they have nothing."""
     values = [_measure(found, reference.unit) for run in group.runs if (found := _counterpart(run, reference))]
     if values:
@@ -138,7 +140,7 @@ def compare(group: Group, reference: Reference) -> Spread | str:
     return f"no validation at epoch {reference.at_epoch}"
 
 
-def _counterpart(run: RunRecord, reference: Reference) -> Evaluation | Evaluated | None:
+def _counterpart(run: RunRecord, reference: Reference) -> EvaluationLine | Evaluated | None:
     if reference.views is not None:
         return next((found for found in run.evaluations if _is_the_runs(found, run, reference.views)), None)
     return run.metrics.validations[-1] if reference.at_epoch is None else run.at_epoch(reference.at_epoch)
@@ -151,7 +153,7 @@ def _is_the_runs(found: Evaluated, run: RunRecord, views: int) -> bool:
     return alone and as_trained and found.views == views and found.split != "train"
 
 
-def _measure(found: Evaluation | Evaluated, unit: Unit) -> float:
+def _measure(found: EvaluationLine | Evaluated, unit: Unit) -> float:
     measures: dict[Unit, Callable[[], float]] = {
         "top-1 error, %": lambda: found.top1_error,
         "top-5 error, %": lambda: found.top5_error,

@@ -1,22 +1,22 @@
-"""The page of the accounting: a table of the networks, then each one's layers; CSV files and charts beside it."""
+"""The page of layer costs: a table of the networks, then each one's layers; CSV files and charts beside it."""
 
 import csv
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from alexnet_mp.analysis.results.layer_costs_chart import draw_comparison, draw_layer_costs
+from alexnet_mp.analysis.results.layer_costs_chart import draw_layer_costs, draw_network_totals
+from alexnet_mp.common.text import markdown_table
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
 from alexnet_mp.network.table import Network
 
-COLUMNS = ("layer", "kind", "output of a tower", "memory, KiB", "parameters", "operations each", "operations")
-
+_FOLDER = "layer-costs"
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
-INTRODUCTION = """\
+_INTRODUCTION = """\
 What networks cost, layer by layer, for one image forward, counted as in Johnson's lecture 8 (EECS 498-007, "CNN
 architectures"):
 
@@ -31,10 +31,10 @@ them. The lecture's AlexNet is `one_weird_trick`, there with images of 227x227. 
 are of one tower and everything else is of all. Every number follows from the network's table."""
 
 
-def write_page(networks: Sequence[Network], out: Path, charts: bool) -> list[Path]:
-    """Write `out`/accounting.md and `out`/accounting/*.{csv,png}; return their paths.
+def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> list[Path]:
+    """Write `out`/layer-costs.md and `out`/layer-costs/*.{csv,png}; return their paths.
 
-    Raises ConfigurationError where it cannot write, and for a network whose name cannot be that of a file.
+    Raises ConfigurationError if it cannot write, and for a network whose name cannot be that of a file.
     """
     for network in networks:
         if not _NAME.fullmatch(network.name):
@@ -42,76 +42,79 @@ def write_page(networks: Sequence[Network], out: Path, charts: bool) -> list[Pat
                 f"network {network.name!r} would name files; take letters, digits and . _ + - only, the first no sign"
             )
     counted = [layer_costs(network) for network in networks]
-    folder = out / "accounting"
-    written = [out / "accounting.md"]
+    folder = out / _FOLDER
+    written = [out / f"{_FOLDER}.md"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for each in counted:
             written.append(folder / f"{each.network}.csv")
-            written[-1].write_text(as_csv(each))
+            written[-1].write_text(_csv(each))
             if charts:
                 written.append(folder / f"{each.network}.png")
                 draw_layer_costs(each, written[-1])
         if charts:
             written.append(folder / "comparison.png")
-            draw_comparison(counted, written[-1])
-        written[0].write_text(as_markdown(counted, charts))
+            draw_network_totals(counted, written[-1])
+        written[0].write_text(layer_costs_page(counted, charts, str(out)))
     except OSError as error:
-        raise ConfigurationError(f"cannot write the accounting to {out}: {error}") from error
+        raise ConfigurationError(f"cannot write the layer costs to out={out}: {error}") from error
     return written
 
 
-def as_markdown(counted: Sequence[LayerCosts], charts: bool) -> str:
-    """The whole page."""
-    names = ",".join(each.network for each in counted)
-    command = f"python launch/account.py networks={shlex.quote(f'[{names}]')}"
-    parts = ["# Memory, parameters and operations of every layer", f"Made by\n\n```\n{command}\n```", INTRODUCTION]
-    parts.append("\n".join(_comparison(counted)))
+def layer_costs_page(counted: Sequence[LayerCosts], charts: bool, out: str) -> str:
+    """The whole page in Markdown; `out` is the folder that it is written to."""
+    names = shlex.quote(f"[{','.join(each.network for each in counted)}]")
+    command = f"python launch/describe.py networks={names} out={shlex.quote(out)}{'' if charts else ' charts=false'}"
+    parts = ["# Memory, parameters and operations of every layer", f"Made by\n\n```\n{command}\n```", _INTRODUCTION]
+    parts.append(_totals(counted))
     if charts:
-        parts.append("![Memory, parameters and operations of the networks, side by side](accounting/comparison.png)")
+        parts.append(f"![Memory, parameters and operations of the networks, side by side]({_FOLDER}/comparison.png)")
     for each in counted:
         parts.append(f"## {each.network}")
         towers = "one tower" if each.towers == 1 else f"{each.towers} towers"
-        size = "x".join(map(str, each.image))
-        parts.append(f"Images {size}, {towers}. Every layer by itself: [CSV](accounting/{each.network}.csv).")
+        parts.append(
+            f"Images {_shape(each.image)}, {towers}. Every layer by itself: [CSV]({_FOLDER}/{each.network}.csv)."
+        )
         if charts:
-            parts.append(f"![Bars of {each.network}'s layers](accounting/{each.network}.png)")
-        parts.append("\n".join(_layers(each)))
+            parts.append(f"![Bars of {each.network}'s layers]({_FOLDER}/{each.network}.png)")
+        parts.append(_layers(each))
     return "\n\n".join(parts) + "\n"
 
 
-def as_csv(of: LayerCosts) -> str:
+def _csv(counted: LayerCosts) -> str:
     """Every layer by itself, those in branches too, without the auxiliary classifiers; memory in bytes."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["layer", "kind", "output", "memory_bytes", "parameters", "operations_each", "operations"])
-    for line in of.layers:
-        shape = "x".join(map(str, line.output_shape))
-        writer.writerow(
-            [line.name, line.kind, shape, line.memory, line.parameters, line.operations_each, line.operations]
-        )
+    for line in counted.layers:
+        numbers = [line.memory, line.parameters, line.operations_each, line.operations]
+        writer.writerow([line.name, line.kind, _shape(line.output_shape), *numbers])
     return text.getvalue()
 
 
-def _comparison(counted: Sequence[LayerCosts]) -> Iterator[str]:
-    yield "| network | towers | output memory, MB | parameters | operations | of them multiply-adds of products |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-    for each in counted:
-        numbers = f"{each.parameters:,} | {each.operations:,} | {each.multiply_adds:,}"
-        yield f"| `{each.network}` | {each.towers} | {each.memory / 1e6:.2f} | {numbers} |"
+def _totals(counted: Sequence[LayerCosts]) -> str:
+    head = ["network", "towers", "output memory, MB", "parameters", "operations", "of them multiply-adds of products"]
+    rows = [
+        [f"`{each.network}`", str(each.towers), f"{each.memory / 1e6:.2f}"]
+        + [f"{number:,}" for number in (each.parameters, each.operations, each.multiply_adds)]
+        for each in counted
+    ]
+    return markdown_table([head, *rows], text_columns=1)
 
 
-def _layers(of: LayerCosts) -> Iterator[str]:
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield "| --- | --- | --- | ---: | ---: | ---: | ---: |"
-    for line in of.lines:
-        yield _cells(line, line.name, "x".join(map(str, line.output_shape)))
-    total = LayerCost("", "", (), of.memory, of.parameters, None, of.operations, of.multiply_adds)
-    yield _cells(total, "**total**", "")
-    for line in of.training_only:
-        yield _cells(line, f"{line.name}, in training alone, not in the total", "")
+def _layers(counted: LayerCosts) -> str:
+    head = ["layer", "kind", "output of a tower", "memory, KiB", "parameters", "operations each", "operations"]
+    total = LayerCost("", "", (), counted.memory, counted.parameters, None, counted.operations, counted.multiply_adds)
+    rows = [_cells(line, line.name, _shape(line.output_shape)) for line in counted.lines]
+    rows.append(_cells(total, "**total**", ""))
+    rows += [_cells(line, f"{line.name}, in training alone, not in the total", "") for line in counted.training_only]
+    return markdown_table([head, *rows], text_columns=3)
 
 
-def _cells(line: LayerCost, name: str, shape: str) -> str:
-    numbers = [f"{line.memory / 1024:,.1f}", *(f"{n:,}" if n else "" for n in (line.parameters, line.operations_each))]
-    return f"| {' | '.join([name, line.kind, shape, *numbers, f'{line.operations:,}'])} |"
+def _cells(line: LayerCost, name: str, shape: str) -> list[str]:
+    counts = [f"{number:,}" if number else "" for number in (line.parameters, line.operations_each)]
+    return [name, line.kind, shape, f"{line.memory / 1024:,.1f}", *counts, f"{line.operations:,}"]
+
+
+def _shape(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.network.costs import LayerCosts
+from alexnet_mp.network.costs import LayerCost, LayerCosts
 
-PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
+_PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
     ("memory", "output memory, MB", 1e6, "#3b75b3"),
     ("parameters", "parameters, millions", 1e6, "#e3b778"),
     ("operations", "operations, millions", 1e6, "#7a9e5f"),
@@ -19,27 +18,20 @@ PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
 
 def draw_layer_costs(counted: LayerCosts, picture: Path) -> None:
     """A PNG of one network's layers, the first at the top."""
-    names = [line.name for line in counted.lines]
-    figure, panels = _three_panels(len(names), counted.network)
-    for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(line, key) / divisor for line in counted.lines], title, color)
-    figure.savefig(picture, dpi=80, format="png")
+    _draw(counted.lines, [line.name for line in counted.lines], counted.network, picture)
 
 
-def draw_comparison(counted: Sequence[LayerCosts], picture: Path) -> None:
+def draw_network_totals(counted: Sequence[LayerCosts], picture: Path) -> None:
     """A PNG of the totals of several networks, side by side."""
-    names = [each.network for each in counted]
-    figure, panels = _three_panels(len(names), "one image, forward")
-    for axes, (key, title, divisor, color) in zip(panels, PANELS, strict=True):
-        _bars(axes, names, [getattr(each, key) / divisor for each in counted], title, color)
-    figure.savefig(picture, dpi=80, format="png")
+    _draw(counted, [each.network for each in counted], "one image, forward", picture)
 
 
-def _three_panels(bars: int, title: str) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(12, 1.3 + 0.27 * bars), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+def _draw(costs: Sequence[LayerCost | LayerCosts], names: Sequence[str], title: str, picture: Path) -> None:
+    figure = Figure(figsize=(12, 1.3 + 0.27 * len(names)), layout="constrained", facecolor="white")
     figure.suptitle(title, parse_math=False)
-    return figure, list(figure.subplots(1, 3, sharey=True))
+    for axes, (key, panel, divisor, color) in zip(figure.subplots(1, 3, sharey=True), _PANELS, strict=True):
+        _bars(axes, names, [getattr(each, key) / divisor for each in costs], panel, color)
+    figure.savefig(picture, dpi=80, format="png")
 
 
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str, color: str) -> None:

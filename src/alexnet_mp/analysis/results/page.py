@@ -8,24 +8,24 @@ from functools import partial
 from pathlib import Path
 
 from alexnet_mp.analysis.results.groups import (
-    Group,
-    Published,
+    PublishedResult,
     Reference,
+    RunGroup,
     Spread,
-    compare,
+    compare_with_reference,
     published_of,
     read_groups,
     spread,
 )
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
-from alexnet_mp.analysis.results.studies import Study, as_section, read_study
+from alexnet_mp.analysis.results.studies import Study, read_study, study_section
 from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import ConfigurationError
 
 PAGE, CURVES = "results.md", "curves"
 
-HOW_TO_READ = """\
+_HOW_TO_READ = """\
 Errors are shares of the images that the data set holds out for validation or testing, one center view of each. A run's
 result is that after its last epoch. The best epoch is picked on the very images that it is measured on, so it flatters.
 Minutes and images/s are of the training steps alone, without validation and checkpoints."""
@@ -34,7 +34,7 @@ REBUILT = "This command was not recorded but rebuilt from summary.json; other ke
 
 
 @dataclass(frozen=True)
-class Column:
+class RunColumn:
     """A number of every run: its name, where it comes from, and how it is written."""
 
     name: str
@@ -55,15 +55,15 @@ class Column:
         return f"{found.median:{self.form}}", f"{found.low:{self.form}} to {found.high:{self.form}}"
 
 
-def write_results(
-    folders: Sequence[str], out: Path, published: Mapping[str, Published], sweeps: Sequence[str] = ()
+def write_results_page(
+    folders: Sequence[str], out: Path, published: Mapping[str, PublishedResult], sweeps: Sequence[str] = ()
 ) -> list[Path]:
     """Write `results.md` and the curves of the runs in `folders` into the folder `out`; return the files written.
 
     `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError where a run cannot be
     read, before anything is written, and where `out` cannot be.
     """
-    from alexnet_mp.analysis.results.study_chart import draw_study
+    from alexnet_mp.analysis.results.study_chart import draw_study_chart
     from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
 
     groups = read_groups(folders)
@@ -77,25 +77,25 @@ def write_results(
             title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
         for study, chart in zip(studies, charts, strict=True):
-            draw_study(study, out / CURVES / chart)
+            draw_study_chart(study, out / CURVES / chart)
         asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
         command = shlex.join(["python", "launch/results.py", *asked])
-        page.write_text(as_markdown(groups, pictures, published, command, studies, charts), encoding="utf-8")
+        page.write_text(results_page(groups, pictures, published, command, studies, charts), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return [page, *(out / CURVES / picture for picture in (*pictures, *charts))]
 
 
-def as_markdown(
-    groups: Sequence[Group],
+def results_page(
+    groups: Sequence[RunGroup],
     pictures: Sequence[str],
-    published: Mapping[str, Published],
+    published: Mapping[str, PublishedResult],
     command: str,
     studies: Sequence[Study] = (),
     charts: Sequence[str] = (),
 ) -> str:
     """The page, with the name of a picture for each group and each study; `command` is what makes it again."""
-    parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", HOW_TO_READ]
+    parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", _HOW_TO_READ]
     if any((run.summary.commit or "").endswith("-dirty") for group in groups for run in group.runs):
         parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
     if len(groups) > 1:
@@ -108,11 +108,11 @@ def as_markdown(
             parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
         parts += _section(group, known, picture)
     for study, chart in zip(studies, charts, strict=True):
-        parts += as_section(study, published_of(study.name, published).note, f"{CURVES}/{chart}")
+        parts += study_section(study, published_of(study.name, published).note, f"{CURVES}/{chart}")
     return "\n\n".join(parts) + "\n"
 
 
-def _overview(groups: Sequence[Group]) -> str:
+def _overview(groups: Sequence[RunGroup]) -> str:
     shown = [column for column in _columns([]) if column.name in ("top-1 error, %", "top-5 error, %", "minutes")]
     rows = []
     for group in groups:
@@ -123,7 +123,7 @@ def _overview(groups: Sequence[Group]) -> str:
     return f"{medians}\n\nOf several runs, which differ in their seed alone, these are medians."
 
 
-def _section(group: Group, known: Published, picture: str) -> Iterator[str]:
+def _section(group: RunGroup, known: PublishedResult, picture: str) -> Iterator[str]:
     ran = group.first.summary
     yield f"### {code(_name(group))}"
     yield _setup(group)
@@ -146,7 +146,7 @@ def _section(group: Group, known: Published, picture: str) -> Iterator[str]:
     yield f"![{text(curves)}]({CURVES}/{picture})"
 
 
-def _name(group: Group) -> str:
+def _name(group: RunGroup) -> str:
     """The network, and what the command line changed of the experiment."""
     command = shlex.split(group.first.summary.command or "")
     overrides = [word for word in command if "=" in word and not word.startswith("-")]
@@ -154,7 +154,7 @@ def _name(group: Group) -> str:
     return " ".join([group.first.summary.network, *changes])
 
 
-def _setup(group: Group) -> str:
+def _setup(group: RunGroup) -> str:
     run, ran = group.first, group.first.summary
     towers = len(ran.parameters_per_tower)
     versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
@@ -169,16 +169,18 @@ def _setup(group: Group) -> str:
     return "\n".join(f"- {name}: {text}" for name, text in lines.items())
 
 
-def _columns(epochs: Sequence[int]) -> list[Column]:
-    error_at = [Column(f"top-1 error at epoch {epoch}, %", partial(_error_at, epoch=epoch), ".2f") for epoch in epochs]
+def _columns(epochs: Sequence[int]) -> list[RunColumn]:
+    error_at = [
+        RunColumn(f"top-1 error at epoch {epoch}, %", partial(_error_at, epoch=epoch), ".2f") for epoch in epochs
+    ]
     return [
-        Column("top-1 error, %", lambda run: 100 * run.summary.top1_error, ".2f"),
-        Column("top-5 error, %", lambda run: 100 * run.summary.top5_error, ".2f"),
+        RunColumn("top-1 error, %", lambda run: 100 * run.summary.top1_error, ".2f"),
+        RunColumn("top-5 error, %", lambda run: 100 * run.summary.top5_error, ".2f"),
         *error_at,
-        Column("best top-1 error, %", lambda run: 100 * run.best.top1_error, ".2f"),
-        Column("best epoch", lambda run: run.best.epoch, ".0f"),
-        Column("minutes", lambda run: run.summary.seconds / 60, ".1f"),
-        Column("images/s", lambda run: run.summary.images_per_second, ".0f"),
+        RunColumn("best top-1 error, %", lambda run: 100 * run.best.top1_error, ".2f"),
+        RunColumn("best epoch", lambda run: run.best.epoch, ".0f"),
+        RunColumn("minutes", lambda run: run.summary.seconds / 60, ".1f"),
+        RunColumn("images/s", lambda run: run.summary.images_per_second, ".0f"),
     ]
 
 
@@ -187,7 +189,7 @@ def _error_at(run: RunRecord, epoch: int) -> float | None:
     return None if found is None else 100 * found.top1_error
 
 
-def _runs(group: Group, epochs: Sequence[int]) -> str:
+def _runs(group: RunGroup, epochs: Sequence[int]) -> str:
     """One row a run; of several, their median and range below."""
     columns = _columns(epochs)
     rows = [
@@ -226,10 +228,10 @@ def _commands(commands: Sequence[str], recorded: Sequence[str | None]) -> str:
     return f"{shown}\n\n{REBUILT}" if None in recorded else shown
 
 
-def _references(group: Group, references: Sequence[Reference]) -> str:
+def _references(group: RunGroup, references: Sequence[Reference]) -> str:
     rows = []
     for reference in references:
-        found = compare(group, reference)
+        found = compare_with_reference(group, reference)
         here = found if isinstance(found, str) else _spread(found, len(group.runs))
         when = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
         views = "" if reference.views is None else f", {reference.views} views"
@@ -244,7 +246,7 @@ def _spread(found: Spread, runs: int) -> str:
     return f"{found.median:.2f} (median of {of}; {found.low:.2f} to {found.high:.2f})"
 
 
-def _picture_names(groups: Sequence[Group], studies: Sequence[Study]) -> tuple[list[str], list[str]]:
+def _picture_names(groups: Sequence[RunGroup], studies: Sequence[Study]) -> tuple[list[str], list[str]]:
     """`<experiment>-<network>.png` and `study-<name>.png`, with a number for the second one of a name."""
     names: list[str] = []
     pictured = [f"{group.first.summary.experiment}-{group.first.summary.network}" for group in groups]

@@ -1,10 +1,10 @@
-"""A finished run, read from its folder: what it was, what it found, and what was evaluated of it."""
+"""The reader of run folders: whatever files a run has left, and the record of a finished one, which must be whole."""
 
 import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,13 +14,13 @@ import yaml
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch, command_line
-from alexnet_mp.training.metrics import Evaluation, Metrics, read_whole_metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics, check_whole_metrics, read_metrics
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """What this reads of `summary.json`; errors are fractions. Older runs have not all that has a default here."""
 
     network: str
@@ -77,18 +77,30 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """A finished run. `configuration` is its `config.yaml`; `data` says in words what it was trained on."""
+class RunFiles:
+    """What a folder holds of a run that has finished, was interrupted, or goes on.
+
+    `configuration` is its `config.yaml`; `data` says in words what it was trained on; `evaluations` were made of its
+    checkpoints afterwards. `missing` says by the name of a file that is not there or damaged why it is not read.
+    """
 
     folder: Path
-    summary: Summary
+    summary: RunSummary | None
     configuration: Mapping[str, Any]
     data: str
     metrics: Metrics
     evaluations: tuple[Evaluated, ...]
+    missing: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunRecord(RunFiles):
+    """A finished run, of which nothing is missing."""
+
+    summary: RunSummary
 
     @property
-    def best(self) -> Evaluation:
+    def best(self) -> EvaluationLine:
         """The validation of lowest top-1 error, the first of them."""
         return min(self.metrics.validations, key=lambda validation: validation.top1_error)
 
@@ -102,16 +114,10 @@ class RunRecord:
         if self.summary.command is not None:
             return self.summary.command
         known = self.summary
-        overrides = {
-            "experiment": known.experiment,
-            "seed": known.seed,
-            "recipe.epochs": known.epochs,
-            "recipe.batch_size": known.batch_size,
-        }
+        overrides = [f"experiment={known.experiment}", f"seed={known.seed}"]
+        overrides += [f"recipe.epochs={known.epochs}", f"recipe.batch_size={known.batch_size}"]
         launch = Launch(world_size=known.world_size, local_world_size=known.world_size)
-        return command_line(
-            "launch/train.py", launch, [f"{key}={value}" for key, value in overrides.items()], "run_dir"
-        )
+        return command_line("launch/train.py", launch, overrides, "run_dir")
 
     def command_of(self, evaluated: Evaluated) -> str:
         """The command line of an evaluation: as recorded, or rebuilt from what its summary says."""
@@ -135,7 +141,7 @@ class RunRecord:
         name = Path(str(path)).name if path else _at(self.configuration, "data", "source")
         return evaluated.data is None or evaluated.data.get("name") == name
 
-    def at_epoch(self, epoch: int) -> Evaluation | None:
+    def at_epoch(self, epoch: int) -> EvaluationLine | None:
         """The validation after `epoch` epochs, where there is one."""
         return next((validation for validation in self.metrics.validations if validation.epoch == epoch), None)
 
@@ -149,58 +155,62 @@ class _OneOfEach(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Read the folder of a finished run.
+def read_run_files(folder: Path) -> RunFiles:
+    """Read whatever the folder of a run holds. Raises ConfigurationError for metrics or a log that cannot be opened."""
+    missing: dict[str, str] = {}
 
-    Raises ConfigurationError that names the folder or file where it is none, where the run has not finished, and where
-    a file is damaged or belongs to another run.
-    """
+    def attempt(name: str, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except ConfigurationError as error:
+            missing[name] = str(error)
+            return otherwise
+
+    summary: RunSummary | None = attempt("summary.json", lambda: read_summary(folder), None)
+    nothing: Mapping[str, Any] = {}
+    no_evaluations: tuple[Evaluated, ...] = ()
+    configuration = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), nothing)
+    log = folder / "metrics.jsonl"
+    metrics = read_metrics(log) if log.is_file() else Metrics()
+    evaluations = attempt("evaluation", lambda: _evaluations(folder), no_evaluations)
+    data = said_of_data(folder / "train.log", configuration)
+    return RunFiles(folder, summary, configuration, data, metrics, evaluations, missing)
+
+
+def require_finished(run: RunFiles) -> RunRecord:
+    """The record of a finished run. Raises ConfigurationError that names what is missing, damaged or of another run."""
+    for why in run.missing.values():
+        raise ConfigurationError(why)
+    assert run.summary is not None
+    check_whole_metrics(run.metrics, run.folder / "metrics.jsonl")
+    ends, last = run.summary, run.metrics.validations[-1]
+    if (last.epoch, last.top1_error) != (ends.epochs, ends.top1_error):
+        raise ConfigurationError(
+            f"{run.folder}: summary.json ends at epoch {ends.epochs} with top-1 error {ends.top1_error}, and "
+            f"metrics.jsonl at epoch {last.epoch} with {last.top1_error}; they are of different runs"
+        )
+    return RunRecord(**vars(run))
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the folder of a finished run; raises ConfigurationError as `require_finished` does."""
+    return require_finished(read_run_files(folder))
+
+
+def read_summary(folder: Path) -> RunSummary:
+    """What a finished run says of itself. Raises ConfigurationError if `summary.json` is damaged or not there."""
     if not (folder / "summary.json").is_file():
         why = "a run that has not finished" if (folder / "metrics.jsonl").is_file() else "not the folder of a run"
         raise ConfigurationError(f"{folder} is {why}: it has no summary.json")
-    summary = read_summary(folder)
-    configuration = read_configuration(folder / "config.yaml")
-    metrics = read_whole_metrics(folder / "metrics.jsonl")
-    last = metrics.validations[-1]
-    if (last.epoch, last.top1_error) != (summary.epochs, summary.top1_error):
-        raise ConfigurationError(
-            f"{folder}: summary.json ends at epoch {summary.epochs} with top-1 error {summary.top1_error}, and "
-            f"metrics.jsonl at epoch {last.epoch} with {last.top1_error}; they are of different runs"
-        )
-    evaluations = tuple(_read(Evaluated, path) for path in sorted((folder / "evaluation").glob("*/summary.json")))
-    data = said_of_data(folder / "train.log", configuration)
-    return RunRecord(folder, summary, configuration, data, metrics, evaluations)
+    return _read(RunSummary, folder / "summary.json")
 
 
-def read_summary(folder: Path) -> Summary:
-    """What a finished run says of itself. Raises ConfigurationError where `summary.json` is damaged or not there."""
-    return _read(Summary, folder / "summary.json")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
-
-
-def _read(cls: type[T], path: Path) -> T:
-    try:
-        return _parse(cls, json.loads(_text(path)))
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
-def _parse(cls: type[T], mapping: object) -> T:
-    """The dataclass `cls` from those keys of `mapping` that it has; the others are for other readers."""
-    if isinstance(mapping, Mapping):
-        names = [field.name for field in dataclasses.fields(cast(Any, cls))]
-        mapping = {name: mapping[name] for name in names if name in mapping}
-    return from_mapping(cls, mapping, "")
+def _evaluations(folder: Path) -> tuple[Evaluated, ...]:
+    return tuple(_read(Evaluated, path) for path in sorted(folder.glob("evaluation/*/summary.json")))
 
 
 def read_configuration(path: Path) -> Mapping[str, Any]:
-    """A run's `config.yaml` as plain values. Raises ConfigurationError where it is damaged or not there."""
+    """A run's `config.yaml` as plain values. Raises ConfigurationError if it is damaged or not there."""
     try:
         configuration = _OneOfEach(_text(path)).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -208,6 +218,25 @@ def read_configuration(path: Path) -> Mapping[str, Any]:
     if not isinstance(configuration, Mapping):
         raise ConfigurationError(f"{path} is not a configuration")
     return configuration
+
+
+def _read(cls: type[T], path: Path) -> T:
+    """The dataclass `cls` from those keys of a JSON file that it has; the others are for other readers."""
+    try:
+        mapping = json.loads(_text(path))
+        if isinstance(mapping, Mapping):
+            known = {field.name for field in dataclasses.fields(cast(Any, cls))}
+            mapping = {name: value for name, value in mapping.items() if name in known}
+        return from_mapping(cls, mapping, "")
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:

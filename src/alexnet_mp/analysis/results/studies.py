@@ -95,7 +95,7 @@ def _variant(name: str, values: Mapping[str, Any]) -> StudyVariant:
     )
 
 
-def as_section(study: Study, note: str, picture: str) -> list[str]:
+def study_section(study: Study, note: str, picture: str) -> list[str]:
     """The study's part of the page, in Markdown; `note` is what its reader must know, `picture` its chart's path."""
     parts = [f"## Study {code(study.name)}", *([note.strip()] if note else [])]
     command = _command(study)

@@ -4,25 +4,23 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from alexnet_mp.analysis.results.studies import Study, StudyVariant
 from alexnet_mp.common.text import printable
 
-MOST_CURVES = 3  # more lie upon each other
-COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
-BASELINE = "#8a8a8a"
+_MOST_CURVES = 3  # more lie upon each other
+_COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
+_BASELINE_COLOR = "#8a8a8a"
 
 
-def draw_study(study: Study, picture: Path) -> None:
+def draw_study_chart(study: Study, picture: Path) -> None:
     """Draw the finished runs as a PNG. Dots are runs, a bar their median; shades are the range over the seeds."""
     variants = [variant for variant in study.variants if variant.runs]
-    with_curves = len(variants) <= MOST_CURVES
+    with_curves = len(variants) <= _MOST_CURVES
     height = 1.5 + 0.42 * len(variants)
     figure = Figure(figsize=(10 if with_curves else 7.5, max(height, 4 if with_curves else 0)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, squeeze=False)[0] if with_curves else [figure.subplots()]
     if with_curves:
         _draw_curves(panels[0], variants)
@@ -32,7 +30,7 @@ def draw_study(study: Study, picture: Path) -> None:
 
 
 def _draw_curves(axes: Axes, variants: list[StudyVariant]) -> None:
-    for variant, color in zip(variants, COLORS, strict=False):
+    for variant, color in zip(variants, _COLORS, strict=False):
         runs = [{found.epoch: found.top1_error for found in run.metrics.validations} for run in variant.runs]
         epochs = sorted(set.intersection(*map(set, runs)))
         errors = [[100 * run[epoch] for run in runs] for epoch in epochs]
@@ -49,13 +47,15 @@ def _draw_curves(axes: Axes, variants: list[StudyVariant]) -> None:
 def _draw_last_errors(axes: Axes, variants: list[StudyVariant]) -> None:
     for place, variant in enumerate(variants):
         errors = [100 * run.summary.top1_error for run in variant.runs]
-        axes.plot(errors, [place] * len(errors), "o", ms=5, color=COLORS[0], alpha=0.8)
+        axes.plot(errors, [place] * len(errors), "o", ms=5, color=_COLORS[0], alpha=0.8)
         axes.plot([median(errors)] * 2, [place - 0.28, place + 0.28], color="#222222", lw=1.5)
     baseline = next(
         (v for v in variants if any(other.above_baseline for other in variants) and not v.above_baseline), None
     )
     if baseline:
-        axes.axvline(median(100 * run.summary.top1_error for run in baseline.runs), color=BASELINE, lw=0.8, ls="--")
+        axes.axvline(
+            median(100 * run.summary.top1_error for run in baseline.runs), color=_BASELINE_COLOR, lw=0.8, ls="--"
+        )
     axes.set_yticks(range(len(variants)), [printable(variant.name) for variant in variants])
     axes.set(xlabel="top-1 error after the last epoch, %", ylim=(len(variants) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.3)

@@ -1,4 +1,4 @@
-"""A whole assessment, from the settings to the errors of every class."""
+"""Evaluates checkpoints, from the settings to the errors of every class."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.analysis.evaluate.ensemble import Member, open_ensemble
+from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_ensemble
 from alexnet_mp.analysis.evaluate.folder import ResultsFolder, claim_results_folder
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.common.host import device_name, versions
@@ -30,18 +30,18 @@ from alexnet_mp.training.validation import Evaluation, evaluate
 
 
 @dataclass(frozen=True, eq=False)
-class Assessment:
+class CheckpointEvaluation:
     """What was found; `summary` is for `summary.json`, `is_main` is True in the one process that prints and writes."""
 
     is_main: bool
     evaluation: Evaluation
     data: DataSet
-    members: list[Member]
+    members: list[EnsembleMember]
     summary: dict[str, Any]
     folder: ResultsFolder
 
 
-def assess(settings: EvaluateSettings) -> Assessment:
+def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     """Evaluate checkpoints as the settings say; every process of a run calls it.
 
     Whatever is wrong with settings, checkpoints, data and the folder for the results is said before the processes join:
@@ -95,10 +95,10 @@ def assess(settings: EvaluateSettings) -> Assessment:
             f"input.pixel_divisor={members[0].input.pixel_divisor:g} is not what they were trained with"
         )
     summary = {**question, **asdict(evaluation.errors), **_circumstances(settings, placement, seconds, images)}
-    return Assessment(placement.is_main, evaluation, data, members, summary, folder)
+    return CheckpointEvaluation(placement.is_main, evaluation, data, members, summary, folder)
 
 
-def _question(members: list[Member], data: DataSet, split: str, views: int) -> dict[str, Any]:
+def _question(members: list[EnsembleMember], data: DataSet, split: str, views: int) -> dict[str, Any]:
     """What was asked, as plain values; the results of equal questions may replace each other."""
     source, path = members[0].data.source, members[0].data.path
     return {
@@ -143,5 +143,5 @@ def _first_difference(trained: tuple[str, ...], given: tuple[str, ...]) -> str:
     return f"{len(trained)} there and {len(given)} here"
 
 
-def _names(members: list[Member]) -> str:
+def _names(members: list[EnsembleMember]) -> str:
     return ", ".join(str(member.folder) for member in members)

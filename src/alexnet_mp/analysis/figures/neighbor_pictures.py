@@ -1,29 +1,27 @@
-"""Examples as one picture: an image, its five most probable classes as bars, and the training images nearest to it."""
+"""Images with their most probable classes as bars, and the training images nearest to each, as one picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.analysis.figures.bars import draw_bars
-from alexnet_mp.analysis.figures.nearest_neighbors import Example, Examples
+from alexnet_mp.analysis.figures.nearest_neighbors import NearestNeighbors, QueryImage
 from alexnet_mp.common.text import short_name
 
 _SIDE, _BARS = 1.1, 2.1  # inches: of an image, and the width of the bars
 _BESIDE, _BETWEEN, _EDGE, _TOP = 0.1, 0.3, 0.15, 0.95  # inches: between columns, between rows, around, above
 
 
-def draw_examples(found: Examples, picture: Path, title: str) -> None:
+def draw_nearest_neighbors(found: NearestNeighbors, picture: Path, title: str) -> None:
     """Draw one row an example as a PNG, with its label above the image and the nearest training images at the right."""
     rows, near = len(found.examples), max(len(each.neighbors) for each in found.examples)
     width = 2 * _EDGE + _SIDE + _BARS + near * _SIDE + (1 + near) * _BESIDE
     height = _TOP + rows * _SIDE + (rows - 1) * _BETWEEN + _EDGE
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
 
     def place(row: int, column: int) -> Axes:
         left = _EDGE + (column and _SIDE + _BESIDE) + (column > 1 and _BARS + _BESIDE)
@@ -44,7 +42,7 @@ def draw_examples(found: Examples, picture: Path, title: str) -> None:
     figure.savefig(picture, dpi=120, format="png")
 
 
-def _draw_row(row: Sequence[Axes], example: Example) -> None:
+def _draw_row(row: Sequence[Axes], example: QueryImage) -> None:
     _draw_image(row[0], example.pixels, example.label, "bold")
     draw_bars(row[1], example.classes, example.probabilities, example.right)
     for axes, neighbor in zip(row[2:], example.neighbors, strict=True):
