@@ -23,7 +23,7 @@ from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.digits import digits
-from alexnet_mp.training.validation import Errors, EvaluationLine
+from alexnet_mp.training.validation import Errors, Evaluation
 from tests.analysis.test_results import evaluate, make_run
 from tests.support.browser import browser_program, opened_page
 from tests.support.checkpoints import narrow_network
@@ -378,7 +378,7 @@ def test_hostile_names_are_shown_as_text(finished: Path, tmp_path: Path) -> None
     names = tuple(f"{HOSTILE}{number}" for number in range(10))
     example = PredictedImage(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy(), 0, 1, (0, 1), (0.7, 0.3))
     errors = Errors(1.0, 0.5, 0.1, 20)
-    evaluation = EvaluationLine(errors, torch.ones(10, 10, dtype=torch.long), torch.ones(10, dtype=torch.long))
+    evaluation = Evaluation(errors, torch.ones(10, 10, dtype=torch.long), torch.ones(10, dtype=torch.long))
     predicted = Predictions(evaluation, names, HOSTILE, "validation", 20, (), (example,))
     found = CheckpointAnalysis(HOSTILE, narrow_network(), {"epoch": HOSTILE}, (), predicted, [HOSTILE])
     text = as_html(
@@ -399,7 +399,7 @@ def test_hostile_names_are_shown_as_text(finished: Path, tmp_path: Path) -> None
 def test_many_classes_have_their_most_confused_pairs(finished: Path) -> None:
     confusions = torch.eye(30, dtype=torch.long) * 5
     confusions[3, 4], confusions[7, 2] = 5, 2
-    evaluation = EvaluationLine(Errors(1.0, 7 / 157, 0.0, 157), confusions, torch.zeros(30, dtype=torch.long))
+    evaluation = Evaluation(Errors(1.0, 7 / 157, 0.0, 157), confusions, torch.zeros(30, dtype=torch.long))
     predicted = Predictions(evaluation, tuple(f"class {i}" for i in range(30)), "pictures", "validation", 157, (), ())
     root = parsed(as_html(read_folder(finished), CheckpointAnalysis(predictions=predicted), {}, "python"))
     (pairs, *_) = part(root, "confusion").iter("table")
