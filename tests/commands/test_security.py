@@ -71,7 +71,7 @@ REASONED = {
 # process can open. The standard library pickles them.
 OWN_PROCESSES = {
     "src/alexnet_mp/data/prepare/workers.py",
-    "src/alexnet_mp/performance/benchmark/loader.py",
+    "benchmarks/loader.py",
     "src/alexnet_mp/performance/benchmark/processes.py",
     "tests/support/processes.py",
 }
