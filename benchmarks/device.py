@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -29,10 +29,10 @@ from alexnet_mp.common.host import device_name, now, usable_cores, versions
 from alexnet_mp.common.schema import PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.tower import Tower
-from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network
 from alexnet_mp.performance.benchmark.interleaved import forward_and_backward, seconds_interleaved
+from alexnet_mp.performance.benchmark.matrix_bound import MEMORY_FORMATS, MatrixProduct, matrix_layers
 from alexnet_mp.performance.benchmark.processes import results_of_processes
 from alexnet_mp.training.optimizer import PaperSGD
 
@@ -82,40 +82,29 @@ def _fastest_seconds(work: Callable[[], object], device: torch.device, repeats: 
 
 def _products(device: torch.device, batch: int, kind: str, repeats: int) -> tuple[float, float]:
     """Operations a second of the tower's convolutions or matrix products, and the highest of a single row."""
-    network = load_network("paper")
     operations, seconds, highest = 0.0, 0.0, 0.0
-    for cost in network_cost(network).rows:
-        row = network.rows[cost.name]
-        if (kind == "conv") != isinstance(row, rows.Conv) or not row.has_weights:
+    for layer in matrix_layers(load_network("paper")):
+        (product,) = layer.ways["joined" if "joined" in layer.ways else "whole"]
+        if (kind == "conv") != (len(product.inputs) > 1):
             continue
-        formats = [torch.contiguous_format, torch.channels_last] if kind == "conv" else [torch.contiguous_format]
+        formats = MEMORY_FORMATS.values() if kind == "conv" else [torch.contiguous_format]
         best = min(
-            _fastest_seconds(_product(row, cost, device, batch, memory_format), device, repeats)
-            for memory_format in formats
+            _fastest_seconds(_product(product, layer.passes, device, batch, each), device, repeats) for each in formats
         )
-        count = 2 * cost.multiply_adds * batch * (2 if cost.reads == "image" else 3)
+        count = 2 * product.multiply_adds * batch * len(layer.passes)
         operations, seconds, highest = operations + count, seconds + best, max(highest, count / best)
     return operations / seconds, highest
 
 
 def _product(
-    row: rows.Row, cost: rows.RowCost, device: torch.device, batch: int, memory_format: torch.memory_format
+    product: MatrixProduct, passes: Sequence[str], device: torch.device, batch: int, memory_format: torch.memory_format
 ) -> Callable[[], object]:
     """Forward and backward of one row, without its bias; the image gets no gradient."""
-    towers = 2 if cost.reads == "both" else 1
-    if isinstance(row, rows.Conv):
-        channels, height, width = cost.input_shape
-        extra = sum(row.pad)
-        shape = (batch, towers * channels, height + extra, width + extra)
-        inputs = torch.randn(shape, device=device).to(memory_format=memory_format)
-        weight = torch.randn(row.kernels, shape[1], row.size, row.size, device=device).to(memory_format=memory_format)
-    else:
-        inputs = torch.randn(batch, towers * torch.Size(cost.input_shape).numel(), device=device)
-        weight = torch.randn(cost.output_shape[0], inputs.shape[1], device=device)
-    inputs.requires_grad_(cost.reads != "image")
-    weight.requires_grad_()
-    forward = partial(F.conv2d, stride=row.stride) if isinstance(row, rows.Conv) else F.linear
-    return forward_and_backward(partial(forward, weight=weight), inputs, weight)
+    inputs = torch.randn(batch, *product.inputs, device=device).to(memory_format=memory_format)
+    weight = torch.randn(product.weight, device=device).to(memory_format=memory_format).requires_grad_()
+    inputs.requires_grad_("input gradient" in passes)
+    convolve = partial(F.conv2d, stride=product.stride, padding=product.padding)
+    return forward_and_backward(partial(convolve if inputs.ndim == 4 else F.linear, weight=weight), inputs, weight)
 
 
 def _row_passes(device: torch.device, batch: int, bandwidth: float, repeats: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ def benchmark(cwd: Path, *arguments: str) -> Any:
     return run_command([sys.executable, str(CHECKOUT / "benchmarks" / "loader.py"), *arguments], cwd)
 
 
-def test_every_contender_and_the_memory_are_in_the_report_and_the_packs_are_gone(tmp_path: Path) -> None:
+def test_every_variant_and_the_memory_are_in_the_report_and_the_packs_are_gone(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     finished = benchmark(tmp_path, *SIZES, "batch_size=8", "scratch=scratch", "json=loader.json")
     assert finished.code == 0, finished.stderr

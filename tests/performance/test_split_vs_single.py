@@ -62,7 +62,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return loaded
 
 
-def test_json_holds_every_contender_with_its_numbers(report: dict[str, Any]) -> None:
+def test_json_holds_every_variant_with_its_numbers(report: dict[str, Any]) -> None:
     assert report["batch_size"] == BATCH
     assert report["network"] == "small"
     assert {"device", "threads", "versions"} <= set(report["machine"])
@@ -140,7 +140,7 @@ def test_processes_hold_a_tower_a_part_or_the_whole(report: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("name", ["split_one_process", "single_ours", "single_stock", "ungrouped", "one_column"])
-def test_contenders_of_one_process_train(name: str) -> None:
+def test_variants_of_one_process_train(name: str) -> None:
     network = replace(load_network("small"), image=(3, 32, 32))
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(BATCH, 3, 32, 32, generator=generator), torch.arange(BATCH)
@@ -198,7 +198,7 @@ def test_a_mistake_is_refused_before_anything_runs(overrides: str, message: str)
         run(compose("benchmark/split_vs_single", overrides.split()))
 
 
-def test_an_unknown_contender_ends_in_one_line(tmp_path: Path) -> None:
+def test_an_unknown_variant_ends_in_one_line(tmp_path: Path) -> None:
     finished = benchmark(tmp_path, "variants=[split_two_proceses]")
     assert finished.code == 2
     assert finished.stdout == ""

@@ -1,4 +1,4 @@
-"""The variants: ways to train the same network, each a row of the list at the end of this file."""
+"""The variants: ways to train the same network, each an entry of `VARIANTS`."""
 
 from alexnet_mp.model.single_device import one_column_network, ungrouped_network
 from alexnet_mp.performance.benchmark.variants import ours

@@ -1,4 +1,4 @@
-"""The variants of ours: the towers, the networks of one tower, and the same network whole, from our layers."""
+"""Our variants: the towers, networks of one tower trained by the same code, and the network whole, of our layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""What a variant is: how many processes, whether it can run here, and what each of its processes trains."""
+"""What trains a variant: its number of processes, whether it can run here, and the step of each process."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
