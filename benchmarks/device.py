@@ -1,7 +1,7 @@
 """Measure this machine and print it as a device description for the cost model, in half a minute.
 
 python benchmarks/device.py > mine.yaml
-python launch/plan.py device=mine.yaml
+python launch/plan.py hardware=mine.yaml
 
 On a CPU a device is one core with a process of its own, all measured at once, as the towers run; with --device cuda it
 is a GPU. Products are those of a tower of the preset `paper`, in the better memory format; the other rows are this
@@ -218,7 +218,7 @@ def one_process(rank: int, world: int, batch: int, repeats: int, folder: str) ->
 
 
 def description(kind: str, count: int, batch: int, found: dict[str, float], one: dict[str, float] | None) -> str:
-    """The YAML that `launch/plan.py device=` reads."""
+    """The YAML that `launch/plan.py hardware=` reads."""
     device = torch.device(kind)
     software = ", ".join(f"{name} {version}" for name, version in versions().items())
     peak = max(found["highest_conv"], found["highest_matmul"])

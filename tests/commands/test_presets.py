@@ -98,7 +98,7 @@ def commands(path: Path) -> list[str]:
     return [re.split(r"\s{2,}", line)[0] for line in found]
 
 
-COMMENTED = [path for group in (*GROUPS, "hardware", "sweep", ".") for path in presets(group)]
+COMMENTED = [path for group in (*GROUPS, "hardware_descriptions", "sweep", ".") for path in presets(group)]
 
 
 @pytest.mark.parametrize("path", COMMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")

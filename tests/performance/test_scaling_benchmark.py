@@ -11,7 +11,7 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
 from alexnet_mp.performance.benchmark import scaling
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement
-from alexnet_mp.performance.cost_model.device import load_device
+from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 BATCH = 8
 TINY = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
@@ -66,7 +66,7 @@ def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch
 
 def test_one_process_of_one_thread_is_predicted_with_one_core() -> None:
     settings = scaling.parse_scaling_settings(compose("scaling", []))
-    cores: Any = load_device("two_epyc_cores")
+    cores: Any = load_hardware("two_epyc_cores")
     speeds = [scaling._prediction(settings, cores, count).images_per_second for count in (1, 2, 4)]
     assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.05)
     assert speeds[2] < speeds[1]  # the same cores, and two updates

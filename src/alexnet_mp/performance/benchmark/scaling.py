@@ -26,7 +26,8 @@ from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement
 from alexnet_mp.performance.benchmark.summary import variant_values
 from alexnet_mp.performance.benchmark.turn import Turn, VariantFailed, run_turn
 from alexnet_mp.performance.benchmark.variants import SPLIT
-from alexnet_mp.performance.cost_model.device import Device, load_device
+from alexnet_mp.performance.cost_model.hardware import Hardware as Device
+from alexnet_mp.performance.cost_model.hardware import load_hardware as load_device
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
 from alexnet_mp.performance.cost_model.replicas import Layout
 
