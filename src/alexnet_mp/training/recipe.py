@@ -132,7 +132,6 @@ class Recipe:
                 "recipe: batch_size, epochs and input.pixel_divisor must be positive and momentum in [0, 1), not "
                 f"{self.batch_size}, {self.epochs}, {divisor} and {self.momentum}"
             )
-        self.augmentation.check()
         self._check_rates()
         if self.batch_size % replicas:
             raise ConfigurationError(
