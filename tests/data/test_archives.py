@@ -18,7 +18,7 @@ from scipy.io import savemat
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.prepare import cifar10
-from alexnet_mp.data.prepare.prepare import Summary, prepare
+from alexnet_mp.data.prepare.prepare import PackSummary, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.prepare.tar import index_tar
 from tests.support.photographs import imagenet
@@ -28,7 +28,7 @@ DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 Content = dict[str, bytes]
 
 
-def prepared(source: Path | str, out: Path, **settings: Any) -> Summary:
+def prepared(source: Path | str, out: Path, **settings: Any) -> PackSummary:
     return prepare(PreparationSettings(source=str(source), out=str(out), workers=1, **settings))
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet_mp import ConfigurationError
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.augmentation import (
     Augmentation,
     ColorNoise,
@@ -162,18 +163,20 @@ def test_another_seed_or_epoch_draws_anew_and_the_same_one_draws_alike(seed: int
     assert not (alphas(NOISE, 500) == alphas(NOISE, 500, seed, epoch)).any()
 
 
-WRONG_NUMBERS: dict[str, tuple[Augmentation, str]] = {
-    "shared_by_0": (Augmentation(shared_by=0), r"recipe\.augmentation\.shared_by is 0"),
-    "std_negative": (Augmentation(color=ColorNoise(-0.1, "root")), r"recipe\.augmentation\.color.* -0\.1 and 1"),
-    "std_nan": (Augmentation(color=ColorNoise(nan, "root")), "nan and 1"),
-    "std_infinite": (Augmentation(color=ColorNoise(inf, "root")), "inf and 1"),
-    "divisor_0": (Augmentation(color=ColorNoise(0.1, "root", 0)), r"0\.1 and 0"),
-    "divisor_nan": (Augmentation(color=ColorNoise(0.1, "root", nan)), r"0\.1 and nan"),
-    "divisor_infinite": (Augmentation(color=ColorNoise(0.1, "root", inf)), r"0\.1 and inf"),
+WRONG_NUMBERS: dict[str, tuple[dict[str, object], str]] = {
+    "shared_by_0": ({"shared_by": 0}, r"augmentation\.shared_by is 0, must be positive"),
+    "std_negative": ({"color": {"std": -0.1}}, r"color\.std is -0\.1, must not be negative"),
+    "std_nan": ({"color": {"std": nan}}, r"color\.std is nan"),
+    "std_infinite": ({"color": {"std": inf}}, r"color\.std is inf"),
+    "divisor_0": ({"color": {"divisor": 0}}, r"color\.divisor is 0\.0, must be positive"),
+    "divisor_nan": ({"color": {"divisor": nan}}, r"color\.divisor is nan"),
+    "divisor_infinite": ({"color": {"divisor": inf}}, r"color\.divisor is inf"),
 }
 
 
 @pytest.mark.parametrize("augmentation, message", WRONG_NUMBERS.values(), ids=WRONG_NUMBERS)
-def test_numbers_that_cannot_be_are_refused_by_name(augmentation: Augmentation, message: str) -> None:
+def test_numbers_that_cannot_be_are_refused_by_name(augmentation: dict[str, Any], message: str) -> None:
+    if "color" in augmentation:
+        augmentation = {"color": {"std": 0.1, "eigenvalues": "root", **augmentation["color"]}}
     with pytest.raises(ConfigurationError, match=message):
-        augmentation.check()
+        from_mapping(Augmentation, augmentation, "recipe.augmentation")

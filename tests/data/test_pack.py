@@ -50,7 +50,7 @@ def write_pack(folder: Path) -> Manifest:
         }
     manifest = {
         "format": "alexnet_mp pack",
-        "format_version": 1,
+        "format_version": 2,
         "size": SIZE,
         "class_names": ["cat", "dog", "owl"],
         "splits": splits,
@@ -245,7 +245,7 @@ def put(value: object, *path: str | int) -> Callable[[Manifest], None]:
 TRAIN = ("splits", "train")
 EDITED_MANIFESTS: dict[str, tuple[Callable[[Manifest], None], str]] = {
     "another_format": (put("a pack", "format"), "not the manifest of a pack"),
-    "a_later_version": (put(2, "format_version"), "format_version 2 and this version reads 1"),
+    "a_later_version": (put(3, "format_version"), "format_version 3 and this version reads 2"),
     "version_true": (put(True, "format_version"), "format_version"),
     "size_zero": (put(0, "size"), "size is 0"),
     "size_huge": (put(10**30, "size"), "size is 1000"),

@@ -22,7 +22,7 @@ from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
 from alexnet_mp.data.prepare import prepare as prepare_module
 from alexnet_mp.data.prepare import workers, workspace
-from alexnet_mp.data.prepare.prepare import Summary, images_per_shard, prepare
+from alexnet_mp.data.prepare.prepare import PackSummary, images_per_shard, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
 from tests.support.photographs import clothing, imagenet
@@ -31,7 +31,7 @@ from tests.support.processes import CHECKOUT, run_command, run_script
 Pixels = NDArray[np.uint8]
 
 
-def prepared(source: Path, out: Path, workers: int = 1, **settings: Any) -> Summary:
+def prepared(source: Path, out: Path, workers: int = 1, **settings: Any) -> PackSummary:
     return prepare(PreparationSettings(source=str(source), out=str(out), workers=workers, **settings))
 
 
@@ -436,12 +436,12 @@ WRONG_USES: dict[str, tuple[list[str], str]] = {
     "no_such_source": (["source=nowhere"], "source=nowhere does not exist"),
     "another_kind": (["kind=ilsvrc"], "looks like kind=folder, not kind=ilsvrc"),
     "unknown_kind": (["kind=zip"], "kind is 'zip', not one of auto, folder, ilsvrc, cifar10"),
-    "size_0": (["size=0"], "size=0 must be from 1"),
+    "size_0": (["size=0"], "size is 0, must be from 1"),
     "size_text": (["size=large"], "size must be a whole number"),
-    "workers_0": (["workers=0"], "workers=0 must be from 1"),
-    "shards_of_0": (["images_per_shard=0"], "images_per_shard=0 must be"),
-    "shards_too_large": (["images_per_shard=100000000"], "images_per_shard=100000000 must be"),
-    "no_pixels": (["max_pixels=0"], "max_pixels=0 must be"),
+    "workers_0": (["workers=0"], "workers is 0, must be from 1"),
+    "shards_of_0": (["images_per_shard=0"], "images_per_shard is 0, must be from 1"),
+    "shards_too_large": (["images_per_shard=100000000"], "images_per_shard is 100000000, must be from 1"),
+    "no_pixels": (["max_pixels=0"], "max_pixels is 0, must be from 1"),
     "added_key": (["+color=1"], "unknown key 'color'"),
     "out_in_the_source": (["out=photos/train/pack"], "lies in source=photos"),
     "out_below_a_file": (["out=file/pack"], "cannot write out=file/pack"),

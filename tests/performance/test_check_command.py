@@ -20,7 +20,7 @@ from alexnet_mp.parallel.placement import Placement
 from alexnet_mp.performance.benchmark.timed_link import Exchange
 from alexnet_mp.performance.machine_check import run, step
 from alexnet_mp.performance.machine_check.link import exchange_seconds
-from alexnet_mp.performance.machine_check.parity import parity_outcomes
+from alexnet_mp.performance.machine_check.parity import parity_results
 from alexnet_mp.performance.machine_check.settings import CheckSettings, parse_check_settings
 from tests.support.processes import CHECKOUT, as_under_torchrun, run_processes, run_script, torchrun
 
@@ -55,7 +55,7 @@ def settings(*overrides: str) -> CheckSettings:
 def two_devices(monkeypatch, tmp_path):
     """Run the checks in this process as if it had two devices, the towers on cpu:0 and cpu:1."""
 
-    def run(link: type[LocalLink] = LocalLink, *overrides: str) -> tuple[bool, dict]:
+    def checked(link: type[LocalLink] = LocalLink, *overrides: str) -> tuple[bool, dict]:
         monkeypatch.setattr(run, "choose_placement", lambda *arguments: TWO_DEVICES)
         monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", link)
         monkeypatch.chdir(tmp_path)
@@ -63,7 +63,7 @@ def two_devices(monkeypatch, tmp_path):
             passed = run.run_checks(compose("check", [*QUICK, *overrides]))
         return passed, report(tmp_path)
 
-    return run
+    return checked
 
 
 def test_one_process_on_a_cpu_checks_its_towers_and_says_what_is_not_possible(tmp_path):
@@ -199,7 +199,7 @@ def test_a_check_that_breaks_off_is_in_the_file(monkeypatch, tmp_path):
     def broken(*arguments):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(run, "parity_outcomes", broken)
+    monkeypatch.setattr(run, "parity_results", broken)
     with patch.dict(os.environ), pytest.raises(RuntimeError, match="illegal memory access"):
         run.run_checks(compose("check", [*QUICK, f"json={tmp_path}/check.json"]))
     assert results(report(tmp_path)) == {"link": "not possible here", "parity": "fail"}
@@ -244,8 +244,8 @@ def test_other_networks_agree_with_one_without_towers(overrides):
     placement = Placement(
         "two_devices", of.network.towers, {t: torch.device(f"cpu:{t}") for t in range(of.network.towers)}
     )
-    outcomes, _ = parity_outcomes(of, Mesh(placement, None), LocalLink(list(placement.devices.values())))
-    assert [outcome.result for outcome in outcomes] == ["pass", "pass", "not possible here"]
+    checks, _ = parity_results(of, Mesh(placement, None), LocalLink(list(placement.devices.values())))
+    assert [check.result for check in checks] == ["pass", "pass", "not possible here"]
 
 
 def test_a_network_of_one_tower_has_no_link_and_agrees_with_a_plain_one(tmp_path):
@@ -266,7 +266,7 @@ def test_parity_leaves_torchs_settings_as_they_were():
         )
 
     before = state()
-    parity_outcomes(settings("towers=1"), Mesh(Placement("simulated", 1, {0: torch.device("cpu")}), None), None)
+    parity_results(settings("towers=1"), Mesh(Placement("simulated", 1, {0: torch.device("cpu")}), None), None)
     assert state() == before
 
 
@@ -306,7 +306,7 @@ def test_on_gpus_what_shows_is_the_step_with_the_link_less_the_step_without(monk
         step.Speed(Passage("one float", "forward", (1,)), 4, 1.0),
     ]
     of = replace(settings(), rounds=2)
-    took, hidden = step.step_outcomes(of, Mesh(TWO_DEVICES, None), link, speeds)
+    took, hidden = step.step_results(of, Mesh(TWO_DEVICES, None), link, speeds)
     assert took.result == "pass" and took.numbers["seconds"] == 5.0
     assert took.numbers["crossing_bytes"] == STEP_BYTES  # those of the silent steps are none
     assert hidden.numbers == {"hidden": 0.75, "exposed_seconds": 2.0, "alone_seconds": 8.0}
@@ -338,7 +338,7 @@ def test_an_exchange_takes_as_long_as_for_the_tower_that_came_last_in_the_slower
         ("batch_size=0", "batch_size is 0, must be positive"),
         ("rounds=0", "rounds is 0"),
         ("timeout_seconds=inf", "timeout_seconds is inf, must be at most 1e9"),
-        ("json=nowhere/check.json", "there is no folder"),
+        ("json=nowhere/check.json", "must lie in a folder that exists"),
         ("towers=3", "3 towers do not divide"),
         ("steps=3", "unknown key 'steps'"),
     ],

@@ -7,11 +7,12 @@ import pytest
 
 from alexnet_mp import ConfigurationError, Network, load_network
 from alexnet_mp.common.presets import preset_names
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
 from alexnet_mp.performance.cost_model.choice import choose
 from alexnet_mp.performance.cost_model.compute import RowTime, row_times
-from alexnet_mp.performance.cost_model.device import Device, Link, load_device, parse_device
+from alexnet_mp.performance.cost_model.hardware import DeviceLink, Hardware, load_hardware
 from alexnet_mp.performance.cost_model.memory import kept_bytes
 from alexnet_mp.performance.cost_model.overlap import all_reduce
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
@@ -44,16 +45,16 @@ PARAMETERS_OF_TOWER_0 = (4 * 27 + 4) + (10 * 512 + 10) + (5 * 10 + 5)
 PARAMETERS_OF_TOWER_1 = PARAMETERS_OF_TOWER_0 - 5
 
 
-def device(**changes: Any) -> Device:
+def device(**changes: Any) -> Hardware:
     """Arithmetic at 500 and 250 operations a second, memory so fast that it costs nothing, a link of 100 bytes/s."""
-    plain = Device(
+    plain = Hardware(
         name="tiny",
         devices=2,
         peak_flops={"float32": 1000.0},
         achieved=Achieved(convolution=0.5, matmul=0.25, memory=1.0),
         memory_bandwidth=1e30,
         memory_bytes=1e9,
-        link=Link("wire", bandwidth=200.0, achieved=0.5, latency_seconds=2.0),
+        link=DeviceLink("wire", bandwidth=200.0, achieved=0.5, latency_seconds=2.0),
     )
     return replace(plain, **changes)
 
@@ -118,7 +119,7 @@ def test_a_crossing_is_exposed_by_what_its_own_half_does_not_hide() -> None:
     assert forward_2.bytes_sent == 4 * 256
     assert forward_2.seconds == pytest.approx(2 + 10.24)
     assert forward_2.exposed == 0
-    slow = Link("wire", bandwidth=25.0, latency_seconds=2.0)
+    slow = DeviceLink("wire", bandwidth=25.0, latency_seconds=2.0)
     waiting = split(link=slow).crossings
     own_forward = 2 * (FC2 / 2) / 250
     assert waiting[0].exposed == pytest.approx(2 + 40.96 - own_forward)
@@ -141,7 +142,7 @@ def test_a_half_precision_crossing_sends_half_of_the_bytes() -> None:
 
 def test_the_papers_crossings_are_the_tables_bytes() -> None:
     network = load_network("paper")
-    prediction = predict(network, load_device("two_gtx_580"), 128).predictions["split"]
+    prediction = predict(network, load_hardware("two_gtx_580"), 128).predictions["split"]
     assert sum(transfer.bytes_sent for transfer in prediction.crossings) == (29_288 + 28_288) * 128 * 4
 
 
@@ -153,7 +154,7 @@ def rows_of(*backward_and_bytes: tuple[float, int]) -> list[RowTime]:
 
 
 def test_gradients_are_summed_in_buckets_from_the_last_row_on() -> None:
-    link = Link("wire", bandwidth=10.0, latency_seconds=0.0)
+    link = DeviceLink("wire", bandwidth=10.0, latency_seconds=0.0)
     # Backward: row 2 ends at 1 s, row 1 at 3 s, row 0 at 6 s. Two members send as many bytes as a bucket has.
     rows = rows_of((3.0, 10), (2.0, 15), (1.0, 20))
     assert [(t.name, t.bytes_sent) for t in all_reduce(rows, link, 2, bucket_bytes=20)] == [("row2", 20), ("row0", 25)]
@@ -163,7 +164,7 @@ def test_gradients_are_summed_in_buckets_from_the_last_row_on() -> None:
 
 
 def test_a_bucket_waits_for_the_one_before_it() -> None:
-    link = Link("wire", bandwidth=10.0, latency_seconds=0.0)
+    link = DeviceLink("wire", bandwidth=10.0, latency_seconds=0.0)
     # Backward: 1 s, 1 s more, and 2 s more without a gradient; the second bucket is ready at 2 s.
     first, second = all_reduce(rows_of((2.0, 0), (1.0, 10), (1.0, 50)), link, 2, bucket_bytes=10)
     assert (first.seconds, first.exposed) == (5.0, 2.0)  # from 1 s to 6 s; backward ends at 4 s
@@ -171,7 +172,7 @@ def test_a_bucket_waits_for_the_one_before_it() -> None:
 
 
 def test_four_members_send_one_and_a_half_times_the_gradients() -> None:
-    (only,) = all_reduce(rows_of((1.0, 40)), Link("wire", bandwidth=10.0, latency_seconds=1.0), 4)
+    (only,) = all_reduce(rows_of((1.0, 40)), DeviceLink("wire", bandwidth=10.0, latency_seconds=1.0), 4)
     assert only.bytes_sent == 60
     assert only.seconds == pytest.approx(6 * 1.0 + 60 / 10)
 
@@ -213,7 +214,7 @@ def test_what_pooling_dropout_and_normalization_keep() -> None:
 
 @pytest.mark.parametrize("way", ["split", "single", "data_parallel"])
 def test_the_largest_batch_fits_and_the_next_does_not(way: Any) -> None:
-    network, pair = load_network("paper"), load_device("two_gtx_580")
+    network, pair = load_network("paper"), load_hardware("two_gtx_580")
     most = predict(network, pair, 128).predictions[way].largest_batch
     assert most > 100
     assert predict(network, pair, most).predictions[way].fits
@@ -243,12 +244,12 @@ def test_one_process_has_all_cores_of_a_processor_at_the_measured_fraction() -> 
 # The choice.
 
 
-def chosen(network: Network, where: Device, batch: int) -> str | None:
+def chosen(network: Network, where: Hardware, batch: int) -> str | None:
     return choose(predict(network, where, batch))[0]
 
 
 def test_only_the_split_fits_where_one_device_cannot_hold_the_network() -> None:
-    pair = load_device("two_gtx_580")
+    pair = load_hardware("two_gtx_580")
     tight = replace(pair, memory_bytes=1.2e9)
     way, reason = choose(predict(load_network("paper"), tight, 64))
     assert way == "split"
@@ -257,13 +258,13 @@ def test_only_the_split_fits_where_one_device_cannot_hold_the_network() -> None:
 
 
 def test_a_link_that_takes_longer_than_the_work_leaves_one_device() -> None:
-    pair = load_device("two_gtx_580")
+    pair = load_hardware("two_gtx_580")
     assert chosen(load_network("paper"), replace(pair, link=replace(pair.link, bandwidth=1e6)), 128) == "single"
 
 
 def test_small_batches_want_the_split_and_large_ones_data_parallelism() -> None:
     # On a slow link the split sends bytes in proportion to the batch, data-parallel the same whatever the batch.
-    pair = load_device("two_gtx_580")
+    pair = load_hardware("two_gtx_580")
     slow = replace(pair, link=replace(pair.link, bandwidth=1.0e9, compute_lost=1.0))
     assert chosen(load_network("paper"), slow, 32) == "split"
     assert chosen(load_network("paper"), slow, 2048 * 4) is None  # it does not fit
@@ -278,14 +279,14 @@ def test_nothing_fits_is_said_with_the_numbers() -> None:
 
 
 def test_a_network_of_one_tower_is_not_split_and_one_device_is_not_parallel() -> None:
-    plan = predict(load_network("one_column"), load_device("titan_x"), 128)
+    plan = predict(load_network("one_column"), load_hardware("titan_x"), 128)
     assert list(plan.predictions) == ["single"]
     assert plan.left_out["split"] == "network one_column has one tower"
     assert "at least 2" in plan.left_out["data_parallel"]
 
 
 def test_more_towers_than_devices_leave_one_device_alone() -> None:
-    plan = predict(load_network("paper", towers=4), load_device("two_k20"), 128)
+    plan = predict(load_network("paper", towers=4), load_hardware("two_k20"), 128)
     assert list(plan.predictions) == ["single"]
     assert plan.left_out["split"] == "it takes 4 devices, one a tower, and there are 2"
 
@@ -297,9 +298,9 @@ def test_an_odd_batch_is_not_dealt_to_two_devices() -> None:
 # What grows and what shrinks.
 
 
-@pytest.mark.parametrize("preset", preset_names("hardware"))
+@pytest.mark.parametrize("preset", preset_names("hardware_descriptions"))
 def test_every_preset_predicts_and_more_of_anything_is_never_slower(preset: str) -> None:
-    network, described = load_network("paper"), load_device(preset)
+    network, described = load_network("paper"), load_hardware(preset)
     plain = predict(network, described, 128)
     better = [
         replace(described, peak_flops={name: 2 * rate for name, rate in described.peak_flops.items()}),
@@ -318,8 +319,8 @@ def test_every_preset_predicts_and_more_of_anything_is_never_slower(preset: str)
 
 
 def test_every_precision_of_a_preset_predicts() -> None:
-    for preset in preset_names("hardware"):
-        described = load_device(preset)
+    for preset in preset_names("hardware_descriptions"):
+        described = load_hardware(preset)
         for precision in described.peak_flops:
             assert predict(load_network("original_2012"), described, 64, precision).predictions["single"].step > 0
 
@@ -338,19 +339,19 @@ DESCRIPTION: dict[str, Any] = {
 
 
 def test_a_description_is_read() -> None:
-    assert parse_device(DESCRIPTION).fractions.convolution == pytest.approx(0.398)
+    assert from_mapping(Hardware, DESCRIPTION, "hardware").fractions.convolution == pytest.approx(0.398)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"memory_bandwith": 1.0}, "did you mean 'memory_bandwidth'"),
-        ({"link": {"name": "wire", "bandwidth": 1e9}}, "missing key 'device.link.latency_seconds'"),
-        ({"software": "cudnn_r3"}, "device.software is 'cudnn_r3', not one of cuda_convnet_2012"),
+        ({"link": {"name": "wire", "bandwidth": 1e9}}, "missing key 'hardware.link.latency_seconds'"),
+        ({"software": "cudnn_r3"}, "hardware.software is 'cudnn_r3', not one of cuda_convnet_2012"),
         ({"software": None}, "give either software"),
         ({"achieved": {"convolution": 1, "matmul": 1, "memory": 1}}, "and not both"),
-        ({"memory_bandwidth": 0}, "device.memory_bandwidth is 0, must be positive"),
-        ({"devices": -1}, "device.devices is -1, must be positive"),
+        ({"memory_bandwidth": 0}, "hardware.memory_bandwidth is 0.0, must be positive"),
+        ({"devices": -1}, "hardware.devices is -1, must be positive"),
         ({"peak_flops": {}}, "peak_flops is empty"),
         ({"peak_flops": {"float32": -1}}, "peak_flops.float32 is -1"),
         ({"reserved_bytes": 5e9}, "leaves nothing of memory_bytes"),
@@ -358,14 +359,14 @@ def test_a_description_is_read() -> None:
         ({"launch_seconds": -1e-6}, "must not be negative"),
         (
             {"software": None, "achieved": {"convolution": 1, "matmul": 1, "memory": 2}},
-            "achieved.memory is 2, must be between",
+            "achieved.memory is 2.0, must be between",
         ),
         ({"one_process": 1.5}, "one_process is 1.5, must be between 0 and 1"),
     ],
 )
 def test_a_wrong_key_or_an_impossible_number_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        parse_device({**DESCRIPTION, **change})
+        from_mapping(Hardware, {**DESCRIPTION, **change}, "hardware")
 
 
 def test_a_precision_without_a_peak_rate_is_refused_with_those_that_have_one() -> None:
@@ -375,6 +376,6 @@ def test_a_precision_without_a_peak_rate_is_refused_with_those_that_have_one() -
 
 def test_an_unknown_preset_and_an_unreadable_file_are_refused(tmp_path: Any) -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'two_k20'"):
-        load_device("two_k2")
-    with pytest.raises(ConfigurationError, match="cannot read the device description"):
-        load_device(tmp_path / "nothing.yaml")
+        load_hardware("two_k2")
+    with pytest.raises(ConfigurationError, match="cannot read the hardware description"):
+        load_hardware(tmp_path / "nothing.yaml")

@@ -12,9 +12,11 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.presets import preset_names
-from alexnet_mp.performance.cost_model.device import load_device
-from alexnet_mp.performance.cost_model.published import PUBLISHED, as_text, compare
+from alexnet_mp.performance.cost_model.hardware import load_hardware
+from alexnet_mp.performance.cost_model.published import compare_with_published, published_table, published_timings
 from tests.support.processes import CHECKOUT, run_script
+
+PUBLISHED = published_timings()
 
 
 def written(tmp_path: Path, *overrides: str) -> Any:
@@ -41,7 +43,7 @@ def test_json_holds_every_way_with_its_parts(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_column_a_way_and_ends_in_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    plan.run(compose("plan", ["device=two_a100_nvlink", "precision=bfloat16", "crossing_dtype=bfloat16"]))
+    plan.run(compose("plan", ["hardware=two_a100_nvlink", "precision=bfloat16", "crossing_dtype=bfloat16"]))
     lines = capsys.readouterr().out.splitlines()
     assert "bfloat16, on two A100 80 GB, NVLink" in lines[0]
     assert re.search(r"split \(2 devices\) +single \(1 device\) +data_parallel \(2 devices\)", lines[2])
@@ -50,9 +52,9 @@ def test_the_table_has_a_column_a_way_and_ends_in_the_reason(capsys: pytest.Capt
     assert max(map(len, lines[:-1])) < 120
 
 
-@pytest.mark.parametrize("preset", preset_names("hardware"))
+@pytest.mark.parametrize("preset", preset_names("hardware_descriptions"))
 def test_every_device_prints_a_plan(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
-    plan.run(compose("plan", [f"device={preset}"]))
+    plan.run(compose("plan", [f"hardware={preset}"]))
     assert capsys.readouterr().out.splitlines()[-1].startswith("Choose ")
 
 
@@ -61,15 +63,17 @@ def test_every_device_prints_a_plan(preset: str, capsys: pytest.CaptureFixture[s
 TOLERANCE = 0.20
 
 
-@pytest.mark.parametrize("number", PUBLISHED, ids=lambda number: number.what)
+@pytest.mark.parametrize("number", PUBLISHED, ids=lambda number: number.name)
 def test_predictions_are_as_near_to_published_numbers_as_the_page_says(number: Any) -> None:
-    error = compare(number)["error"]
+    error = compare_with_published(number)["error"]
     assert abs(error) < (0.01 if number.calibrates else TOLERANCE)
 
 
 def test_published_numbers_are_those_of_their_sources() -> None:
     ms = {
-        (number.network, number.software, number.precision): number.low for number in PUBLISHED if number.unit == "ms"
+        (number.network, number.software, number.precision): number.published[0]
+        for number in PUBLISHED
+        if number.unit == "ms"
     }
     one, overfeat = "one_weird_trick", "overfeat_fast"
     # convnet-benchmarks, README.md, "Imagenet Winners Benchmarking".
@@ -90,8 +94,8 @@ def test_no_number_that_calibrates_is_one_of_the_predictions() -> None:
 
 
 def test_an_error_is_relative_to_the_nearer_end_of_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    gtx = next(number for number in PUBLISHED if "GTX 580" in number.what)
-    values = compare(gtx)
+    gtx = next(number for number in PUBLISHED if "GTX 580" in number.name)
+    values = compare_with_published(gtx)
     assert values["published"] == [5, 6]
     assert values["error"] == pytest.approx(values["predicted"] / 5 - 1)
 
@@ -99,7 +103,7 @@ def test_an_error_is_relative_to_the_nearer_end_of_a_range(monkeypatch: pytest.M
 def test_the_page_shows_what_check_prints(capsys: pytest.CaptureFixture[str]) -> None:
     plan.run(compose("plan", ["check=true"]))
     printed = capsys.readouterr().out.rstrip()
-    assert printed == as_text([compare(number) for number in PUBLISHED])
+    assert printed == published_table([compare_with_published(number) for number in PUBLISHED])
     assert printed in (CHECKOUT / "docs" / "cost-model.md").read_text()
 
 
@@ -134,7 +138,7 @@ def report(tmp_path: Path, variants: dict[str, float], **changes: Any) -> str:
 def test_against_a_benchmark_the_modeled_contenders_have_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cores = "device=two_epyc_cores"
+    cores = "hardware=two_epyc_cores"
     ways = written(tmp_path, cores, "batch_size=64")["ways"]
     measured = {"split_two_processes": 40.0, "single_ours": 30.0, "ddp_ours": 20.0, "single_stock": 10.0}
     values = written(tmp_path, cores, report(tmp_path, measured))
@@ -150,11 +154,11 @@ def test_against_a_benchmark_the_modeled_contenders_have_an_error(
 
 def test_a_split_in_one_process_is_one_device_only_where_a_process_has_all_cores(tmp_path: Path) -> None:
     name = report(tmp_path, {"split_one_process": 30.0, "split_two_processes": 40.0})
-    assert set(written(tmp_path, "device=two_epyc_cores", name)["variants"]) == {
+    assert set(written(tmp_path, "hardware=two_epyc_cores", name)["variants"]) == {
         "split_one_process",
         "split_two_processes",
     }
-    assert set(written(tmp_path, "device=two_k20", name)["variants"]) == {"split_two_processes"}
+    assert set(written(tmp_path, "hardware=two_k20", name)["variants"]) == {"split_two_processes"}
 
 
 @pytest.mark.parametrize(
@@ -162,14 +166,15 @@ def test_a_split_in_one_process_is_one_device_only_where_a_process_has_all_cores
     [
         (["batch_size=0"], "batch_size is 0, must be positive"),
         (["epochs=-1"], "epochs is -1"),
-        (["device=two_gtx_58"], "did you mean 'two_gtx_580'"),
+        (["hardware=two_gtx_58"], "did you mean 'two_gtx_580'"),
         (["precision=bfloat16"], "no peak rate for precision=bfloat16"),
         (["precision=fp8"], "precision is 'fp8', not one of float32, tf32"),
         (["+bach_size=3"], "unknown key 'bach_size'; did you mean 'batch_size'"),
         (["towers=3"], "3 towers do not divide"),
         (["against=nowhere.json"], "cannot read against=nowhere.json"),
         (["against=a.json", "check=true"], "give one"),
-        (["json=nowhere/plan.json"], "cannot write json=nowhere/plan.json"),
+        (["json=nowhere/plan.json"], "json is nowhere/plan.json, must lie in a folder that exists"),
+        (["device=two_k20"], "unknown key 'device'; known: network, towers, replicas, nodes, node_bandwidth, hardware"),
     ],
 )
 def test_a_mistake_is_refused_with_the_fix(
@@ -192,14 +197,14 @@ def test_a_report_that_cannot_be_compared_is_refused(
     changes: dict[str, Any], variants: dict[str, float], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        plan.run(compose("plan", ["device=two_epyc_cores", report(tmp_path, variants, **changes)]))
+        plan.run(compose("plan", ["hardware=two_epyc_cores", report(tmp_path, variants, **changes)]))
 
 
 def test_a_description_of_ones_own_is_a_path(tmp_path: Path) -> None:
-    text = (CHECKOUT / "conf" / "hardware" / "two_k20.yaml").read_text()
+    text = (CHECKOUT / "conf" / "hardware_descriptions" / "two_k20.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("name: two K20", "name: mine").replace("8.0e9", "1.0e3"))
-    values = written(tmp_path, f"device={tmp_path / 'mine.yaml'}")
-    assert (values["device"], values["choice"]) == ("mine", "single")
+    values = written(tmp_path, f"hardware={tmp_path / 'mine.yaml'}")
+    assert (values["hardware"], values["choice"]) == ("mine", "single")
 
 
 def test_what_the_device_benchmark_prints_is_a_description(tmp_path: Path) -> None:
@@ -222,7 +227,7 @@ def test_what_the_device_benchmark_prints_is_a_description(tmp_path: Path) -> No
         "link.compute_lost": 0.5,
     }
     (tmp_path / "mine.yaml").write_text(benchmark.description("cpu", 2, 64, found, {"conv": 1.6e11, "bandwidth": 3e10}))
-    device = load_device(tmp_path / "mine.yaml")
+    device = load_hardware(tmp_path / "mine.yaml")
     assert device.peak("float32") * device.fractions.convolution == pytest.approx(9e10)
     assert device.peak("float32") * device.fractions.matmul == pytest.approx(6e10)
     assert (device.memory_bandwidth, device.passes["lrn"], device.link.compute_lost) == (2e10, 40.0, 0.5)

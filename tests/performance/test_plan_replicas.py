@@ -11,17 +11,17 @@ import pytest
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
 from alexnet_mp.common.cli import compose
-from alexnet_mp.performance.cost_model.device import Device, Link
+from alexnet_mp.performance.cost_model.hardware import DeviceLink, Hardware
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
 from alexnet_mp.performance.cost_model.replicas import Layout
 from tests.performance.test_plan import CONV1, PARAMETERS_OF_TOWER_0, PARAMETERS_OF_TOWER_1, device, small
 from tests.support.processes import CHECKOUT
 
-NETWORK_BETWEEN = Link("cable", bandwidth=60.0, latency_seconds=3.0)
+NETWORK_BETWEEN = DeviceLink("cable", bandwidth=60.0, latency_seconds=3.0)
 NODE = device(between_nodes=NETWORK_BETWEEN)  # two devices; its own link has 100 bytes/s after two seconds
 
 
-def split(replicas: int, nodes: int, batch: int, of: Device = NODE) -> Prediction:
+def split(replicas: int, nodes: int, batch: int, of: Hardware = NODE) -> Prediction:
     return predict(small(), of, batch, layout=Layout(replicas, nodes)).predictions["split"]
 
 
@@ -84,7 +84,7 @@ def test_on_two_cores_two_replicas_share_them_and_update_twice() -> None:
         (Layout(4, 2), NODE, "4 towers on each of 2 nodes, which have 2 devices; use at most replicas=2, or nodes=4"),
     ],
 )
-def test_a_layout_that_the_nodes_do_not_allow_is_refused(layout: Layout, of: Device, message: str) -> None:
+def test_a_layout_that_the_nodes_do_not_allow_is_refused(layout: Layout, of: Hardware, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         predict(small(), of, 8, layout=layout)
 
@@ -98,7 +98,7 @@ def planned(tmp_path: Path, *overrides: str) -> Any:
     return json.loads((tmp_path / "plan.json").read_text())
 
 
-A100 = ["device=two_a100_nvlink", "precision=bfloat16"]
+A100 = ["hardware=two_a100_nvlink", "precision=bfloat16"]
 
 
 def test_the_plan_of_eight_nodes_says_how_it_scales_and_what_bounds_it(
@@ -128,7 +128,7 @@ def test_a_slower_network_is_one_key(tmp_path: Path) -> None:
         for changes in ([], ["node_bandwidth=1.25e9"])
     ]
     assert speeds[1] < speeds[0] / 2
-    with_key = planned(tmp_path, "device=two_gtx_580", *layout, "node_bandwidth=1.25e9")
+    with_key = planned(tmp_path, "hardware=two_gtx_580", *layout, "node_bandwidth=1.25e9")
     assert with_key["ways"]["split"]["devices"] == 4
 
 
@@ -139,7 +139,7 @@ def test_the_page_has_the_projections_that_the_plan_makes(nodes: int, images: in
     layout = [f"replicas={nodes}", f"nodes={nodes}", f"batch_size={nodes * images}", "precision=bfloat16"]
     (row,) = re.findall(rf"^\| {nodes} \| {images:,} .*$", (CHECKOUT / "docs" / "scaling.md").read_text(), re.MULTILINE)
     for preset in ("two_a100_nvlink", "two_a100_pcie"):
-        values = planned(tmp_path, f"device={preset}", *layout)
+        values = planned(tmp_path, f"hardware={preset}", *layout)
         assert f"| {values['ways']['split']['images_per_second']:,.0f} |" in row
         if nodes > 1:
             assert f"| {100 * values['scaling']['efficiency']:.0f} % |" in row

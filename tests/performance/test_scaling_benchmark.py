@@ -16,7 +16,7 @@ from alexnet_mp.performance.benchmark.rounds import choose_variants
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, parse_benchmark_settings
 from alexnet_mp.performance.benchmark.split_vs_single import run
 from alexnet_mp.performance.benchmark.variants import SPLIT
-from alexnet_mp.performance.cost_model.device import load_device
+from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 BATCH = 8
 TINY = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
@@ -86,7 +86,7 @@ def test_with_linear_scaling_every_replica_has_the_batch() -> None:
 
 
 def test_one_process_of_one_thread_is_predicted_with_one_core() -> None:
-    cores = load_device("two_epyc_cores")
+    cores = load_hardware("two_epyc_cores")
     speeds = [efficiency.prediction_of(setup, cores).images_per_second for setup in settings_of().setups()]
     assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.05)
     assert speeds[2] < speeds[1]  # the same cores, and two updates

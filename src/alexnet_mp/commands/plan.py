@@ -1,4 +1,4 @@
-"""Predict a training step, its memory and 90 epochs: python launch/plan.py network=paper device=two_gtx_580."""
+"""Predict a training step, its memory and 90 epochs: python launch/plan.py network=paper hardware=two_gtx_580."""
 
 import json
 from collections.abc import Mapping
@@ -8,15 +8,17 @@ from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.performance.cost_model import against, published, report
-from alexnet_mp.performance.cost_model.device import load_device
+from alexnet_mp.performance.cost_model.against import benchmark_table, compare_with_benchmark
+from alexnet_mp.performance.cost_model.hardware import load_hardware
 from alexnet_mp.performance.cost_model.prediction import predict
+from alexnet_mp.performance.cost_model.published import compare_with_published, published_table, published_timings
 from alexnet_mp.performance.cost_model.replicas import Layout, linked
+from alexnet_mp.performance.cost_model.report import plan_text, plan_values
 from alexnet_mp.performance.cost_model.settings import PlanSettings, parse_plan_settings
 
 
 def run(configuration: Mapping[str, Any]) -> None:
-    """Print the plan, or a comparison; write the same numbers as JSON where `json` says."""
+    """Print the plan, or a comparison; write the same numbers as JSON to the file that `json` names."""
     # An ablation may change the recipe too, which costs the same.
     settings = parse_plan_settings({key: value for key, value in configuration.items() if key != "recipe"})
     values, text = _values_and_text(settings)
@@ -30,18 +32,18 @@ def run(configuration: Mapping[str, Any]) -> None:
 
 def _values_and_text(settings: PlanSettings) -> tuple[object, str]:
     if settings.check:
-        comparisons = [published.compare(number) for number in published.PUBLISHED]
-        return comparisons, published.as_text(comparisons)
-    device = load_device(settings.device)
+        comparisons = [compare_with_published(timing) for timing in published_timings()]
+        return comparisons, published_table(comparisons)
+    hardware = load_hardware(settings.hardware)
     if settings.against:
-        comparison = against.compare_with_benchmark(settings, device)
-        return comparison, against.as_text(comparison)
+        comparison = compare_with_benchmark(settings, hardware)
+        return comparison, benchmark_table(comparison)
     predicted = partial(predict, settings.network, precision=settings.precision, crossing_dtype=settings.crossing_dtype)
     layout = Layout(settings.replicas, settings.nodes)
-    plan = predicted(linked(device, settings.node_bandwidth), settings.batch_size, layout=layout)
-    alone = predicted(device, max(1, settings.batch_size // settings.replicas))
-    values = report.as_values(plan, settings, device, alone)
-    return values, report.as_text(values)
+    plan = predicted(linked(hardware, settings.node_bandwidth), settings.batch_size, layout=layout)
+    alone = predicted(hardware, max(1, settings.batch_size // settings.replicas))
+    values = plan_values(plan, settings, hardware, alone)
+    return values, plan_text(values)
 
 
 def main() -> None:

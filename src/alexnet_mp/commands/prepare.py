@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
-from alexnet_mp.data.prepare.prepare import Summary, prepare
-from alexnet_mp.data.prepare.settings import PreparationSettings, parse_preparation_settings
+from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.data.prepare.prepare import PackSummary, prepare
+from alexnet_mp.data.prepare.settings import PreparationSettings
 
 _MOST_LINES = 20
 _STOPPED = 130  # what a shell reports for a command that was interrupted
@@ -14,11 +15,11 @@ _STOPPED = 130  # what a shell reports for a command that was interrupted
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Make the pack, and print what is in it and what was skipped."""
-    settings = parse_preparation_settings(configuration)
-    show(as_text(settings, prepare(settings)))
+    settings = from_mapping(PreparationSettings, configuration, "")
+    show(pack_summary_text(settings, prepare(settings)))
 
 
-def as_text(settings: PreparationSettings, summary: Summary) -> str:
+def pack_summary_text(settings: PreparationSettings, summary: PackSummary) -> str:
     """A summary for a terminal."""
     manifest = summary.manifest
     counts = ", ".join(f"{name} {split.count:,}" for name, split in manifest.splits.items())

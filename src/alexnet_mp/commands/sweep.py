@@ -7,27 +7,26 @@ from typing import Any
 
 from alexnet_mp.common.cli import compose, own_presets, run_command, show
 from alexnet_mp.parallel.launch import own_python_command
-from alexnet_mp.sweep.folder import TABLE, VALUES
-from alexnet_mp.sweep.job import run_sweep
 from alexnet_mp.sweep.jobs import torchrun_command
-from alexnet_mp.sweep.settings import parse_sweep_settings
+from alexnet_mp.sweep.run import run_sweep
+from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, parse_sweep_settings
 
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Run the sweep and print one line a job, and the table.
 
-    Exits with 1 where a job has failed or the results could not be written, and with 128 and the signal's number, as a
-    shell says it, where a signal stopped it.
+    Exits with 1 if a job has failed or the results could not be written, and with 128 and the signal's number, as a
+    shell says it, if a signal stopped it.
     """
     settings, command = parse_sweep_settings(configuration), own_python_command("launch/sweep.py")
     presets = own_presets()
     command_of = partial(torchrun_command, presets=presets)
     sweep = run_sweep(settings, partial(compose, "train", presets=presets), show, command_of, command)
-    show(f"wrote {sweep.out / VALUES} and {TABLE}")
+    show(f"wrote {sweep.out / JSON_FILE} and {CSV_FILE}")
     if sweep.stopped:
         sys.exit(128 + sweep.stopped)
     if sweep.failed:
-        print(f"error: {len(sweep.failed)} of {len(sweep.outcomes)} jobs failed", file=sys.stderr)
+        print(f"error: {len(sweep.failed)} of {len(sweep.jobs)} jobs failed", file=sys.stderr)
     if sweep.unwritten:
         print(f"error: {sweep.unwritten}", file=sys.stderr)
     if sweep.failed or sweep.unwritten:

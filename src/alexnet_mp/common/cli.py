@@ -169,7 +169,8 @@ def _explain(error: HydraException, configuration_name: str, presets: Path | Non
         return is_not_one_of(name, sorted({*preset_names(group), *own}), group)
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
-        near = suggestion(key[1], _keys(_compose(configuration_name, []))) or "; --cfg job shows all keys"
+        known = _compose(configuration_name, [])
+        near = suggestion(key[1], _keys(known)) or f"; known: {', '.join(map(str, known))}; --cfg job shows all keys"
         return f"unknown key {key[1]!r}{near}"
     return message
 

@@ -6,16 +6,16 @@ takes its row. So it gets the same view wherever, by whichever thread and in how
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.common.schema import NonNegativeFloat, PositiveFloat, PositiveInt
 from alexnet_mp.errors import ConfigurationError
 
-COLORS = 3  # the noise lies along the three principal components of RGB
+RGB_CHANNELS = 3  # the noise lies along the three principal components of RGB
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ColorNoise:
     stays near that of the images evaluated). The noise ends after epoch `until_epoch`; null: never.
     """
 
-    std: float
+    std: NonNegativeFloat
     eigenvalues: Literal["root", "literal"]
-    divisor: float = 1.0
+    divisor: PositiveFloat = 1.0
     until_epoch: int | None = None
 
 
@@ -46,26 +46,15 @@ class Augmentation:
 
     crop: Literal["random", "center"] = "center"
     flip: bool = False
-    shared_by: int = 1
+    shared_by: PositiveInt = 1
     color: ColorNoise | None = None
 
-    def check(self) -> None:
-        """Raise ConfigurationError for numbers that cannot be."""
-        if self.shared_by < 1:
-            raise ConfigurationError(f"recipe.augmentation.shared_by is {self.shared_by}, must be at least 1")
-        color = self.color
-        if color and not (0 <= color.std < inf and 0 < color.divisor < inf):
-            raise ConfigurationError(
-                "recipe.augmentation.color needs std of at least 0 and a positive divisor, not "
-                f"{color.std} and {color.divisor}"
-            )
-
     def check_channels(self, channels: int) -> None:
-        """Raise ConfigurationError where images of so many channels cannot vary like this."""
-        if self.color and channels != COLORS:
+        """Raise ConfigurationError if images of so many channels cannot vary like this."""
+        if self.color and channels != RGB_CHANNELS:
             raise ConfigurationError(
-                f"color noise needs {COLORS} channels, the network reads {channels}; recipe.augmentation.color=null "
-                "trains without it"
+                f"color noise needs {RGB_CHANNELS} channels, the network reads {channels}; "
+                "recipe.augmentation.color=null trains without it"
             )
 
 
@@ -108,7 +97,9 @@ class EpochDraws:
         noise = augmentation.color
         self._alphas = None
         if noise and (noise.until_epoch is None or epoch < noise.until_epoch):
-            self._alphas = noise.std * torch.randn(samples, COLORS, generator=keyed_generator(seed, "colour", epoch))
+            # Every run's noise follows from this key, its spelling included: another would train other runs.
+            generator = keyed_generator(seed, "colour", epoch)
+            self._alphas = noise.std * torch.randn(samples, RGB_CHANNELS, generator=generator)
 
     def views(self, samples: Tensor, positions: Tensor) -> Views:
         """The views of `samples` [n] that stand at `positions` [n] of the epoch's order."""

@@ -1,4 +1,4 @@
-"""What the loader takes: numbered images with labels, and data sets of such splits."""
+"""Data sets: splits of numbered images with labels, as the loader takes them."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where images come from: the settings under `data` become a data set that fits the network."""
+"""Opens the data set that the settings under `data` name, and checks that it fits the network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from alexnet_mp.data.digits import digits
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.errors import ConfigurationError
 
-Shape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class DataSettings:
     verify: bool = True
 
 
-def load_data(settings: DataSettings, image: Shape, classes: int) -> DataSet:
+def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSet:
     """The data set for a network whose image is (channels, height, width).
 
-    Raises ConfigurationError where it cannot be read, is damaged, or does not fit the network.
+    Raises ConfigurationError if it cannot be read, is damaged, or does not fit the network.
     """
     data = _SOURCES[settings.source](settings, image)
     if len(data.class_names) != classes:
@@ -43,13 +43,13 @@ def load_data(settings: DataSettings, image: Shape, classes: int) -> DataSet:
     return data
 
 
-def _digits(settings: DataSettings, image: Shape) -> DataSet:
+def _digits(settings: DataSettings, image: ImageShape) -> DataSet:
     if settings.path is not None:
         raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
     return digits(image)
 
 
-def _pack(settings: DataSettings, image: Shape) -> DataSet:
+def _pack(settings: DataSettings, image: ImageShape) -> DataSet:
     if settings.path is None:
         raise ConfigurationError("data.source=pack needs data.path, the folder that launch/prepare.py wrote")
     pack = open_pack(Path(settings.path), settings.verify)
@@ -67,4 +67,4 @@ def _pack(settings: DataSettings, image: Shape) -> DataSet:
     )
 
 
-_SOURCES: dict[str, Callable[[DataSettings, Shape], DataSet]] = {"digits": _digits, "pack": _pack}
+_SOURCES: dict[str, Callable[[DataSettings, ImageShape], DataSet]] = {"digits": _digits, "pack": _pack}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.common.schema import PositiveInt
 from alexnet_mp.data.augmentation import Augmentation, EpochDraws, Views, crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.preprocessing import Batch
@@ -27,19 +28,12 @@ class LoaderSettings:
     """How batches are read: `threads` at a time, up to `read_ahead` of them before they are asked for.
 
     `drop_behind` tells the kernel that images just used need not stay in its page cache, so that it keeps what is read
-    ahead; null: where a split is larger than half of the machine's memory and would not stay there anyway.
+    ahead; null: if a split is larger than half of the machine's memory and would not stay there anyway.
     """
 
-    threads: int = 2
-    read_ahead: int = 4
+    threads: PositiveInt = 2
+    read_ahead: PositiveInt = 4
     drop_behind: bool | None = None
-
-    def check(self) -> None:
-        """Raise ConfigurationError for numbers that cannot be."""
-        if self.threads < 1 or self.read_ahead < 1:
-            raise ConfigurationError(
-                f"loader.threads and loader.read_ahead must be at least 1, not {self.threads} and {self.read_ahead}"
-            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,29 +1,29 @@
-"""The folder of a sweep: whose it is, what it compares, and the files with its results."""
+"""The folder of a sweep: its lock, the check that it holds no other sweep, and the files with its results."""
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.disk import FolderLock, write_whole
+from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import csv_cell
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, as_rows, as_values
-from alexnet_mp.sweep.settings import SweepSettings
+from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, sweep_rows, sweep_values
+from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, SweepSettings
 
 FORMAT_VERSION = 1
-VALUES, TABLE = "sweep.json", "sweep.csv"
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[FolderLock]:
+def sweep_lock(out: Path) -> Iterator[FolderLock]:
     """Make the folder `out` and have it for this sweep alone; yields the lock, which its jobs hold too.
 
-    Raises ConfigurationError where it cannot be made, and where another sweep, or a job that one left running when it
-    was killed, works in it.
+    Raises ConfigurationError if it cannot be made, and if another sweep, or a job that one left running when it was
+    killed, works in it.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -41,31 +41,24 @@ def locked(out: Path) -> Iterator[FolderLock]:
 
 
 def check_definition(out: Path, settings: SweepSettings) -> None:
-    """Raise ConfigurationError with the difference where `out` holds a sweep of other variants than `settings` say.
+    """Raise ConfigurationError with the difference if `out` holds a sweep of other variants than `settings` say.
 
     Variants and seeds may be added; what is there must stay, so that every row of a table is of one kind.
     """
-    path = out / VALUES
+    path = out / JSON_FILE
     if not path.exists():
         return
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        version = held["format_version"]
-        held_overrides, held_variants = held["definition"]["overrides"], dict(held["definition"]["variants"])
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version, definition = values["format_version"], values["definition"]
+        held = {"overrides": definition["overrides"], "variants": dict(definition["variants"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not what a sweep writes ({error}); choose another out") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{path} has format_version {version!r}; this version reads {FORMAT_VERSION}")
-    ours = _definition(settings)
-    different = []
-    if held_overrides != ours["overrides"]:
-        different.append(f"overrides {json.dumps(held_overrides)} -> {json.dumps(ours['overrides'])}")
-    for name, overrides in held_variants.items():
-        asked = ours["variants"].get(name)
-        if asked != overrides:
-            different.append(
-                f"variant {name} {json.dumps(overrides)} -> {'not there' if asked is None else json.dumps(asked)}"
-            )
+    asked = _definition(settings)
+    asked["variants"] = {name: asked["variants"].get(name) for name in held["variants"]}
+    different = differences(held, asked, "")
     if different:
         raise ConfigurationError(
             f"out={out} holds a sweep of other variants: {'; '.join(different)}; go on with those, or choose another "
@@ -73,30 +66,30 @@ def check_definition(out: Path, settings: SweepSettings) -> None:
         )
 
 
-def write_results(
+def write_sweep_results(
     out: Path, settings: SweepSettings, results: Sequence[VariantResult], command: str | None = None
 ) -> None:
-    """Write `sweep.json` and `sweep.csv`, each whole or not at all. Raises OSError where it cannot.
+    """Write `sweep.json` and `sweep.csv`, each whole or not at all. Raises OSError if it cannot.
 
-    `command` is the command line that asked for the sweep, where there is one.
+    `command` is the command line that asked for the sweep, if there is one.
     """
     values = {
         "format_version": FORMAT_VERSION,
         "command": command,
         "definition": _definition(settings),
         "seeds": list(settings.seeds),
-        **as_values(results),
+        **sweep_values(results),
     }
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ROW_KEYS, lineterminator="\n")
     writer.writeheader()
-    for row in as_rows(results):
+    for row in sweep_rows(results):
         writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
-    write_whole(out / TABLE, text.getvalue().encode())
-    write_whole(out / VALUES, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    write_whole(out / CSV_FILE, text.getvalue().encode())
+    write_whole(out / JSON_FILE, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _definition(settings: SweepSettings) -> Mapping[str, Any]:
+def _definition(settings: SweepSettings) -> dict[str, Any]:
     return {
         "overrides": list(settings.overrides),
         "variants": {name: list(variant.overrides) for name, variant in settings.variants.items()},

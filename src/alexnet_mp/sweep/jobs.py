@@ -1,8 +1,7 @@
-"""The jobs of a sweep: what each is told, checked before the first of them starts."""
+"""The jobs of a sweep: the overrides and the command of each, checked before the first of them starts."""
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.cli import quoted_value
+from alexnet_mp.common.schema import differences
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import choose_placement
@@ -76,14 +76,16 @@ def torchrun_command(job: Job, processes: int, presets: Path | None = None) -> l
 
 
 def finished_run(job: Job) -> RunRecord | None:
-    """What the job found where it was run to its end before; None where it must be started, or started again.
+    """What the job found if it was run to its end before; None if it must be started, or started again.
 
-    Raises ConfigurationError where its folder holds a finished run of another configuration, or a damaged one.
+    Raises ConfigurationError if its folder holds a finished run of another configuration, or a damaged one.
     """
     if not (job.run_dir / "summary.json").exists():
         return None
     run = read_run(job.run_dir)
-    differing = _differences(_as_written(job.configuration), run.configuration)
+    # A sweep that was moved has other folders.
+    ours, theirs = ({**each, "run_dir": None} for each in (_as_written(job.configuration), run.configuration))
+    differing = differences(theirs, ours, "")
     if differing:
         raise ConfigurationError(
             f"{job.run_dir} holds a finished run of another configuration: {'; '.join(differing)}; "
@@ -108,20 +110,3 @@ def _as_written(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
     written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(configuration))))
     assert isinstance(written, Mapping)
     return written
-
-
-def _differences(asked: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
-    """`key held -> asked` for every key but the folder's own name, which a sweep that was moved has different."""
-    ours, theirs = (dict(_leaves(mapping, "")) for mapping in (asked, held))
-    keys = [key for key in {**theirs, **ours} if key != "run_dir" and theirs.get(key) != ours.get(key)]
-    return [f"{key} {theirs.get(key, 'not there')} -> {ours.get(key, 'not there')}" for key in keys]
-
-
-def _leaves(mapping: Mapping[str, Any], above: str) -> Sequence[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            found += _leaves(value, f"{above}{key}.")
-        else:
-            found.append((f"{above}{key}", json.dumps(value, default=str)))
-    return found

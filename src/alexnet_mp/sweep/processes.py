@@ -1,4 +1,4 @@
-"""The processes of a sweep: some at a time, each told once when the sweep is to stop."""
+"""Runs the processes of a sweep, some at a time, and passes a stop signal on to each of them once."""
 
 import os
 import signal
@@ -36,6 +36,10 @@ def run_jobs(jobs: Sequence[Job], parallel: int, start: Start, ended: Ended, sto
     # A process leaves this as it is told to stop. Popping is one step, so the signal that arrives while a process is
     # being added tells it once, here or there: torchrun told twice would leave its workers behind.
     untold: dict[Job, Process] = {}
+
+    def wait(job: Job, process: Process) -> None:
+        ended_ones.put((job, process.wait()))
+
     with _stop_signals(untold, ended_ones) as stopped:
         while running or (waiting and not stopped):
             while waiting and running < parallel and not stopped:
@@ -46,7 +50,7 @@ def run_jobs(jobs: Sequence[Job], parallel: int, start: Start, ended: Ended, sto
                 except OSError as error:
                     ended_ones.put((job, error))
                     continue
-                threading.Thread(target=_wait, args=(job, process, ended_ones), daemon=True).start()
+                threading.Thread(target=wait, args=(job, process), daemon=True).start()
                 if stopped:
                     _tell(untold, job, stopped[0])
             found = ended_ones.get()
@@ -91,10 +95,6 @@ def job_environment(parallel: int, processes: int) -> dict[str, str]:
 def size_of(path: Path) -> int:
     """Bytes of a file, 0 where it is not there."""
     return path.stat().st_size if path.exists() else 0
-
-
-def _wait(job: Job, process: Process, ended_ones: _Queue) -> None:
-    ended_ones.put((job, process.wait()))
 
 
 def _tell(untold: dict[Job, Process], job: Job, number: signal.Signals) -> None:

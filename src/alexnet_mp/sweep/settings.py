@@ -3,28 +3,31 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from alexnet_mp.common.schema import choice, from_mapping
+from alexnet_mp.common.schema import Bound, PositiveInt, choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
+
+JSON_FILE, CSV_FILE = "sweep.json", "sweep.csv"
 
 # A variant's name is the name of a folder, and stands in tables.
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 _LONGEST_NAME = 100
-RESERVED = ("sweep.json", "sweep.csv")
 _OURS = {"seed": "seeds=[0,1,2]", "run_dir": "out=FOLDER"}
+
+ErrorFraction = Annotated[float, Bound("be a fraction between 0 and 1", lambda value: 0 <= value <= 1)]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedErrors:
     """What others found for a variant, to stand beside ours; errors are fractions between 0 and 1.
 
     `top1_points` and `top5_points` say by how many points of per cent it was above what they compared it with.
     """
 
     source: str
-    top1_error: float | None = None
-    top5_error: float | None = None
+    top1_error: ErrorFraction | None = None
+    top5_error: ErrorFraction | None = None
     top1_points: float | None = None
     top5_points: float | None = None
 
@@ -34,7 +37,7 @@ class Variant:
     """A way to train: overrides of `conf/train.yaml`, presets or keys, as on the command line of `launch/train.py`."""
 
     overrides: tuple[str, ...]
-    published: Published | None = None
+    published: PublishedErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,19 @@ class SweepSettings:
     baseline: str | None
     seeds: tuple[int, ...]
     overrides: tuple[str, ...]
-    processes: int
-    parallel: int
+    processes: PositiveInt
+    parallel: PositiveInt
+
+    def __post_init__(self) -> None:
+        if self.baseline is not None:
+            choice(self.baseline, self.variants, "baseline")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigurationError(f"seeds are {list(self.seeds)}; give one or more, each of them once")
+        if len({name.casefold() for name in self.variants}) < len(self.variants):
+            raise ConfigurationError(
+                "two variants have the same name but for its case; some disks make them one folder"
+            )
+        _check_overrides("overrides", self.overrides)
 
 
 def parse_sweep_settings(configuration: Mapping[str, Any]) -> SweepSettings:
@@ -59,34 +73,18 @@ def parse_sweep_settings(configuration: Mapping[str, Any]) -> SweepSettings:
             "\"variants={lrn: [], no_lrn: ['network.layers.lrn1=null']}\""
         )
     variants = {str(name): _variant(str(name), value) for name, value in said.items()}
-    settings = from_mapping(SweepSettings, configuration, "", ready={"variants": variants})
-    if settings.baseline is not None:
-        choice(settings.baseline, variants, "baseline")
-    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
-        raise ConfigurationError(f"seeds are {list(settings.seeds)}; give one or more, each of them once")
-    for name in ("processes", "parallel"):
-        if getattr(settings, name) < 1:
-            raise ConfigurationError(f"{name} is {getattr(settings, name)}, must be at least 1")
-    if len({name.casefold() for name in variants}) < len(variants):
-        raise ConfigurationError("two variants have the same name but for its case; some disks make them one folder")
-    _check_overrides("overrides", settings.overrides)
-    return settings
+    return from_mapping(SweepSettings, configuration, "", ready={"variants": variants})
 
 
 def _variant(name: str, value: object) -> Variant:
-    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or name in RESERVED:
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or name in (JSON_FILE, CSV_FILE):
         raise ConfigurationError(
             f"a variant is called {name!r}; its name is that of a folder: up to {_LONGEST_NAME} letters, digits, "
             "_ - . +, neither - . nor + first"
         )
     where = f"variants.{name}"
-    mapping = value if isinstance(value, Mapping) else {"overrides": value}
-    variant = from_mapping(Variant, mapping, where)
+    variant = from_mapping(Variant, value if isinstance(value, Mapping) else {"overrides": value}, where)
     _check_overrides(where, variant.overrides)
-    published = variant.published
-    errors = (published.top1_error, published.top5_error) if published else ()
-    if any(error is not None and not 0 <= error <= 1 for error in errors):
-        raise ConfigurationError(f"{where}.published has an error that is no fraction between 0 and 1: {errors}")
     return variant
 
 

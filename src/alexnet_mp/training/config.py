@@ -69,6 +69,5 @@ def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:
     if settings.towers is not None:
         settings = replace(settings, network=network.cut_into(settings.towers))
     network_cost(settings.network)  # a window that does not fit is found here, before any process waits for another
-    settings.loader.check()
     settings.recipe.augmentation.check_channels(settings.network.image[0])
     return settings

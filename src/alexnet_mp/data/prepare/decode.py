@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 # What cameras and the web use; JPEG includes MPO, several of them in one file. Pillow knows more, among them formats
 # that start other programs.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SHRINK, ENLARGE = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 RULE = "pillow: exif, rgb over white, shorter side by bilinear (enlarged: bicubic), center patch; version 1"
 
@@ -66,7 +66,7 @@ def decode_image(content: bytes, size: int, max_pixels: int) -> NDArray[np.uint8
     if not content:
         raise BadPicture("an empty file")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             _refuse_bomb(image.size, max_pixels, "it has")
             image.load()
             return fit(_to_rgb(_turned(image)), size, max_pixels)

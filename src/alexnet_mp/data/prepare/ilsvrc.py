@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
-from alexnet_mp.data.prepare.tar import Member, index_tar, read_compressed_tar
+from alexnet_mp.data.prepare.tar import TarMember, index_tar, read_compressed_tar
 from alexnet_mp.errors import ConfigurationError
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -43,7 +43,7 @@ def _train(path: Path) -> tuple[list[Picture], tuple[str, ...]]:
     modified = path.stat().st_mtime_ns
     pictures: list[Picture] = []
     with path.open("rb") as file:
-        classes: dict[str, Member] = {}
+        classes: dict[str, TarMember] = {}
         for member in index_tar(file, path):
             wnid = _CLASS_TAR.fullmatch(PurePosixPath(member.name).name)
             if not wnid or wnid[1] in classes:
@@ -63,7 +63,7 @@ def _train(path: Path) -> tuple[list[Picture], tuple[str, ...]]:
     return in_order(pictures), class_names
 
 
-def _picture(path: Path, name: str, label: int, member: Member, modified: int) -> Picture:
+def _picture(path: Path, name: str, label: int, member: TarMember, modified: int) -> Picture:
     return Picture(name, label, str(path), member.offset, member.length, modified)
 
 

@@ -45,7 +45,7 @@ Results = dict[str, list[tuple[ShardTask, ShardResult]]]
 
 
 @dataclass(frozen=True)
-class Summary:
+class PackSummary:
     """What a preparation made; `images_decoded` and `seconds` are of this start alone."""
 
     manifest: Manifest
@@ -54,7 +54,7 @@ class Summary:
     seconds: float
 
 
-def prepare(settings: PreparationSettings) -> Summary:
+def prepare(settings: PreparationSettings) -> PackSummary:
     """Make the pack `settings.out` of the pictures in `settings.source`, or go on where an earlier start ended.
 
     The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError where
@@ -73,7 +73,7 @@ def prepare(settings: PreparationSettings) -> Summary:
             manifest = _write_rest(listing, settings, results, workspace)
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error}") from error
-    return Summary(manifest, decoded, found, time.perf_counter() - started)
+    return PackSummary(manifest, decoded, found, time.perf_counter() - started)
 
 
 def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Workspace) -> list[ShardTask]:

@@ -1,15 +1,17 @@
 """The keys of `conf/prepare.yaml`, checked."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.schema import Bound
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.data.prepare.statistics import MOST_IMAGES
-from alexnet_mp.errors import ConfigurationError
 
-Kind = Literal["auto", "folder", "ilsvrc", "cifar10"]
+SourceKind = Literal["auto", "folder", "ilsvrc", "cifar10"]
+
+
+def _up_to(most: int) -> Bound:
+    return Bound(f"be from 1 to {most}", lambda value: 1 <= value <= most)
 
 
 @dataclass(frozen=True)
@@ -18,25 +20,10 @@ class PreparationSettings:
 
     source: str
     out: str
-    kind: Kind = "auto"
-    size: int = 256
-    workers: int | None = None
+    kind: SourceKind = "auto"
+    size: Annotated[int, _up_to(LARGEST_SIZE)] = 256
+    workers: Annotated[int, _up_to(4096)] | None = None
     strict: bool = False
     seed: int = 0
-    images_per_shard: int | None = None
-    max_pixels: int = 100_000_000
-
-    def __post_init__(self) -> None:
-        for name, value, most in (
-            ("size", self.size, LARGEST_SIZE),
-            ("workers", self.workers, 4096),
-            ("images_per_shard", self.images_per_shard, MOST_IMAGES),
-            ("max_pixels", self.max_pixels, 1 << 40),
-        ):
-            if value is not None and not 1 <= value <= most:
-                raise ConfigurationError(f"{name}={value} must be from 1 to {most}")
-
-
-def parse_preparation_settings(configuration: Mapping[str, Any]) -> PreparationSettings:
-    """The settings in a composed configuration. Raises ConfigurationError for a key or value that cannot be."""
-    return from_mapping(PreparationSettings, configuration, "")
+    images_per_shard: Annotated[int, _up_to(MOST_IMAGES)] | None = None
+    max_pixels: Annotated[int, _up_to(1 << 40)] = 100_000_000

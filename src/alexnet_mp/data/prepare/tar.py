@@ -16,7 +16,7 @@ _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A file of `length` bytes at `offset` of the outermost tar file."""
 
     name: str
@@ -24,7 +24,7 @@ class Member:
     length: int
 
 
-def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = None) -> Iterator[Member]:
+def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = None) -> Iterator[TarMember]:
     """The files in the tar that `file` (opened from `path`) holds between `offset` and `offset + length`.
 
     Raises ConfigurationError that names the tar where a header is damaged or it has been cut short, and the member
@@ -42,9 +42,9 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
         except tarfile.HeaderError as error:
             raise ConfigurationError(f"{path} is not a tar file, or damaged at byte {offset:,}: {error}") from error
         data, extends = offset + _BLOCK, header.type in _EXTENSIONS
-        member = Member(header.name if name is None or extends else name, data, header.size)
+        member = TarMember(header.name if name is None or extends else name, data, header.size)
         if size is not None and not extends:
-            member = Member(member.name, data, size)
+            member = TarMember(member.name, data, size)
         if member.length < 0 or (extends and member.length > _LONGEST_EXTENSION):
             raise ConfigurationError(f"{path}: member {member.name!r} has an impossible size, {member.length:,}")
         if data + member.length > end:

@@ -1,4 +1,4 @@
-"""The folder of a pack in the making: what is finished already, what belongs to another plan, and who works on it.
+"""The folder of a pack in the making: its lock, its plan, and the record of its finished shards.
 
 Beside the shards lies a folder `.preparation` with the plan, and for every finished shard the sum of its pixels and a
 small JSON file, written by rename once the disk holds the shard. The folder goes when the manifest is in place.
@@ -28,7 +28,7 @@ class Workspace:
     """A pack's folder, locked by one preparation at a time; use it as a context."""
 
     def __init__(self, out: Path) -> None:
-        """RunLock `out`. Raises ConfigurationError where it is a whole pack, has other files, or is being worked on."""
+        """Lock `out`. Raises ConfigurationError if it is a whole pack, has other files, or is being worked on."""
         self.out = out
         self.folder = out / FOLDER
         if (out / MANIFEST).exists():

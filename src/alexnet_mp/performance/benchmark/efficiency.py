@@ -15,7 +15,7 @@ from alexnet_mp.performance.benchmark.rounds import SetupTurns
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
 from alexnet_mp.performance.benchmark.summary import variant_values
 from alexnet_mp.performance.benchmark.variants import SPLIT
-from alexnet_mp.performance.cost_model.device import Device
+from alexnet_mp.performance.cost_model.hardware import Hardware
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
 from alexnet_mp.performance.cost_model.replicas import Layout
 
@@ -24,7 +24,7 @@ def summarize_processes(
     settings: BenchmarkSettings,
     measured: Sequence[SetupTurns],
     threads: int,
-    hardware: Device | None,
+    hardware: Hardware | None,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`about`, and for each number of processes its values, in order, as `processes`; `threads` are of each.
@@ -84,12 +84,12 @@ def summarize_processes(
     }
 
 
-def _predicted(setup: Setup, hardware: Device, measured: float) -> dict[str, float]:
+def _predicted(setup: Setup, hardware: Hardware, measured: float) -> dict[str, float]:
     predicted = prediction_of(setup, hardware).images_per_second
     return {"predicted_images_per_second": predicted, "prediction_error": predicted / measured - 1}
 
 
-def prediction_of(setup: Setup, hardware: Device) -> Prediction:
+def prediction_of(setup: Setup, hardware: Hardware) -> Prediction:
     """Of processes with one thread: one alone has one core, and not all as `launch/plan.py` takes it."""
     network, batch = setup.network, setup.batch_size
     if setup.processes == 1:

@@ -16,7 +16,7 @@ from alexnet_mp.performance.benchmark.rounds import choose_threads, choose_varia
 from alexnet_mp.performance.benchmark.settings import parse_benchmark_settings
 from alexnet_mp.performance.benchmark.summary import about_the_run, summarize_variants
 from alexnet_mp.performance.benchmark.turn import VariantFailed
-from alexnet_mp.performance.cost_model.device import load_device
+from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 
 def run(configuration: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"the benchmark starts its own processes and was started as {started.world_size}; use python, not torchrun"
         )
-    hardware = load_device(settings.hardware) if settings.hardware else None
+    hardware = load_hardware(settings.hardware) if settings.hardware else None
     measured = [choose_variants(settings, setup) for setup in settings.setups()]
     threads = choose_threads(settings, measured)
     load = os.getloadavg()[0]

@@ -6,13 +6,13 @@ from typing import Any
 
 from alexnet_mp.common.text import aligned
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.performance.cost_model.device import Device
-from alexnet_mp.performance.cost_model.prediction import Way, predict
+from alexnet_mp.performance.cost_model.hardware import Hardware
+from alexnet_mp.performance.cost_model.prediction import Prediction, Strategy, predict
 from alexnet_mp.performance.cost_model.settings import PlanSettings
 
-# The variants that are this library's network in a way that the model knows. Stock layers, other networks and
-# pipelines have other kernels and other schedules, of which the description says nothing.
-MODELLED: dict[str, Way] = {
+# The variants that are this library's network, trained by a strategy that the model knows. Stock layers, other networks
+# and pipelines have other kernels and other schedules, of which the description says nothing.
+MODELED: dict[str, Strategy] = {
     "split_two_processes": "split",
     "split_one_process": "single",
     "single_ours": "single",
@@ -20,29 +20,29 @@ MODELLED: dict[str, Way] = {
 }
 
 
-def compare_with_benchmark(settings: PlanSettings, device: Device) -> dict[str, Any]:
+def compare_with_benchmark(settings: PlanSettings, hardware: Hardware) -> dict[str, Any]:
     """For each variant that the model covers: measured, predicted and error, of images a second and of memory.
 
     The batch is the benchmark's. Raises ConfigurationError for a file that is no report, and one of another network.
     """
-    report = _read(Path(str(settings.against)))
-    plan = predict(settings.network, device, report["batch_size"], settings.precision, settings.crossing_dtype)
+    path = settings.against
+    report = _read(Path(str(path)))
+    batch, measured = report["batch_size"], report["variants"]
+    plan = predict(settings.network, hardware, batch, settings.precision, settings.crossing_dtype)
     if report.get("network", settings.network.name) != settings.network.name:
         raise ConfigurationError(
-            f"against={settings.against} measured network {report['network']}; add network={report['network']}"
+            f"against={path} measured network {report['network']}; add network={report['network']}"
         )
     compared = {}
-    for name, way in MODELLED.items():
-        # Only where a process has all devices is a split in one process the same as one device.
-        alike = name != "split_one_process" or device.one_process is not None
-        if name in report["variants"] and way in plan.predictions and alike:
-            compared[name] = _compared(report["variants"][name], plan.predictions[way])
+    for name, strategy in MODELED.items():
+        # Only if a process has all devices is a split in one process the same as one device.
+        alike = name != "split_one_process" or hardware.one_process is not None
+        if name in measured and strategy in plan.predictions and alike:
+            compared[name] = _compared(measured[name], plan.predictions[strategy])
     if not compared:
-        raise ConfigurationError(
-            f"against={settings.against} has none of the variants that the model covers: {', '.join(MODELLED)}"
-        )
-    left_out = [name for name in report["variants"] if name not in compared]
-    return {"batch_size": report["batch_size"], "device": device.name, "variants": compared, "not_modeled": left_out}
+        raise ConfigurationError(f"against={path} has none of the variants that the model covers: {', '.join(MODELED)}")
+    left_out = [name for name in measured if name not in compared]
+    return {"batch_size": batch, "hardware": hardware.name, "variants": compared, "not_modeled": left_out}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -50,18 +50,15 @@ def _read(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"cannot read against={path}: {error}") from error
-    if (
-        not isinstance(report, dict)
-        or not isinstance(report.get("batch_size"), int)
-        or not isinstance(report.get("variants"), dict)
-    ):
+    known = isinstance(report, dict) and isinstance(report.get("batch_size"), int)
+    if not known or not isinstance(report.get("variants"), dict):
         raise ConfigurationError(
             f"against={path} is not a report of benchmarks/split_vs_single.py: it needs batch_size and variants"
         )
-    return report
+    return dict(report)
 
 
-def _compared(measured: dict[str, Any], prediction: Any) -> dict[str, Any]:
+def _compared(measured: dict[str, Any], prediction: Prediction) -> dict[str, Any]:
     ours = prediction.memory.total - prediction.memory.reserved
     found: dict[str, Any] = {
         "measured_images_per_second": measured["images_per_second"],
@@ -75,7 +72,7 @@ def _compared(measured: dict[str, Any], prediction: Any) -> dict[str, Any]:
     return found
 
 
-def as_text(comparison: dict[str, Any]) -> str:
+def benchmark_table(comparison: dict[str, Any]) -> str:
     """The comparison as a table."""
     rows = [["variant", "measured, images/s", "predicted", "error", "measured, MB", "predicted", "error"]]
     for name, values in comparison["variants"].items():
@@ -91,7 +88,7 @@ def as_text(comparison: dict[str, Any]) -> str:
                 f"{values['memory_error']:+.0%}" if measured else "",
             ]
         )
-    lines = [f"batch {comparison['batch_size']}, on {comparison['device']}", "", *aligned(rows)]
+    lines = [f"batch {comparison['batch_size']}, on {comparison['hardware']}", "", *aligned(rows)]
     if comparison["not_modeled"]:
         lines += ["", f"not modeled: {', '.join(comparison['not_modeled'])}"]
     return "\n".join(lines)

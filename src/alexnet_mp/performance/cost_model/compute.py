@@ -6,7 +6,7 @@ from typing import Literal
 
 from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.network.rows import RowCost
-from alexnet_mp.performance.cost_model.device import Device
+from alexnet_mp.performance.cost_model.hardware import Hardware
 from alexnet_mp.performance.cost_model.traffic import KERNELS_OF_A_PRODUCT, PASSES
 
 Part = Literal["convolution", "matmul", "elementwise"]
@@ -30,7 +30,7 @@ class RowTime:
     gradient_bytes: int
 
 
-def row_times(costs: NetworkCost, device: Device, batch: int, towers: int, precision: str) -> list[RowTime]:
+def row_times(costs: NetworkCost, hardware: Hardware, batch: int, towers: int, precision: str) -> list[RowTime]:
     """The rows of a step on `batch` images, on a device that holds `towers` of the network's towers.
 
     A product takes the longer of its arithmetic and its memory traffic: with few images a fully-connected layer waits
@@ -39,34 +39,34 @@ def row_times(costs: NetworkCost, device: Device, batch: int, towers: int, preci
     rows = []
     for row in costs.rows:
         if row.kind in ("conv", "local", "fc", "classifier"):
-            rows.append(_product(costs, row, device, batch, towers, precision))
+            rows.append(_product(costs, row, hardware, batch, towers, precision))
             if row.reads == "both" and costs.towers > 1:
-                rows.append(_elementwise(row, "combine", row.output_shape, device, batch, towers, precision))
+                rows.append(_elementwise(row, "combine", row.output_shape, hardware, batch, towers, precision))
         else:
-            rows.append(_elementwise(row, row.kind, row.input_shape, device, batch, towers, precision))
+            rows.append(_elementwise(row, row.kind, row.input_shape, hardware, batch, towers, precision))
     return rows
 
 
-def optimizer_seconds(parameters: int, device: Device) -> float:
+def optimizer_seconds(parameters: int, hardware: Hardware) -> float:
     """Seconds of the update: memory traffic of weights, gradients and momentum."""
-    bandwidth = device.memory_bandwidth * device.fractions.memory
-    traffic = device.passes_of("optimizer") * PARAMETER_BYTES * parameters
-    return PASSES["optimizer"].kernels * device.launch_seconds + traffic / bandwidth
+    bandwidth = hardware.memory_bandwidth * hardware.fractions.memory
+    traffic = hardware.passes_of("optimizer") * PARAMETER_BYTES * parameters
+    return PASSES["optimizer"].kernels * hardware.launch_seconds + traffic / bandwidth
 
 
-def _product(costs: NetworkCost, row: RowCost, device: Device, batch: int, towers: int, precision: str) -> RowTime:
+def _product(costs: NetworkCost, row: RowCost, hardware: Hardware, batch: int, towers: int, precision: str) -> RowTime:
     part: Part = "convolution" if row.kind == "conv" else "matmul"
-    fractions = device.fractions
+    fractions = hardware.fractions
     achieved = fractions.convolution if part == "convolution" else fractions.matmul
-    arithmetic = 2 * towers * row.multiply_adds * batch / (device.peak(precision) * achieved)
+    arithmetic = 2 * towers * row.multiply_adds * batch / (hardware.peak(precision) * achieved)
     reads = costs.towers if row.reads == "both" else 1
     inputs, outputs = reads * prod(row.input_shape) * batch, prod(row.output_shape) * batch
     values = towers * VALUE_BYTES[precision] * (row.weights + inputs + outputs)
-    traffic = values / (device.memory_bandwidth * fractions.memory)
+    traffic = values / (hardware.memory_bandwidth * fractions.memory)
     once = max(arithmetic, traffic)
     # Backward: once for the weights, once for the inputs; the image needs no gradient.
     products = 1 if row.reads == "image" else 2
-    launch = towers * device.launch_seconds
+    launch = towers * hardware.launch_seconds
     return RowTime(
         row.name,
         part,
@@ -82,12 +82,12 @@ def _biases(row: RowCost, towers: int) -> int:
 
 
 def _elementwise(
-    row: RowCost, kind: str, shape: tuple[int, ...], device: Device, batch: int, towers: int, precision: str
+    row: RowCost, kind: str, shape: tuple[int, ...], hardware: Hardware, batch: int, towers: int, precision: str
 ) -> RowTime:
-    bandwidth = device.memory_bandwidth * device.fractions.memory
+    bandwidth = hardware.memory_bandwidth * hardware.fractions.memory
     one_pass = towers * VALUE_BYTES[precision] * prod(shape) * batch / bandwidth
     passes = PASSES[kind]
-    seconds = device.passes_of(kind) * one_pass + towers * passes.kernels * device.launch_seconds
+    seconds = hardware.passes_of(kind) * one_pass + towers * passes.kernels * hardware.launch_seconds
     forward = seconds * passes.forward / passes.total
     learned = PARAMETER_BYTES * towers * (row.weights + row.biases) if kind == "batch_norm" else 0
     name = f"{row.name} sum of halves" if kind == "combine" else row.name

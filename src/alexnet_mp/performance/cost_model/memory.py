@@ -13,7 +13,7 @@ MASK_BYTES = 1  # of every unit of a dropout row
 
 
 @dataclass(frozen=True)
-class Memory:
+class StepMemory:
     """Bytes on one device. `activations` and `buffers` grow with the batch, the rest does not.
 
     `buffers`: the two largest maps that exist at once in the backward pass only, and what a crossing sends and
@@ -41,7 +41,7 @@ def memory_of_a_step(
     precision: str,
     crossing_bytes_of_a_value: int,
     reserved: float,
-) -> Memory:
+) -> StepMemory:
     """Bytes of a step on `batch` images, on the device that holds the towers `held`.
 
     `split`: the other towers are elsewhere, and copies of their halves arrive and are kept for the backward pass.
@@ -53,7 +53,7 @@ def memory_of_a_step(
     sent = max((row.crossing_floats_forward for row in costs.rows), default=0) if split else 0
     crossing = 2 * (costs.towers - 1) * sent * crossing_bytes_of_a_value
     largest = max((prod(row.input_shape) + prod(row.output_shape) for row in costs.rows[1:]), default=0)
-    return Memory(
+    return StepMemory(
         parameters=parameters + lower_precision,
         gradients=parameters,
         momentum=parameters,
@@ -63,7 +63,7 @@ def memory_of_a_step(
     )
 
 
-def largest_batch(at_one: Memory, at_two: Memory, capacity: float) -> int:
+def largest_batch(at_one: StepMemory, at_two: StepMemory, capacity: float) -> int:
     """The most images that fit, from the memory at one image and at two, which differ by what an image takes."""
     an_image = at_two.total - at_one.total
     return max(0, floor((capacity - (at_one.total - an_image)) / an_image))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.performance.cost_model.compute import RowTime
-from alexnet_mp.performance.cost_model.device import Link
+from alexnet_mp.performance.cost_model.hardware import DeviceLink
 
 BUCKET_BYTES = 25 * 1024 * 1024  # DistributedDataParallel's bucket_cap_mb
 
@@ -22,7 +22,7 @@ class Transfer:
 
 
 def crossings(
-    costs: NetworkCost, rows: Sequence[RowTime], link: Link, batch: int, bytes_of_a_value: int
+    costs: NetworkCost, rows: Sequence[RowTime], link: DeviceLink, batch: int, bytes_of_a_value: int
 ) -> list[Transfer]:
     """The crossings of a step, forward in the order of the table and then backward in reverse.
 
@@ -47,13 +47,15 @@ def crossings(
     return [*forward, *reversed(backward)]
 
 
-def _transfer(name: str, direction: str, payload: float, link: Link, hidden_by: float) -> Transfer:
+def _transfer(name: str, direction: str, payload: float, link: DeviceLink, hidden_by: float) -> Transfer:
     seconds = link.seconds(payload)
     hidden = min(seconds, hidden_by)
     return Transfer(name, direction, payload, seconds, seconds - hidden + link.compute_lost * hidden)
 
 
-def all_reduce(rows: Sequence[RowTime], link: Link, members: int, bucket_bytes: int = BUCKET_BYTES) -> list[Transfer]:
+def all_reduce(
+    rows: Sequence[RowTime], link: DeviceLink, members: int, bucket_bytes: int = BUCKET_BYTES
+) -> list[Transfer]:
     """Data-parallel sums of the gradients, a transfer a bucket, in the order in which they are sent.
 
     The backward pass goes through the rows in reverse. A bucket starts when its last gradient is complete and the

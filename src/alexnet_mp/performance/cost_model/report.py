@@ -1,45 +1,46 @@
-"""A plan as plain values for JSON and as a table for a terminal."""
+"""A plan as plain values for JSON, and as tables for a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from alexnet_mp.common.text import aligned
+from alexnet_mp.common.text import aligned, count
 from alexnet_mp.performance.cost_model.choice import choose, sent
-from alexnet_mp.performance.cost_model.device import Device
+from alexnet_mp.performance.cost_model.hardware import Hardware
 from alexnet_mp.performance.cost_model.overlap import Transfer
 from alexnet_mp.performance.cost_model.prediction import Plan, Prediction
 from alexnet_mp.performance.cost_model.settings import PlanSettings
 
-PARTS = ("convolution", "matmul", "elementwise", "optimizer")
+_COMPUTE = ("convolution", "matmul", "elementwise", "optimizer")
+_MEMORY = ("parameters", "gradients", "momentum", "activations", "buffers", "reserved", "total")
 
 
-def as_values(plan: Plan, settings: PlanSettings, device: Device, alone: Plan | None = None) -> dict[str, Any]:
+def plan_values(plan: Plan, settings: PlanSettings, hardware: Hardware, alone: Plan | None = None) -> dict[str, Any]:
     """Everything predicted, in seconds, bytes, images a second and days.
 
-    `alone` is the plan of one replica with its share of the batch, where there are several.
+    `alone` is the plan of one replica with its share of the batch, if there are several.
     """
-    way, reason = choose(plan)
+    strategy, reason = choose(plan)
     return {
         "network": settings.network.name,
         "batch_size": settings.batch_size,
         "replicas": settings.replicas,
         "nodes": settings.nodes,
-        "device": device.name,
+        "hardware": hardware.name,
         "precision": settings.precision,
         "crossing_dtype": settings.crossing_dtype,
         "epochs": settings.epochs,
         "images": settings.images,
-        "ways": {name: _way(prediction, settings) for name, prediction in plan.predictions.items()},
+        "ways": {name: _strategy_values(prediction, settings) for name, prediction in plan.predictions.items()},
         "left_out": dict(plan.left_out),
-        "choice": way,
+        "choice": strategy,
         "reason": reason,
         "scaling": _scaling(plan, alone) if settings.replicas > 1 else None,
     }
 
 
 def _scaling(plan: Plan, alone: Plan | None) -> dict[str, Any] | None:
-    """How the split grows with the replicas, and what its step consists of; None where there is no split."""
+    """How the split grows with the replicas, and what its step consists of; None if there is no split."""
     prediction, one = plan.predictions.get("split"), alone.predictions.get("split") if alone else None
     if prediction is None or one is None:
         return None
@@ -53,7 +54,7 @@ def _scaling(plan: Plan, alone: Plan | None) -> dict[str, Any] | None:
     }
 
 
-def _way(prediction: Prediction, settings: PlanSettings) -> dict[str, Any]:
+def _strategy_values(prediction: Prediction, settings: PlanSettings) -> dict[str, Any]:
     memory = prediction.memory
     return {
         "devices": prediction.devices,
@@ -61,10 +62,10 @@ def _way(prediction: Prediction, settings: PlanSettings) -> dict[str, Any]:
         "images_per_second": prediction.images_per_second,
         "days": prediction.days(settings.epochs, settings.images),
         "seconds": {
-            **{part: getattr(prediction, part) for part in PARTS},
-            "crossing": _total(prediction.crossings),
+            **{part: getattr(prediction, part) for part in _COMPUTE},
+            "crossing": sum(transfer.seconds for transfer in prediction.crossings),
             "crossing_exposed": _exposed(prediction.crossings),
-            "all_reduce": _total(prediction.all_reduce),
+            "all_reduce": sum(transfer.seconds for transfer in prediction.all_reduce),
             "all_reduce_exposed": _exposed(prediction.all_reduce),
         },
         "crossings": [asdict(transfer) for transfer in prediction.crossings],
@@ -76,33 +77,39 @@ def _way(prediction: Prediction, settings: PlanSettings) -> dict[str, Any]:
     }
 
 
-def as_text(values: dict[str, Any]) -> str:
-    """`as_values` for a terminal: a column a way, a line a part; below it what is sent, and the choice."""
-    ways = values["ways"]
-    rows = [["", *(f"{name} ({_devices(way['devices'])})" for name, way in ways.items())]]
-    rows += [[f"{part}, ms", *(_ms(way["seconds"][part]) for way in ways.values())] for part in PARTS]
-    for name, label in (("crossing", "crossing"), ("all_reduce", "all-reduce")):
-        pairs = [(way["seconds"][name], way["seconds"][f"{name}_exposed"]) for way in ways.values()]
-        rows.append([f"{label}: exposed of all, ms", *(f"{_ms(e)} of {_ms(t)}" if t else "" for t, e in pairs)])
-    rows.append(["step, ms", *(_ms(way["step_seconds"]) for way in ways.values())])
-    rows.append(["images/s", *(f"{way['images_per_second']:,.0f}" for way in ways.values())])
-    rows.append([f"{values['epochs']:g} epochs", *(_duration(way["days"]) for way in ways.values())])
-    for part in ("parameters", "gradients", "momentum", "activations", "buffers", "reserved", "total"):
-        rows.append([f"memory: {part}, MB", *(f"{way['memory_bytes'][part] / 1e6:,.0f}" for way in ways.values())])
-    rows.append(["fits", *(_fits(way) for way in ways.values())])
-    rows.append(["largest batch", *(f"{way['largest_batch']:,}" for way in ways.values())])
-    crossings = [transfer for way in ways.values() for transfer in way["crossings"]]
-    several = f"{values['replicas']} replicas on {_nodes(values['nodes'])} of " if values["replicas"] > 1 else "on "
+def plan_text(values: dict[str, Any]) -> str:
+    """`plan_values` for a terminal: a column a strategy, a line a part; below it what is sent, and the choice."""
+    several = (
+        f"{values['replicas']} replicas on {count(values['nodes'], 'node')} of " if values["replicas"] > 1 else "on "
+    )
     title = (
-        f"{values['network']}, batch {values['batch_size']}, {values['precision']}, {several}{values['device']}; "
+        f"{values['network']}, batch {values['batch_size']}, {values['precision']}, {several}{values['hardware']}; "
         f"{values['epochs']:g} epochs of {values['images']:,} images"
     )
-    lines = [title, "", *aligned(rows)]
+    lines = [title, "", *aligned(_strategy_rows(values))]
+    crossings = [transfer for strategy in values["ways"].values() for transfer in strategy["crossings"]]
     if crossings:
-        table = [["crossing", "", "MB sent", "ms", "exposed ms"], *(_crossing_line(transfer) for transfer in crossings)]
+        table = [["crossing", "", "MB sent", "ms", "exposed ms"], *map(_crossing_row, crossings)]
         lines += ["", *aligned(table, text_columns=2)]
     lines += ["", *(f"{name} is left out: {why}." for name, why in values["left_out"].items()), *_scaling_lines(values)]
     return "\n".join([*lines, values["reason"]])
+
+
+def _strategy_rows(values: dict[str, Any]) -> list[list[str]]:
+    names, strategies = values["ways"].keys(), values["ways"].values()
+    rows = [["", *(f"{name} ({count(s['devices'], 'device')})" for name, s in zip(names, strategies, strict=True))]]
+    rows += [[f"{part}, ms", *(_ms(strategy["seconds"][part]) for strategy in strategies)] for part in _COMPUTE]
+    for name, label in (("crossing", "crossing"), ("all_reduce", "all-reduce")):
+        pairs = [(strategy["seconds"][name], strategy["seconds"][f"{name}_exposed"]) for strategy in strategies]
+        rows.append([f"{label}: exposed of all, ms", *(f"{_ms(e)} of {_ms(t)}" if t else "" for t, e in pairs)])
+    rows.append(["step, ms", *(_ms(strategy["step_seconds"]) for strategy in strategies)])
+    rows.append(["images/s", *(f"{strategy['images_per_second']:,.0f}" for strategy in strategies)])
+    rows.append([f"{values['epochs']:g} epochs", *(_duration(strategy["days"]) for strategy in strategies)])
+    for part in _MEMORY:
+        rows.append([f"memory: {part}, MB", *(f"{s['memory_bytes'][part] / 1e6:,.0f}" for s in strategies)])
+    rows.append(["fits", *map(_fits, strategies)])
+    rows.append(["largest batch", *(f"{strategy['largest_batch']:,}" for strategy in strategies)])
+    return rows
 
 
 def _scaling_lines(values: dict[str, Any]) -> list[str]:
@@ -118,18 +125,9 @@ def _scaling_lines(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def _crossing_line(transfer: dict[str, Any]) -> list[str]:
-    return [
-        f"into {transfer['name']}",
-        transfer["direction"],
-        f"{transfer['bytes_sent'] / 1e6:.2f}",
-        f"{1e3 * transfer['seconds']:.3f}",
-        f"{1e3 * transfer['exposed']:.3f}",
-    ]
-
-
-def _total(transfers: Sequence[Transfer]) -> float:
-    return sum(transfer.seconds for transfer in transfers)
+def _crossing_row(transfer: dict[str, Any]) -> list[str]:
+    milliseconds = (f"{1e3 * transfer[key]:.3f}" for key in ("seconds", "exposed"))
+    return [f"into {transfer['name']}", transfer["direction"], f"{transfer['bytes_sent'] / 1e6:.2f}", *milliseconds]
 
 
 def _exposed(transfers: Sequence[Transfer]) -> float:
@@ -144,14 +142,6 @@ def _duration(days: float) -> str:
     return f"{days:.2f} days" if days >= 2 else f"{24 * days:.2f} h"
 
 
-def _nodes(count: int) -> str:
-    return f"{count} node{'s' if count > 1 else ''}"
-
-
-def _devices(count: int) -> str:
-    return f"{count} device{'s' if count > 1 else ''}"
-
-
-def _fits(way: dict[str, Any]) -> str:
-    total, capacity = way["memory_bytes"]["total"], way["memory_bytes"]["capacity"]
-    return f"{'yes' if way['fits'] else 'NO'}, {total / capacity:.0%} of {capacity / 1e9:.1f} GB"
+def _fits(strategy: dict[str, Any]) -> str:
+    total, capacity = strategy["memory_bytes"]["total"], strategy["memory_bytes"]["capacity"]
+    return f"{'yes' if strategy['fits'] else 'NO'}, {total / capacity:.0%} of {capacity / 1e9:.1f} GB"

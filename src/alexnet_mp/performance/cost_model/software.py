@@ -10,15 +10,21 @@ A fraction counts the operations of the definition, so that Winograd's and Fouri
 """
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from alexnet_mp.common.schema import Bound
+
+Rate = Annotated[float, Bound("be positive", lambda value: value > 0)]
+FRACTION = Bound("be between 0 and 1", lambda value: 0 <= value <= 1)
 
 
 @dataclass(frozen=True)
 class Achieved:
     """Fractions of the peak rate (`convolution`, `matmul`) and of the memory's bandwidth (`memory`)."""
 
-    convolution: float
-    matmul: float
-    memory: float
+    convolution: Rate  # may exceed the peak: Winograd's algorithm does fewer operations than are counted
+    matmul: Rate
+    memory: Annotated[Rate, FRACTION]
 
 
 # Assumptions, the same for all: cuBLAS reaches 60 % in tall products of some hundred rows, streaming kernels 75 % of

@@ -1,7 +1,8 @@
-"""The link by itself: whether patterns cross it unchanged, and how long each crossing takes with nothing beside it."""
+"""Tests the link alone: whether patterns cross it unchanged, and how long each crossing takes."""
 
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 import torch
 
@@ -10,9 +11,11 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.link_test import LinkTest, Passage, in_words, passages, what_to_do
 from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.performance.machine_check.outcome import Outcome
+from alexnet_mp.performance.machine_check.result import CheckResult
 
-WARMUP = 2  # exchanges that are not timed: NCCL connects at the first
+T = TypeVar("T")
+
+WARMUP_EXCHANGES = 2  # exchanges that are not timed: NCCL connects at the first
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,15 @@ class Speed:
         return self.sent / self.seconds
 
 
-def link_outcome(tested: LinkTest, mesh: Mesh, network: Network, images: int) -> Outcome:
+def link_result(tested: LinkTest, mesh: Mesh, network: Network, images: int) -> CheckResult:
     """The self-test in words."""
     if tested.corrupt is None:
-        return Outcome("link", "not possible here", why_nothing_is_carried(network))
+        return CheckResult("link", "not possible here", why_nothing_is_carried(network))
     tried = passages(network, images)
     transfers = len(tried) * mesh.placement.towers * (mesh.placement.towers - 1) * mesh.placement.replicas
     numbers = {"transfers": float(transfers), "corrupt_transfers": float(len(tested.corrupt))}
     if not tested.corrupt:
-        return Outcome("link", "pass", f"{transfers} transfers of patterns, every bit as sent", numbers)
+        return CheckResult("link", "pass", f"{transfers} transfers of patterns, every bit as sent", numbers)
     if tested.corrupt_through_host is None:
         found, direct = in_words(tested.corrupt), True
     else:
@@ -45,7 +48,7 @@ def link_outcome(tested: LinkTest, mesh: Mesh, network: Network, images: int) ->
         numbers["corrupt_transfers_through_host"] = float(len(tested.corrupt_through_host))
         host = "right, and what training falls back to" if direct else in_words(tested.corrupt_through_host)
         found = f"direct copies: {in_words(tested.corrupt)}; through host memory: {host}"
-    return Outcome("link", "fail", found, numbers, what_to_do(mesh.placement, direct))
+    return CheckResult("link", "fail", found, numbers, what_to_do(mesh.placement, direct))
 
 
 def why_nothing_is_carried(network: Network) -> str:
@@ -64,23 +67,19 @@ def measured_speeds(mesh: Mesh, link: Link, network: Network, images: int, round
 
     Last comes an exchange of a single float, whose time is the link's latency.
     """
-    first = passages(network, images, largest=None)
-    single = Passage("one float", "forward", (1, 1))
+    timed = [*passages(network, images, largest=None), Passage("one float", "forward", (1, 1))]
+    sizes = [4 * (link.towers - 1) * torch.Size(passage.shape).numel() for passage in timed]
     return [
-        Speed(
-            passage,
-            4 * (link.towers - 1) * torch.Size(passage.shape).numel(),
-            exchange_seconds(mesh, link, passage, rounds),
-        )
-        for passage in [*first, single]
+        Speed(passage, sent, exchange_seconds(mesh, link, passage, rounds))
+        for passage, sent in zip(timed, sizes, strict=True)
     ]
 
 
-def speed_outcomes(speeds: list[Speed]) -> list[Outcome]:
+def speed_results(speeds: list[Speed]) -> list[CheckResult]:
     """One line a crossing; what returns in its backward pass is as large, and is measured for itself."""
     *crossings, single = speeds
-    outcomes = [
-        Outcome(
+    results = [
+        CheckResult(
             f"{speed.passage.crossing} {speed.passage.direction}",
             "measured",
             f"{speed.sent:,} bytes each way in {1e3 * speed.seconds:.2f} ms: {speed.bytes_per_second / 1e9:.3g} GB/s",
@@ -89,7 +88,7 @@ def speed_outcomes(speeds: list[Speed]) -> list[Outcome]:
         for speed in crossings
     ]
     latency = f"{1e6 * single.seconds:.0f} µs for one float each way"
-    return [*outcomes, Outcome("latency", "measured", latency, {"seconds": single.seconds})]
+    return [*results, CheckResult("latency", "measured", latency, {"seconds": single.seconds})]
 
 
 def exchange_seconds(mesh: Mesh, link: Link, passage: Passage, rounds: int) -> float:
@@ -105,13 +104,19 @@ def exchange_seconds(mesh: Mesh, link: Link, passage: Passage, rounds: int) -> f
         for device in devices
     ]
     seconds = []
-    for _ in range(WARMUP + rounds):
+    for _ in range(WARMUP_EXCHANGES + rounds):
         mesh.gather([0.0])
         start = now(devices)
         link.post(outgoing, passage.crossing, passage.direction)()
         seconds.append(now(devices) - start)
-    everyone = mesh.gather(seconds[WARMUP:])
-    together = len(everyone) // mesh.placement.replicas
-    replicas = [everyone[first : first + together] for first in range(0, len(everyone), together)]
-    shortest: list[list[float]] = [[min(times) for times in zip(*processes, strict=True)] for processes in replicas]
+    everyone = mesh.gather(seconds[WARMUP_EXCHANGES:])
+    shortest: list[list[float]] = [
+        [min(times) for times in zip(*processes, strict=True)] for processes in by_replica(mesh, everyone)
+    ]
     return max(median(times) for times in shortest)
+
+
+def by_replica(mesh: Mesh, everyone: list[T]) -> list[list[T]]:
+    """What `Mesh.gather` has of every process, in a list for each replica."""
+    together = len(everyone) // mesh.placement.replicas
+    return [everyone[first : first + together] for first in range(0, len(everyone), together)]

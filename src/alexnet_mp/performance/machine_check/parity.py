@@ -1,4 +1,4 @@
-"""Do the placements of this launch compute the same? Logits and every gradient, without TF32, deterministic."""
+"""Compares the placements of this launch: logits and every gradient, without TF32, deterministic."""
 
 import math
 import warnings
@@ -18,7 +18,7 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import Link, LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.performance.machine_check.outcome import Outcome
+from alexnet_mp.performance.machine_check.result import CheckResult
 from alexnet_mp.performance.machine_check.settings import CheckSettings
 
 IMAGES = 4  # batch normalization of fewer has gradients that are rounding alone
@@ -28,7 +28,7 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3}
 Values = dict[str, Tensor]
 
 
-def parity_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None) -> tuple[list[Outcome], list[str]]:
+def parity_results(settings: CheckSettings, mesh: Mesh, link: Link | None) -> tuple[list[CheckResult], list[str]]:
     """Compare what this launch has; every process calls it, and gets the same.
 
     Returns also the operations that have no deterministic implementation here.
@@ -36,14 +36,14 @@ def parity_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None) -> t
     with _exact() as not_deterministic:
         model = _simulated(settings, mesh, torch.float64)
         _draw_weights(model, settings.seed)
-        outcomes = [
+        results = [
             _against_the_grouped_network(settings, mesh, model.eval()),
             *_of_the_placements(settings, mesh, link, model.train()),
         ]
-    return outcomes, not_deterministic
+    return results, not_deterministic
 
 
-def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: TowerModel) -> Outcome:
+def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: TowerModel) -> CheckResult:
     """All towers on one device, `model`, against one network of stock PyTorch's layers that knows of no towers."""
     network, device = settings.network, _first_device(mesh)
     images, labels = _batch(settings, network, torch.float64)
@@ -55,10 +55,12 @@ def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: Tow
     found = {"logits": ours.detach(), **to_single_device(_gradients(model))}
     expected = {"logits": theirs.detach(), **_gradients(single)}
     expected = {name: value.view(found[name].shape) for name, value in expected.items()}
-    return _outcome("parity: one device", "a network without towers", mesh, {torch.float64: (found, expected)})
+    return _result("parity: one device", "a network without towers", mesh, {torch.float64: (found, expected)})
 
 
-def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None, simulated: TowerModel) -> list[Outcome]:
+def _of_the_placements(
+    settings: CheckSettings, mesh: Mesh, link: Link | None, simulated: TowerModel
+) -> list[CheckResult]:
     """This launch's placement, against all towers on its first device; in training mode, dropout included.
 
     `simulated` has the weights that all models here get.
@@ -70,10 +72,10 @@ def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None, s
     }
     if towers == 1:
         reasons = dict.fromkeys(reasons, f"network {settings.network.name} has one tower")
-    outcomes, weights = [], simulated.state_dict()
+    results, weights = [], simulated.state_dict()
     for kind, reason in reasons.items():
         if kind != placement.kind or link is None:
-            outcomes.append(Outcome(f"parity: {kind}", "not possible here", reason))
+            results.append(CheckResult(f"parity: {kind}", "not possible here", reason))
             continue
         compared = {}
         for dtype in TOLERANCES:
@@ -83,8 +85,8 @@ def _of_the_placements(settings: CheckSettings, mesh: Mesh, link: Link | None, s
                 each.load_state_dict({name: weights[name] for name in each.state_dict()})
             expected, found = (_of_a_training_step(settings, each) for each in (one_device, model))
             compared[dtype] = found, {name: expected[name] for name in found}
-        outcomes.append(_outcome(f"parity: {kind}", "all towers on one device", mesh, compared))
-    return outcomes
+        results.append(_result(f"parity: {kind}", "all towers on one device", mesh, compared))
+    return results
 
 
 def _simulated(settings: CheckSettings, mesh: Mesh, dtype: torch.dtype) -> TowerModel:
@@ -139,7 +141,7 @@ def _load(single: nn.Module, weights: Values) -> None:
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
 
 
-def _outcome(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, tuple[Values, Values]]) -> Outcome:
+def _result(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, tuple[Values, Values]]) -> CheckResult:
     """What the worst process found, in each precision."""
     words, failed = [], False
     numbers: dict[str, float] = {}
@@ -155,8 +157,8 @@ def _outcome(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, 
     tensors = len(next(iter(compared.values()))[0])
     text = f"logits and gradients, {tensors} tensors, beside {beside}; they differ by {', '.join(words)}"
     if not failed:
-        return Outcome(name, "pass", text, numbers)
-    return Outcome(name, "fail", text, numbers, "if the link passes, report it with the file of this check")
+        return CheckResult(name, "pass", text, numbers)
+    return CheckResult(name, "fail", text, numbers, "if the link passes, report it with the file of this check")
 
 
 def _worst(found: Values, expected: Values) -> tuple[float, str]:

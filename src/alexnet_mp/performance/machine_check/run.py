@@ -1,11 +1,11 @@
-"""All checks of a launch, one after another, and the report that they leave."""
+"""Runs all checks of a launch, one after another, and writes their report."""
 
 import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ from alexnet_mp.common.host import device_name, keep_large_blocks, usable_cores,
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch, own_command_line
 from alexnet_mp.parallel.link_test import examined_link
-from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
-from alexnet_mp.performance.machine_check.link import Speed, link_outcome, measured_speeds, speed_outcomes
-from alexnet_mp.performance.machine_check.outcome import Outcome, as_table
-from alexnet_mp.performance.machine_check.parity import parity_outcomes
+from alexnet_mp.performance.machine_check.link import Speed, link_result, measured_speeds, speed_results
+from alexnet_mp.performance.machine_check.parity import parity_results
+from alexnet_mp.performance.machine_check.result import CheckResult, check_table
 from alexnet_mp.performance.machine_check.settings import CheckSettings, parse_check_settings
-from alexnet_mp.performance.machine_check.step import step_outcomes
+from alexnet_mp.performance.machine_check.step import step_results
 
 REPORTED_ENVIRONMENT = ("NCCL_", "CUDA_", "OMP_", "TORCH_NCCL_", "GLOO_")
 
@@ -43,13 +42,14 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with open_mesh(placement, settings.timeout_seconds) as mesh, open_telemetry(placement) as telemetry:
-        checks, running = _Checks(settings, mesh), ""
+        checks = _Checks(settings, mesh)
         try:
-            for running, check in checks.in_order():  # noqa: B007 - the handler below says which it was
-                checks.outcomes += check()
+            checks.carry_out()
         except Exception as error:
             stopped = f"stopped: {type(error).__name__}: {error}"
-            checks.outcomes.append(Outcome(running, "fail", stopped, what_to_do="the checks after it were not made"))
+            checks.results.append(
+                CheckResult(checks.running, "fail", stopped, what_to_do="the checks after it were not made")
+            )
             _publish(checks, telemetry.words)
             raise
         _publish(checks, telemetry.words)
@@ -57,55 +57,46 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
     return not checks.failed
 
 
+@dataclass
 class _Checks:
-    """The checks in their order, with what one hands to the next."""
+    """What the checks have found so far; `running` is the one that an error would break off."""
 
-    def __init__(self, settings: CheckSettings, mesh: Mesh) -> None:
-        self.settings = settings
-        self.mesh = mesh
-        self.outcomes: list[Outcome] = []
-        self.not_deterministic: list[str] = []
-        self._link: Link | None = None
-        self._is_carried = False
-        self._speeds: list[Speed] = []
+    settings: CheckSettings
+    mesh: Mesh
+    results: list[CheckResult] = field(default_factory=list)
+    not_deterministic: list[str] = field(default_factory=list)
+    running: str = "link"
 
     @property
     def failed(self) -> bool:
-        return any(outcome.result == "fail" for outcome in self.outcomes)
+        return any(result.result == "fail" for result in self.results)
 
-    def in_order(self) -> list[tuple[str, Callable[[], Sequence[Outcome]]]]:
-        """By the name under which a check is reported that does not get to its end."""
-        return [("link", self._test_link), ("parity", self._parity), ("speed", self._speed), ("step", self._step)]
-
-    def _test_link(self) -> list[Outcome]:
-        settings = self.settings
-        tested = examined_link(self.mesh, settings.network, settings.batch_size)
-        self._link, self._is_carried = tested.link, tested.corrupt is not None
-        return [link_outcome(tested, self.mesh, settings.network, settings.batch_size)]
-
-    def _parity(self) -> list[Outcome]:
-        outcomes, self.not_deterministic = parity_outcomes(self.settings, self.mesh, self._link)
-        return outcomes
-
-    def _speed(self) -> list[Outcome]:
-        if self._link is None or not self._is_carried:
-            return []
-        settings = self.settings
-        self._speeds = measured_speeds(self.mesh, self._link, settings.network, settings.batch_size, settings.rounds)
-        return speed_outcomes(self._speeds)
-
-    def _step(self) -> list[Outcome]:
-        return step_outcomes(self.settings, self.mesh, self._link, self._speeds)
+    def carry_out(self) -> None:
+        """All checks, in their order, with what one hands to the next."""
+        settings, mesh = self.settings, self.mesh
+        network, images = settings.network, settings.batch_size
+        tested = examined_link(mesh, network, images)
+        self.results.append(link_result(tested, mesh, network, images))
+        self.running = "parity"
+        found, self.not_deterministic = parity_results(settings, mesh, tested.link)
+        self.results += found
+        self.running = "speed"
+        speeds: list[Speed] = []
+        if tested.link is not None and tested.corrupt is not None:
+            speeds = measured_speeds(mesh, tested.link, network, images, settings.rounds)
+            self.results += speed_results(speeds)
+        self.running = "step"
+        self.results += step_results(settings, mesh, tested.link, speeds)
 
 
 def _publish(checks: _Checks, nvml: str) -> None:
-    """Print the table, and write the file where `json` says; from the main process alone."""
+    """Print the table, and write the file that `json` names; from the main process alone."""
     if not checks.mesh.placement.is_main:
         return
     report = _report(checks, nvml)
     for name in ("network", "placement", "machine"):
         print(f"{name:<10} {report[name] if name != 'machine' else ', '.join(report['machine']['devices'])}")
-    print(as_table(checks.outcomes), flush=True)
+    print(check_table(checks.results), flush=True)
     path = checks.settings.json
     if path:
         try:
@@ -133,7 +124,7 @@ def _report(checks: _Checks, nvml: str) -> dict[str, Any]:
         "nvml": nvml.split("\n"),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(REPORTED_ENVIRONMENT)},
         "not_deterministic": checks.not_deterministic,
-        "checks": [_finite(asdict(outcome)) for outcome in checks.outcomes],
+        "checks": [_finite(asdict(result)) for result in checks.results],
     }
 
 
@@ -155,7 +146,7 @@ def _gpu_versions() -> dict[str, str]:
     return {name: str(version) for name, version in found.items() if version is not None}
 
 
-def _finite(outcome: dict[str, Any]) -> dict[str, Any]:
+def _finite(result: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: a number that is not finite becomes null."""
-    numbers = {name: value if math.isfinite(value) else None for name, value in outcome["numbers"].items()}
-    return outcome | {"numbers": numbers}
+    numbers = {name: value if math.isfinite(value) else None for name, value in result["numbers"].items()}
+    return result | {"numbers": numbers}

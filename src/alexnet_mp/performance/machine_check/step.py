@@ -1,4 +1,4 @@
-"""One training step of this launch, timed, and how much of its exchanges the computation hides."""
+"""Times a training step of this launch, and finds how much of its exchanges the computation hides."""
 
 import math
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
-from alexnet_mp.performance.machine_check.link import Speed, why_nothing_is_carried
-from alexnet_mp.performance.machine_check.outcome import Outcome
+from alexnet_mp.performance.machine_check.link import Speed, by_replica, why_nothing_is_carried
+from alexnet_mp.performance.machine_check.result import CheckResult
 from alexnet_mp.performance.machine_check.settings import CheckSettings
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimizer import make_optimizer
 
-WARMUP = 2  # steps that are not timed; in the first ones memory is new to the process
+WARMUP_STEPS = 2  # steps that are not timed; in the first ones memory is new to the process
 
 
 class MutableLink:
@@ -45,7 +45,7 @@ class MutableLink:
         return lambda: own
 
 
-def step_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[Outcome]:
+def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[CheckResult]:
     """Time a few steps; every process calls it, and gets the same.
 
     `speeds` are those of every passage alone; without any, nothing is carried and nothing can be hidden.
@@ -54,30 +54,30 @@ def step_outcomes(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds
     mutable = MutableLink(link) if link else None
     timed = TimedLink(mutable) if mutable else None
     step = _training_step(settings, mesh, timed)
-    for number in range(WARMUP):
+    for number in range(WARMUP_STEPS):
         losses = [step(number)[1]]
     before = _sent(mesh, link)
     if timed:
         timed.exchanges.clear()
     seconds, silent_seconds = [], []
     for number in range(settings.rounds):
-        took, loss = step(WARMUP + number)
+        took, loss = step(WARMUP_STEPS + number)
         seconds.append(took)
         losses.append(loss)
         if mutable and on_gpu and speeds:
             # In turns, so that whatever slows the machine down slows both.
             mutable.silent = True
-            silent_seconds.append(step(WARMUP + number)[0])
+            silent_seconds.append(step(WARMUP_STEPS + number)[0])
             mutable.silent = False
     sent = (_sent(mesh, link) - before) // settings.rounds
-    outcomes = [_step_outcome(settings, mesh, seconds, losses, sent)]
+    results = [_step_result(settings, mesh, seconds, losses, sent)]
     if not speeds or not timed:
-        return [*outcomes, Outcome("hidden", "not possible here", why_nothing_is_carried(settings.network))]
+        return [*results, CheckResult("hidden", "not possible here", why_nothing_is_carried(settings.network))]
     if on_gpu:
         exposed = _slowest_median(mesh, seconds) - _slowest_median(mesh, silent_seconds)
     else:
         exposed = exposed_seconds(mesh, timed.exchanges, settings.rounds)
-    return [*outcomes, _hidden_outcome(speeds, max(0.0, exposed))]
+    return [*results, _hidden_result(speeds, max(0.0, exposed))]
 
 
 def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Callable[[int], tuple[float, float]]:
@@ -104,26 +104,29 @@ def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Ca
     return step
 
 
-def _step_outcome(settings: CheckSettings, mesh: Mesh, seconds: list[float], losses: list[float], sent: int) -> Outcome:
+def _step_result(
+    settings: CheckSettings, mesh: Mesh, seconds: list[float], losses: list[float], sent: int
+) -> CheckResult:
     took = _slowest_median(mesh, seconds)
     rate = settings.batch_size * mesh.placement.replicas / took
     expected = network_cost(settings.network).crossing_bytes_per_step(settings.batch_size)
-    finite = min(values[0] for values in mesh.gather([float(all(map(math.isfinite, losses)))])) == 1
-    right_bytes = min(values[0] for values in mesh.gather([float(sent == expected)])) == 1
+    everyone = mesh.gather([all(map(math.isfinite, losses)), sent == expected])
+    finite, right_bytes = (all(each) for each in zip(*everyone, strict=True))
     numbers = {"seconds": took, "images_per_second": rate, "crossing_bytes": float(sent)}
     found = f"{1e3 * took:.1f} ms for {settings.batch_size} images a replica, {rate:,.0f} images/s"
     if not finite:
-        return Outcome("step", "fail", f"{found}; a loss is not finite", numbers, "see whether link and parity pass")
+        found = f"{found}; a loss is not finite"
+        return CheckResult("step", "fail", found, numbers, "see whether link and parity pass")
     if not right_bytes:
         found = f"{found}; a tower sent {sent:,} bytes, and the network table says {expected:,}"
-        return Outcome("step", "fail", found, numbers, "report it: this is a mistake of the library")
-    return Outcome("step", "pass", f"{found}, {sent:,} bytes sent by each tower", numbers)
+        return CheckResult("step", "fail", found, numbers, "report it: this is a mistake of the library")
+    return CheckResult("step", "pass", f"{found}, {sent:,} bytes sent by each tower", numbers)
 
 
-def _hidden_outcome(speeds: list[Speed], exposed: float) -> Outcome:
+def _hidden_result(speeds: list[Speed], exposed: float) -> CheckResult:
     alone = sum(speed.seconds for speed in speeds[:-1])  # the last one is the latency
     hidden = max(0.0, 1 - exposed / alone)
-    return Outcome(
+    return CheckResult(
         "hidden",
         "measured",
         f"{hidden:.0%}: a step's exchanges take {1e3 * alone:.2f} ms alone, and {1e3 * exposed:.2f} ms show in a step",
@@ -141,9 +144,7 @@ def exposed_seconds(mesh: Mesh, exchanges: list[Exchange], steps: int) -> float:
         ]
         for values in mesh.gather(times)
     ]
-    together = len(everyone) // mesh.placement.replicas
-    replicas = [everyone[first : first + together] for first in range(0, len(everyone), together)]
-    waits = [added(totals.values()) for replica in replicas for totals in waiting(replica)]
+    waits = [added(totals.values()) for replica in by_replica(mesh, everyone) for totals in waiting(replica)]
     return max(wait.exposed for wait in waits) / steps
 
 

@@ -1,4 +1,4 @@
-"""A whole sweep, from the settings to the tables."""
+"""Runs a whole sweep, from the settings to the tables."""
 
 import signal
 import subprocess
@@ -10,53 +10,55 @@ from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.sweep.failure import last_error
-from alexnet_mp.sweep.folder import check_definition, locked, write_results
+from alexnet_mp.sweep.folder import check_definition, sweep_lock, write_sweep_results
 from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command
 from alexnet_mp.sweep.processes import job_environment, run_jobs, size_of, start_process
-from alexnet_mp.sweep.results import MEASURES, Outcome, VariantResult, as_text, columns_of
+from alexnet_mp.sweep.results import MEASURES, JobResult, VariantResult, sweep_table
 from alexnet_mp.sweep.settings import SweepSettings
 
 CommandOf = Callable[[Job, int], list[str]]  # a job and its number of processes -> the command that runs it
-Say = Callable[[str], None]
 
 
 @dataclass
 class Sweep:
     """A sweep that runs: what has become of its jobs so far.
 
-    `command` is the command line that asked for it, where there is one. `stopped` is the signal that ends it early;
-    `unwritten` says why its files are not up to date, where they are not.
+    `command` is the command line that asked for it, if there is one. `stopped` is the signal that ends it early;
+    `unwritten` says why its files are not up to date, if they are not.
     """
 
     settings: SweepSettings
     out: Path
-    say: Say
-    outcomes: dict[Job, Outcome]
+    say: Callable[[str], None]
+    jobs: dict[Job, JobResult]
     command: str | None = None
     log_starts: dict[Job, int] = field(default_factory=dict)
     stopped: signal.Signals | None = None
     unwritten: str = ""
 
     @property
-    def failed(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes.values() if outcome.status == "failed"]
+    def failed(self) -> list[JobResult]:
+        return [result for result in self.jobs.values() if result.status == "failed"]
 
     def results(self) -> list[VariantResult]:
-        """The outcomes by variant, in the settings' order."""
+        """What was found by variant, in the settings' order."""
         found = {
-            name: VariantResult(name, variant, tuple(o for o in self.outcomes.values() if o.job.variant == name))
+            name: VariantResult(name, variant, tuple(each for each in self.jobs.values() if each.job.variant == name))
             for name, variant in self.settings.variants.items()
         }
         baseline = found.get(self.settings.baseline or "")
         return [result if result is baseline else replace(result, baseline=baseline) for result in found.values()]
 
+    def write(self) -> None:
+        """Write the tables. Raises OSError if it cannot."""
+        write_sweep_results(self.out, self.settings, self.results(), self.command)
+
     def ended(self, job: Job, code: int | OSError, stopped: signal.Signals | None) -> None:
         """A job's process has ended, or could not be started: note what it found, say so, and write it down."""
-        outcome = _outcome(job, code, self.log_starts.get(job, 0), stopped)
-        self.outcomes[job] = outcome
-        self.say(f"[{list(self.outcomes).index(job) + 1}/{len(self.outcomes)}] {job.name}: {_in_words(outcome)}")
+        result = self.jobs[job] = _result(job, code, self.log_starts.get(job, 0), stopped)
+        self.say(f"[{list(self.jobs).index(job) + 1}/{len(self.jobs)}] {job.name}: {_in_words(result)}")
         try:
-            write_results(self.out, self.settings, self.results(), self.command)
+            self.write()
             self.unwritten = ""
         except OSError as error:  # the jobs that run, and those to come, write on disks of their own perhaps
             self.unwritten = f"cannot write the results into {self.out}: {error}"
@@ -71,7 +73,7 @@ class Sweep:
 def run_sweep(
     settings: SweepSettings,
     compose: Compose,
-    say: Say,
+    say: Callable[[str], None],
     command_of: CommandOf = torchrun_command,
     command: str | None = None,
 ) -> Sweep:
@@ -79,17 +81,17 @@ def run_sweep(
 
     `say` gets one line a job, and the table at the end. A job that fails does not keep the others from running.
     `command`, the command line that asked for it, is noted in the tables. Call it from the main thread, for the sake of
-    signals. Raises ConfigurationError before the first job where the configuration of one is wrong, or `out` is not
-    this sweep's.
+    signals. Raises ConfigurationError before the first job if the configuration of one is wrong, or `out` is not this
+    sweep's.
     """
     out = Path(settings.out).absolute()
     jobs = make_jobs(settings, compose)
-    with locked(out) as lock:
+    with sweep_lock(out) as lock:
         check_definition(out, settings)
         sweep = Sweep(settings, out, say, {job: _before(job) for job in jobs}, command)
-        missing = [job for job in jobs if sweep.outcomes[job].run is None]
+        missing = [job for job in jobs if sweep.jobs[job].run is None]
         try:
-            write_results(out, settings, sweep.results(), command)
+            sweep.write()
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error}") from error
         say(_beginning(sweep, len(missing)))
@@ -100,48 +102,41 @@ def run_sweep(
             return start_process(job, command_of(job, settings.processes), environment, lock)
 
         run_jobs(missing, settings.parallel, start, sweep.ended, sweep.stopping)
-    results = sweep.results()
-    say(f"\n{as_text(results, columns_of(results))}\n")
+    say(f"\n{sweep_table(sweep.results())}\n")
     return sweep
 
 
-def _before(job: Job) -> Outcome:
+def _before(job: Job) -> JobResult:
     run = finished_run(job)
-    return Outcome(job, "not started") if run is None else Outcome(job, "done", run)
+    return JobResult(job, "not started") if run is None else JobResult(job, "done", run)
 
 
-def _outcome(job: Job, code: int | OSError, log_start: int, stopped: signal.Signals | None) -> Outcome:
+def _result(job: Job, code: int | OSError, log_start: int, stopped: signal.Signals | None) -> JobResult:
     if isinstance(code, OSError):
-        return Outcome(job, "failed", error=f"cannot be started: {code}")
+        return JobResult(job, "failed", error=f"cannot be started: {code}")
     if code == 0:
         try:
-            return Outcome(job, "done", read_run(job.run_dir), code)
+            return JobResult(job, "done", read_run(job.run_dir), code)
         except ConfigurationError as error:
-            return Outcome(job, "failed", exit_code=code, error=str(error))
+            return JobResult(job, "failed", exit_code=code, error=str(error))
     if stopped is not None:
-        return Outcome(job, "stopped", exit_code=code, error=stopped.name)
-    return Outcome(job, "failed", exit_code=code, error=last_error(job.log, log_start))
+        return JobResult(job, "stopped", exit_code=code, error=stopped.name)
+    return JobResult(job, "failed", exit_code=code, error=last_error(job.log, log_start))
 
 
-def _in_words(outcome: Outcome) -> str:
-    if outcome.run is not None:
-        found = ", ".join(
-            f"{m.shown.removesuffix(', %')} {m.text(m.value(outcome.run))}{_unit(m.shown)}" for m in MEASURES
-        )
-        return f"done, {found}"
-    if outcome.status == "stopped":
-        return f"stopped by {outcome.error}"
-    if outcome.exit_code is None:
-        return f"failed, {outcome.error}"
-    return f"failed with exit code {outcome.exit_code}: {outcome.error} (log: {outcome.job.log})"
-
-
-def _unit(shown: str) -> str:
-    return " %" if shown.endswith(", %") else ""
+def _in_words(result: JobResult) -> str:
+    if result.run is not None:
+        found = [(measure.shown.partition(", %"), measure.text(measure.value(result.run))) for measure in MEASURES]
+        return "done, " + ", ".join(f"{name} {text}{' %' if unit else ''}" for (name, unit, _), text in found)
+    if result.status == "stopped":
+        return f"stopped by {result.error}"
+    if result.exit_code is None:
+        return f"failed, {result.error}"
+    return f"failed with exit code {result.exit_code}: {result.error} (log: {result.job.log})"
 
 
 def _beginning(sweep: Sweep, missing: int) -> str:
-    settings, jobs = sweep.settings, len(sweep.outcomes)
+    settings, jobs = sweep.settings, len(sweep.jobs)
     words = f"{count(jobs, 'job')}: {count(len(settings.variants), 'variant')} x {count(len(settings.seeds), 'seed')}"
     before = f"; {jobs - missing} done before" if missing < jobs else ""
     return f"{words}{before}; out: {sweep.out}, what job VARIANT/seed-N prints: VARIANT/seed-N.log"
