@@ -205,6 +205,22 @@ def _add_batch_norm(graph: Graph, row: rows.BatchNorm, at: InGraph) -> None:
     graph.add("BatchNormalization", at.name, *tensors, attributes={"epsilon": row.epsilon})
 
 
+def _add_group_norm(graph: Graph, row: rows.GroupNorm, at: InGraph) -> None:
+    """Each group as one channel [N, groups, values], which InstanceNormalization normalizes; then scale and shift."""
+    name, groups = at.name, at.towers * row.groups
+    maps = at.towers * at.cost.input_shape[0]
+    graph.add("Reshape", f"{name}.groups", graph.constant(f"{name}.of_a_group", [0, groups, -1]))
+    for tensor, value in (("ones", 1.0), ("zeros", 0.0)):
+        graph.constants[f"{name}.{tensor}"] = np.full(groups, value, np.float32)
+    attributes = {"epsilon": row.epsilon}
+    graph.add("InstanceNormalization", f"{name}.normalized", f"{name}.ones", f"{name}.zeros", attributes=attributes)
+    graph.add("Reshape", f"{name}.maps", graph.constant(f"{name}.of_all", [-1, maps, *at.cost.input_shape[1:]]))
+    for operator, tensor in (("Mul", "weight"), ("Add", "bias")):  # of every map: [maps] to [maps, 1, 1]
+        array = graph.constants[f"{name}.{tensor}"]
+        graph.constants[f"{name}.{tensor}"] = array.reshape(-1, *[1] * (len(at.cost.input_shape) - 1))
+        graph.add(operator, f"{name}.{operator.lower()}", f"{name}.{tensor}")
+
+
 def _add_dropout(graph: Graph, row: rows.Dropout, at: InGraph) -> None:
     if at.dropout == "authors":
         graph.add("Mul", at.name, graph.constant(f"{at.name}.kept", 1 - row.p))
@@ -231,6 +247,7 @@ NODES: dict[type[rows.Row], Callable[[Graph, Any, InGraph], None]] = {
     rows.LocalResponseNorm: _add_lrn,
     rows.SpatialNorm: _add_spatial_norm,
     rows.BatchNorm: _add_batch_norm,
+    rows.GroupNorm: _add_group_norm,
     rows.MaxPool: lambda graph, row, at: graph.add("MaxPool", at.name, attributes=_windows(row)),
     rows.AveragePool: lambda graph, row, at: graph.add(
         "AveragePool", at.name, attributes={**_windows(row), "count_include_pad": 0}

@@ -54,6 +54,7 @@ LAYERS: dict[type[rows.Row], LayerOf] = {
     ),
     rows.SpatialNorm: lambda row, at: SpatialNorm(row.size, row.k, row.alpha, row.beta),
     rows.BatchNorm: lambda row, at: BatchNorm(at.maps, row.momentum, row.epsilon),
+    rows.GroupNorm: lambda row, at: nn.GroupNorm(row.groups * at.towers_together, at.maps, row.epsilon),
     rows.MaxPool: lambda row, at: MaxPool(row.size, row.stride, row.pad),
     rows.AveragePool: lambda row, at: AveragePool(row.size, row.stride, row.pad),
     rows.GlobalAveragePool: lambda row, at: GlobalAveragePool(),

@@ -100,6 +100,32 @@ class BatchNorm(Row):
         return "batch normalization"
 
 
+@row_kind("group_norm")
+@dataclass(frozen=True)
+class GroupNorm(Row):
+    """Normalization over `groups` groups of a tower's maps, with a scale and a shift to learn (Wu and He 2018).
+
+    Each image by itself, in training as in evaluation. One group is layer normalization over a tower's maps (Ba et al.
+    2016), as many groups as maps are instance normalization (Ulyanov et al. 2016). `epsilon` is added to the variance.
+    """
+
+    groups: Count
+    epsilon: Epsilon = 1e-5
+
+    def cost(self, at: Place) -> RowCost:
+        maps = at.inputs[0]
+        if maps % self.groups:
+            raise ConfigurationError(
+                f"{at.name}: {self.groups} groups do not divide the {maps} maps of a tower; "
+                f"choose groups from {[n for n in range(1, maps + 1) if maps % n == 0]}"
+            )
+        learned = {"weight": (maps,), "bias": (maps,)}
+        return replace(super().cost(at), parameters_of_a_tower=learned, operations_each=1)
+
+    def in_words(self) -> str:
+        return f"group normalization, {self.groups} groups"
+
+
 @dataclass(frozen=True)
 class PoolingRow(Row):
     """Windows of `size` x `size` pixels, one every `stride`; they overlap if `stride` is less (paper §3.4).
