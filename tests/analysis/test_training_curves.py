@@ -11,7 +11,7 @@ from alexnet_mp.analysis.figures.training_error import compare_activations, epoc
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.table import load_network
+from alexnet_mp.network.table import parse_network
 from tests.analysis.test_results import LAST_EPOCH, make_run
 
 
@@ -122,11 +122,12 @@ def test_runs_of_one_activation_differ_in_their_seed_alone(runs: list[Path], tmp
 
 
 def test_the_two_nets_of_figure_1_differ_in_the_non_linearity_alone() -> None:
-    relu, tanh = (load_network(f"cifar10_four_layers{name}").to_mapping() for name in ("", "_tanh"))
-    renamed = {name.replace("relu", "tanh"): row for name, row in relu["layers"].items()}
-    for row in renamed.values():
-        row["kind"] = row["kind"].replace("relu", "tanh")
-    assert tanh == {**relu, "name": "cifar10_four_layers_tanh", "layers": renamed}
+    relu, tanh = (
+        parse_network(compose("train", [f"experiment=cifar10_four_layers{name}"])["network"]).to_mapping()
+        for name in ("", "_tanh")
+    )
+    otherwise = {name: {**row, "kind": row["kind"].replace("relu", "tanh")} for name, row in relu["layers"].items()}
+    assert tanh == {**relu, "name": "cifar10_four_layers_tanh", "layers": otherwise}
     assert [row["kind"] for row in relu["layers"].values()].count("conv") == 3  # and the classifier is the fourth
 
 

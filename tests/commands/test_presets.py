@@ -18,11 +18,18 @@ from tests.support.processes import CHECKOUT
 
 
 def presets(group: str) -> list[Path]:
-    return sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+    """The files of a group, those in its folders too; of `.` the commands' own alone."""
+    folder = CHECKOUT / "conf" / group
+    return sorted(folder.glob("*.yaml") if group == "." else folder.rglob("*.yaml"))
+
+
+def name_in(group: str, path: Path) -> str:
+    """What a preset is called after `group=`."""
+    return path.relative_to(CHECKOUT / "conf" / group).with_suffix("").as_posix()
 
 
 GROUPS = ("network", "recipe", "data", "experiment", "ablation")
-PRESETS = [(path.parent.name, path.stem) for group in GROUPS for path in presets(group)]
+PRESETS = [(group, name_in(group, path)) for group in GROUPS for path in presets(group)]
 
 
 @cache

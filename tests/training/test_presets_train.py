@@ -23,7 +23,7 @@ from alexnet_mp.sweep.settings import parse_sweep_settings
 from alexnet_mp.training.config import TrainSettings, parse_train_settings
 from alexnet_mp.training.loss import LossOnEveryTower
 from alexnet_mp.training.optimizer import make_optimizer
-from tests.commands.test_presets import presets
+from tests.commands.test_presets import name_in, presets
 
 CLASSES, IMAGES = 5, 4
 
@@ -37,8 +37,8 @@ TRAINED = {
     **{f"network-{path.stem}": [f"network={path.stem}"] for path in presets("network")},
     **{f"experiment-{path.stem}": [f"experiment={path.stem}"] for path in presets("experiment")},
     **{
-        f"ablation-{path.stem}": [f"experiment={of_experiment(path.stem)}", f"ablation={path.stem}"]
-        for path in presets("ablation")
+        f"ablation-{name}": [f"experiment={of_experiment(name)}", f"ablation={name}"]
+        for name in (name_in("ablation", path) for path in presets("ablation"))
     },
     "ablation-of-the-study": ["experiment=cifar10_study", "ablation=no_lrn"],
     "ablation-of-the-original": ["experiment=imagenet_original_2012", "ablation=tanh"],

@@ -12,5 +12,6 @@ def preset_path(group: str, name: str) -> Path:
 
 
 def preset_names(group: str) -> list[str]:
-    """Names of all presets of a group, sorted."""
-    return sorted(path.stem for path in (Path(str(files(CONF_PACKAGE))) / group).glob("*.yaml"))
+    """Names of all presets of a group, sorted; one in a folder of the group has the folder in front, `study/conv6`."""
+    folder = Path(str(files(CONF_PACKAGE))) / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))

@@ -27,9 +27,9 @@ class Bound:
 _NOT_TOO_LARGE = Bound("be at most 1e9", lambda value: value <= _LARGEST)  # nor infinity, nor nan
 
 PositiveInt = Annotated[int, Bound("be positive", lambda value: value > 0), _NOT_TOO_LARGE]
-PositiveFloat = Annotated[float, Bound("be positive", lambda value: not value <= 0), _NOT_TOO_LARGE]
+PositiveFloat = Annotated[float, Bound("be positive", lambda value: value > 0), _NOT_TOO_LARGE]
 NonNegativeInt = Annotated[int, Bound("not be negative", lambda value: value >= 0), _NOT_TOO_LARGE]
-NonNegativeFloat = Annotated[float, Bound("not be negative", lambda value: not value < 0), _NOT_TOO_LARGE]
+NonNegativeFloat = Annotated[float, Bound("not be negative", lambda value: value >= 0), _NOT_TOO_LARGE]
 OutputFile = Annotated[
     str, Bound("lie in a folder that exists", lambda path: Path(path).expanduser().absolute().parent.is_dir())
 ]
