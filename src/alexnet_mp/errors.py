@@ -1,4 +1,4 @@
-"""The exceptions that a command ends with in one line, each with an exit code of its own meaning."""
+"""The exceptions that end a command with one line; each has an exit code of its own."""
 
 import re
 

@@ -1,1 +1,1 @@
-"""Checkpoints: the files of one, the folder of a run's, and writing them while training goes on."""
+"""Checkpoints: their files, which are kept, and writing them while training goes on."""

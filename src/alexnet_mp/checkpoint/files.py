@@ -1,4 +1,4 @@
-"""One checkpoint: a safetensors file per tower and one JSON, in a folder that appears whole or not at all."""
+"""Reads and writes one checkpoint: a safetensors file per tower and a JSON; its folder appears whole or not."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the newest that is whole, and which are kept."""
+"""Finds the newest checkpoint of a run that is whole, and decides which are kept."""
 
 import shutil
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Writing checkpoints while training goes on: a copy is taken, and a thread waits for the disk."""
+"""Writes checkpoints while training goes on: takes a copy, and a thread waits for the disk."""
 
 import threading
 import time

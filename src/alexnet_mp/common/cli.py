@@ -1,4 +1,4 @@
-"""How every command starts: Hydra composes the configuration, and a user's mistake ends in one line."""
+"""Starts every command: Hydra composes the configuration, and a user's mistake ends in one line."""
 
 import os
 import re

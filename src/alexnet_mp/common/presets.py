@@ -1,4 +1,4 @@
-"""Where the YAML presets of `conf/` are, in a checkout and in an installed wheel alike."""
+"""Finds the YAML presets of `conf/`, in a checkout and in an installed wheel alike."""
 
 from importlib.resources import files
 from pathlib import Path

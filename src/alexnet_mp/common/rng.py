@@ -1,4 +1,4 @@
-"""Randomness is keyed, never ambient: every draw has a generator of its own, made from the seed and what it is for."""
+"""Keyed randomness: every draw has its own generator, made from the seed and what the draw is for."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What `import alexnet_mp` offers to build a network outside of the commands."""
+"""Builds a network from Python, without a command: `alexnet_mp.build_model`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The model of one process: its local towers, and the crossings between them and the towers elsewhere."""
+"""One forward pass for every placement: this process's towers, and the crossings to the others."""
 
 from collections.abc import Sequence
 

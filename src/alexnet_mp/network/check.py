@@ -1,4 +1,4 @@
-"""The order of the rows in a network table: where one stands, and what may follow what."""
+"""Checks the order of a table's rows: where each may stand, and what may follow what."""
 
 import re
 from collections.abc import Mapping

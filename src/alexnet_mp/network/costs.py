@@ -1,4 +1,4 @@
-"""From the table alone: shapes, parameters, multiply-adds, activation memory and crossing traffic of every row."""
+"""What a network costs, from its table alone: parameters, multiply-adds, memory and crossing traffic of every row."""
 
 from dataclasses import dataclass
 from math import prod

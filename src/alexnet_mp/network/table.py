@@ -1,4 +1,4 @@
-"""The network table: a YAML file, or Hydra's composition of one, becomes a frozen `Network`."""
+"""Reads a network table from YAML, or from Hydra's composition of one, into a frozen `Network`."""
 
 import dataclasses
 from collections.abc import Mapping

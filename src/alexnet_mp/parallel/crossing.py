@@ -1,4 +1,4 @@
-"""Every transfer between towers: the crossings, and the two links that carry them.
+"""The crossing: where activations pass between towers, and their gradients return.
 
 A crossing is a pair of autograd functions. `start` launches the exchange and returns at once; the layer computes its
 own half; `finish` waits and hands over the peers' halves. Autograd runs the pair mirror-wise, so in the backward pass

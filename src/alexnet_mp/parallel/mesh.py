@@ -1,4 +1,4 @@
-"""The (replica, tower) mesh: the process groups of a placement, opened and closed in one place."""
+"""The (replica, tower) mesh: opens and closes the process groups, and asks what all processes must agree on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A run's GPUs, tower by tower: what is said of them at start-up, and their numbers in the metrics."""
+"""Reports each tower's GPU: what it is at start-up, and its numbers in the metrics."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Waiting for a GPU no longer than a time-out: what it waits for may be another process, which may be gone."""
+"""Waits for a GPU no longer than a time-out, because it may itself wait for a process that is gone."""
 
 import time
 from collections.abc import Callable

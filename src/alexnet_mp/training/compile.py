@@ -1,4 +1,4 @@
-"""Whether a run compiles its LRN: only where that pays, and all processes alike."""
+"""Decides whether a run compiles its LRN: only if that pays, and in all processes alike."""
 
 import importlib.util
 import os

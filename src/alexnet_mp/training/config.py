@@ -1,4 +1,4 @@
-"""The settings of a training run: the composed configuration, checked key by key."""
+"""The configuration of a training run, checked key by key."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Beginning with the weights of another training: pretraining on many classes, then fine-tuning (paper §6)."""
+"""Starts a run from the weights of another: pretraining on many classes, then fine-tuning (paper §6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

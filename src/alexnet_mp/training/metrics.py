@@ -1,4 +1,4 @@
-"""The lines of a run's `metrics.jsonl`, read back."""
+"""Reads `metrics.jsonl` back."""
 
 import json
 from collections.abc import Mapping

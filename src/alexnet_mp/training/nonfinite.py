@@ -1,4 +1,4 @@
-"""Where numbers stopped being finite: the first layer whose weights or activations are not."""
+"""Finds the first layer whose weights or activations are not finite."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: that it is of the same run, what has changed since, and its state."""
+"""Resumes a run from a checkpoint: checks that it is the same run, says what has changed, restores its state."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run writes: a folder with its configuration, metrics, summary, log, curves and checkpoints."""
+"""Writes a run's folder: configuration, metrics, log and summary; names the places of curves and checkpoints."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Which folder a run writes into: a new one, or one that it goes on in."""
+"""Finds and locks the folder that a run writes into: a new one, or one in which it resumes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _LAUNCH = ".launch"
 
 @dataclass(frozen=True)
 class RunLock:
-    """A run's folder. `checkpoint` is the newest that is whole, with its `description`; empty where there is none.
+    """A locked run folder. `checkpoint` is the newest that is whole, with its `description`; empty if there is none.
 
     `damaged` has newer checkpoints, by name, with what is wrong with them.
     """
@@ -35,8 +35,8 @@ def lock_run_folder(
 ) -> tuple[RunLock, FolderLock | None]:
     """Find or make the folder `run_dir`, or `runs/<experiment>/<time>/`, for a run of `configuration`.
 
-    The main process does it, and tells all; it alone has the lock. A folder with a checkpoint is one to go on in. So is
-    one that the same configuration was started in and that has no checkpoint yet, and, without `run_dir`, that of the
+    The main process does it, and tells all; it alone has the lock. Resumes if the folder has a checkpoint, or if the
+    same configuration was started in it and has made none yet; without `run_dir`, resumes in the folder of the
     processes that torchrun has restarted. Raises ConfigurationError, in every process, where the folder cannot be made,
     is in use, or holds what nobody can go on from. Nothing in a folder that holds a run is changed.
     """

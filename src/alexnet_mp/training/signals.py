@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT are wishes: they are noted, and the run stops where all its processes can."""
+"""Notes SIGTERM and SIGINT, so that all processes of a run stop after the same step."""
 
 import signal
 import threading

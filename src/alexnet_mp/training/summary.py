@@ -1,4 +1,4 @@
-"""What a run says before it starts, and the summary that it leaves."""
+"""Says what a run is before it starts, and writes its summary when it has ended."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A whole training run, from the composed configuration to the summary."""
+"""Composes a training run, from the configuration to the summary."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The training loop: steps, validation after each epoch, and a stop wherever all processes can."""
+"""The training loop: steps, validation after each epoch, checkpoints, and a stop that all processes make together."""
 
 import math
 import sys

@@ -1,1 +1,1 @@
-"""Weights in and out: files of other programs, and files for them."""
+"""Converts weights: to and from the files of other programs."""

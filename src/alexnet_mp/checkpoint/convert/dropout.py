@@ -1,4 +1,4 @@
-"""The two conventions of dropout, and what turns weights for one into weights for the other."""
+"""Converts weights between the two conventions of dropout."""
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Convention, Dropout

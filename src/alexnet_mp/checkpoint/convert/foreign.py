@@ -1,4 +1,4 @@
-"""Weights that others trained: which of their layers is which row, their order of colors, the scale of their input."""
+"""Reads weights that others trained: matches their layers to rows, their order of colors, and their input scale."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Between towers and a single device: regroup `towers.<t>.<layer>.*` into Caffe's layout and back, never rescaling."""
+"""Regroups `towers.<t>.<layer>.*` into Caffe's layout for a single device and back, never rescaling."""
 
 import re
 from collections.abc import Mapping

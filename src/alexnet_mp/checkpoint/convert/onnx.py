@@ -1,4 +1,4 @@
-"""A network as an ONNX graph, written from its table: one or a few nodes for each row, in evaluation mode.
+"""Writes a network as an ONNX graph from its table: one or a few nodes for each row, in evaluation mode.
 
 The graph is the network for a single device: what reads its own tower is a convolution in groups, tower 0's channels
 first, and normalizations fold the towers into the batch. Written from the table and not traced, it has the rows' names,

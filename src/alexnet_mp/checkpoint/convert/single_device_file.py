@@ -1,4 +1,4 @@
-"""Files for a single device: weights as one safetensors file in Caffe's layout, with either convention of dropout."""
+"""Reads and writes weights for a single device as one safetensors file in Caffe's layout."""
 
 import json
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""The layers of a tower: pure, local, and without any knowledge of where they run."""
+"""The layers of a tower: pure and local; none knows a device, a rank or a process group."""

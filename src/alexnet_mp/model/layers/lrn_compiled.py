@@ -1,4 +1,4 @@
-"""The steps of the LRN as kernels that torch.compile makes: a fused pass for each step, and larger blocks."""
+"""The LRN's steps for torch.compile: one fused pass each, over larger blocks."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Normalizations: 2012's across adjacent maps and over a window of the same map, and 2015's over the batch."""
+"""Normalization layers: across adjacent maps and over a window of a map (2012), and over the batch (2015)."""
 
 from typing import Literal
 

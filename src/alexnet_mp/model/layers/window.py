@@ -1,4 +1,4 @@
-"""What the normalizations over windows share: their constants, the power, and how many rows make a block."""
+"""Constants, power and block size that the normalizations over windows share."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What every kind of row has: its fields, its shape and cost where it stands, and its words."""
+"""What every kind of row has: fields, shape and cost at its place in a network, and words."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
