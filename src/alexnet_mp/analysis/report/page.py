@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from alexnet_mp.analysis.evaluate.tables import LARGEST_MATRIX, class_errors, most_confused
+from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, class_errors, most_confused
 from alexnet_mp.analysis.report.checkpoint_analysis import (
     CheckpointAnalysis,
     Predictions,
