@@ -88,14 +88,16 @@ class ClassifySettings:
     max_pixels: Annotated[int, Bound("be from 1 to 2^40", lambda pixels: 1 <= pixels <= 1 << 40)]
 
     def __post_init__(self) -> None:
-        out = Path(self.out or "")
-        if self.out is not None and out.exists():
+        if self.out is None:
+            return
+        out, most = Path(self.out), _MOST_IN_A_PICTURE
+        if out.exists():
             raise ConfigurationError(f"out={out} exists already; choose another file")
-        if self.out is not None and out.suffix.lower() != ".png":
+        if out.suffix.lower() != ".png":
             raise ConfigurationError(f"out={out} must end in .png")
-        if self.out is not None and len(self.paths) > _MOST_IN_A_PICTURE:
+        if len(self.paths) > most:
             raise ConfigurationError(
-                f"out={out} has room for {_MOST_IN_A_PICTURE} photographs, not {len(self.paths)}; leave out= away"
+                f"out={out} has room for {most} photographs, not {len(self.paths)}; leave out= away"
             )
 
     @property
