@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import alexnet_mp.analysis.evaluate.photographs
+import alexnet_mp.analysis.evaluate.classification
 import alexnet_mp.parallel.mesh
 from alexnet_mp import ConfigurationError, build_model
-from alexnet_mp.analysis.evaluate.photograph_bars import bars_of_text
-from alexnet_mp.analysis.evaluate.photographs import Classified, classify
+from alexnet_mp.analysis.evaluate.classification import Classified, bars_of_text, classify
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
@@ -120,7 +119,7 @@ def test_a_link_that_corrupts_is_found_before_anything_is_classified(
     scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
-    monkeypatch.setattr(alexnet_mp.analysis.evaluate.photographs, "choose_placement", lambda *_: TWO_DEVICES)
+    monkeypatch.setattr(alexnet_mp.analysis.evaluate.classification, "choose_placement", lambda *_: TWO_DEVICES)
     with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
         classified(scene(ABOUT))
 

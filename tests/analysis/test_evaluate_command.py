@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 import alexnet_mp.analysis.evaluate.evaluate
 import alexnet_mp.parallel.mesh
+from alexnet_mp.analysis.evaluate.folder import ClassErrors, class_errors, most_confused
 from alexnet_mp.analysis.evaluate.pictures import draw_classes, draw_confusions
-from alexnet_mp.analysis.evaluate.tables import ClassErrors, class_errors, most_confused
 from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import convert, evaluate
@@ -285,7 +285,7 @@ WRONG = {
     "data_that_is_not_there": (["data.path=nowhere"], ["nowhere", "not a pack"]),
     "empty_batch": (["batch_size=0"], ["batch_size", "0", "positive"]),
     "time_out_that_is_no_number": (["timeout_seconds=nan"], ["timeout_seconds is nan", "must be at most 1e9"]),
-    "infinite_divisor": (["input.pixel_divisor=inf"], ["input.pixel_divisor", "inf", "positive"]),
+    "infinite_divisor": (["input.pixel_divisor=inf"], ["input.pixel_divisor", "inf", "must be at most 1e9"]),
     "no_divisor": (["input.pixel_divisor=0"], ["input.pixel_divisor", "0", "positive"]),
     "other_mean": (["input.mean=color"], ["input.mean", "'color'", "pixel, center"]),
     "more_towers_than_processes": (["placement=distributed"], ["2 towers", "torchrun --nproc-per-node=2"]),

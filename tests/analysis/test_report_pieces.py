@@ -7,8 +7,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from alexnet_mp.analysis.report.chart import Mark, Series, line_chart, log_ticks, nice_ticks
-from alexnet_mp.analysis.report.curves import thinned
 from alexnet_mp.analysis.report.template import amount, duration, render
+from alexnet_mp.analysis.report.training_sections import thinned
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.training.recipe import Recipe

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.analysis.evaluate.ensemble import open_ensemble
-from alexnet_mp.analysis.evaluate.folder import ResultsFolder
+from alexnet_mp.analysis.evaluate.folder import write_results
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.analysis.results import markdown
 from alexnet_mp.analysis.results.record import read_run
@@ -243,7 +243,7 @@ def test_class_names_reach_the_tables_of_an_evaluation_as_text(tmp_path: Path) -
     confusions = torch.tensor([[1, 1, 0], [0, 2, 0], [0, 0, 1]])
     evaluation = Evaluation(Errors(1.0, 0.2, 0.0, 5), confusions, torch.zeros(3, dtype=torch.long))
     summary = {"data": {"name": f"pack{ESCAPE}$"}, "split": "test", "views": 1, "top1_error": 0.2}
-    ResultsFolder(tmp_path).write(summary, evaluation, names, 5)
+    write_results(tmp_path, summary, evaluation, names, 5)
     for name in ("classes.csv", "confusions.csv"):
         text = (tmp_path / name).read_text()
         assert "\x1b" not in text

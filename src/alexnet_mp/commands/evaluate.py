@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_mp.analysis.evaluate.evaluate import CheckpointEvaluation, evaluate_checkpoints
+from alexnet_mp.analysis.evaluate.folder import write_results
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
@@ -15,8 +16,8 @@ def run(configuration: Mapping[str, Any]) -> None:
     found = evaluate_checkpoints(settings)
     if found.is_main:
         show(_text(found))
-        found.folder.write(found.summary, found.evaluation, found.data.class_names, settings.most_confused)
-        show(f"{'results':<11} {found.folder.path}")
+        write_results(found.folder, found.summary, found.evaluation, found.data.class_names, settings.most_confused)
+        show(f"{'results':<11} {found.folder}")
 
 
 def _text(found: CheckpointEvaluation) -> str:

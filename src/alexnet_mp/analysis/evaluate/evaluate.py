@@ -12,14 +12,13 @@ import torch
 from tqdm import tqdm
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_ensemble
-from alexnet_mp.analysis.evaluate.folder import ResultsFolder, claim_results_folder
+from alexnet_mp.analysis.evaluate.folder import claim_results_folder
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.common.schema import choice
 from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch, own_command_line
 from alexnet_mp.parallel.link_test import checked_link
@@ -38,7 +37,7 @@ class CheckpointEvaluation:
     data: DataSet
     members: list[EnsembleMember]
     summary: dict[str, Any]
-    folder: ResultsFolder
+    folder: Path
 
 
 def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
@@ -53,23 +52,14 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     # One process of a node checks the checksums for all of them.
     data = members[0].load_data(verify=members[0].data.verify and placement.launch.local_rank == 0)
     for member in members:
-        if member.class_names and member.class_names != data.class_names:
-            raise ConfigurationError(
-                f"checkpoint {member.folder} was trained on other classes, or in another order, than those of "
-                f"{data.name}: {_first_difference(member.class_names, data.class_names)}"
-            )
+        member.check_classes(data)
     split = data.held_out if settings.split is None else choice(settings.split, data.splits, "split")
     images = len(data.splits[split])
     share = Share(placement.replica, placement.replicas)
     crop = network.image[1:]
-    loader = Loader(
-        data,
-        crop,
-        min(settings.batch_size, len(data.splits["train"])),  # what the loader allows, for the sake of training
-        share,
-        seed=0,
-        pin_memory=any(device.type == "cuda" for device in placement.devices.values()),
-    )
+    batch_size = min(settings.batch_size, len(data.splits["train"]))  # what the loader allows, for the sake of training
+    on_a_gpu = any(device.type == "cuda" for device in placement.devices.values())
+    loader = Loader(data, crop, batch_size, share, seed=0, pin_memory=on_a_gpu)
     preprocess = Preprocessing(data.statistics, crop, members[0].input, settings.dtype)
     weights = [member.weights(list(placement.devices)) for member in members]
     question = _question(members, data, split, settings.views)
@@ -90,8 +80,9 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
         evaluation = evaluate(models, _with_bar(batches, images, share, placement.is_main), preprocess, mesh)
         seconds = time.perf_counter() - started
     if not math.isfinite(evaluation.errors.loss):
+        folders = ", ".join(str(member.folder) for member in members)
         raise FloatingPointError(
-            f"the loss on {split} is {evaluation.errors.loss}: weights of {_names(members)} are not finite, or "
+            f"the loss on {split} is {evaluation.errors.loss}: weights of {folders} are not finite, or "
             f"input.pixel_divisor={members[0].input.pixel_divisor:g} is not what they were trained with"
         )
     summary = {**question, **asdict(evaluation.errors), **_circumstances(settings, placement, seconds, images)}
@@ -134,14 +125,3 @@ def _with_bar(batches: Iterator[Batch], images: int, share: Share, is_main: bool
         for batch in batches:
             yield batch
             bar.update(len(batch.labels))
-
-
-def _first_difference(trained: tuple[str, ...], given: tuple[str, ...]) -> str:
-    for label, (one, two) in enumerate(zip(trained, given, strict=False)):
-        if one != two:
-            return f"class {label} is {one!r} there and {two!r} here"
-    return f"{len(trained)} there and {len(given)} here"
-
-
-def _names(members: list[EnsembleMember]) -> str:
-    return ", ".join(str(member.folder) for member in members)

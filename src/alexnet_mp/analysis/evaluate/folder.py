@@ -1,54 +1,100 @@
-"""The folder of an evaluation: its summary, a table of the classes, one of the confusions, and pictures of both."""
+"""The results of an evaluation: its summary, tables of the classes and of the confusions, and pictures of both."""
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.analysis.evaluate.tables import ClassErrors, Confusion, class_errors, most_confused
 from alexnet_mp.common.text import csv_cell, printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.training.validation import Evaluation
 
 SUMMARY = "summary.json"
 FILES = ("classes.csv", "confusions.csv", "classes.png", "confusions.png", SUMMARY)
+LARGEST_MATRIX = 20  # classes whose confusions can be read as a matrix
 _QUESTION = ("network", "checkpoints", "data", "input", "split", "views")
 
 
 @dataclass(frozen=True)
-class ResultsFolder:
-    """A folder that is this evaluation's to write into."""
+class ClassErrors:
+    """One class: how many images carry its label, and the fractions of them that went wrong; None without images."""
 
-    path: Path
-
-    def write(self, summary: dict[str, Any], evaluation: Evaluation, class_names: Sequence[str], most: int) -> None:
-        """Write every file, each whole or not at all; `most` limits `confusions.csv`."""
-        from alexnet_mp.analysis.evaluate.pictures import draw_classes, draw_confusions  # matplotlib: slow to import
-
-        names = [printable(name) for name in class_names]
-        classes, confusions = class_errors(evaluation, names), most_confused(evaluation, names)
-        split = f"{printable(summary['data']['name'])} {summary['split']}"
-        title = f"{split}, views {summary['views']}: top-1 error {100 * summary['top1_error']:.2f} %"
-        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        writers: dict[str, Callable[[Path], object]] = {
-            "classes.csv": lambda path: _write_csv(path, ClassErrors, classes),
-            "confusions.csv": lambda path: _write_csv(path, Confusion, confusions[:most]),
-            "classes.png": lambda path: draw_classes(classes, path, title),
-            "confusions.png": lambda path: draw_confusions(evaluation.confusions, names, confusions, path, title),
-            SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
-        }
-        try:
-            for name in FILES:
-                unfinished = self.path / f".{name}.unfinished"
-                writers[name](unfinished)
-                unfinished.replace(self.path / name)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write the results into {self.path}: {error}") from error
+    name: str
+    images: int
+    top1_error: float | None
+    top5_error: float | None
 
 
-def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> ResultsFolder:
+@dataclass(frozen=True)
+class Confusion:
+    """`count` images of class `label` were taken for `predicted`: `fraction` of the label's images."""
+
+    label: str
+    predicted: str
+    count: int
+    fraction: float
+
+
+def class_errors(evaluation: Evaluation, names: Sequence[str]) -> list[ClassErrors]:
+    """The errors of every class, in the order of the classes."""
+    images = evaluation.confusions.sum(dim=1).tolist()
+    right = evaluation.confusions.diagonal().tolist()
+    top5_wrong = evaluation.top5_wrong.tolist()
+    return [
+        ClassErrors(name, n, (n - right[label]) / n if n else None, top5_wrong[label] / n if n else None)
+        for label, (name, n) in enumerate(zip(names, images, strict=True))
+    ]
+
+
+def most_confused(evaluation: Evaluation, names: Sequence[str]) -> list[Confusion]:
+    """Every pair of classes that was confused, the most images first; of equal ones in the order of the classes."""
+    wrong = evaluation.confusions.clone().fill_diagonal_(0)
+    images = evaluation.confusions.sum(dim=1).tolist()
+    pairs = [(int(wrong[label, predicted]), label, predicted) for label, predicted in wrong.nonzero().tolist()]
+    return [
+        Confusion(names[label], names[predicted], count, count / images[label])
+        for count, label, predicted in sorted(pairs, key=lambda pair: -pair[0])
+    ]
+
+
+def write_results(
+    folder: Path, summary: dict[str, Any], evaluation: Evaluation, class_names: Sequence[str], most: int
+) -> None:
+    """Write every file, each whole or not at all; `most` limits `confusions.csv`."""
+    from alexnet_mp.analysis.evaluate.pictures import draw_classes, draw_confusions  # matplotlib: slow to import
+
+    names = [printable(name) for name in class_names]
+    classes, confusions = class_errors(evaluation, names), most_confused(evaluation, names)
+    split = f"{printable(summary['data']['name'])} {summary['split']}"
+    title = f"{split}, views {summary['views']}: top-1 error {100 * summary['top1_error']:.2f} %"
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    writers: dict[str, Callable[[Path], object]] = {
+        "classes.csv": lambda path: _write_csv(path, ClassErrors, classes),
+        "confusions.csv": lambda path: _write_csv(path, Confusion, confusions[:most]),
+        "classes.png": lambda path: draw_classes(classes, path, title),
+        "confusions.png": lambda path: draw_confusions(evaluation.confusions, names, confusions, path, title),
+        SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
+    }
+    try:
+        for name in FILES:
+            unfinished = folder / f".{name}.unfinished"
+            writers[name](unfinished)
+            unfinished.replace(folder / name)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write the results into {folder}: {error}") from error
+
+
+def _write_csv(path: Path, kind: type[object], rows: Sequence[object]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(kind.__annotations__), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in vars(row).items()})
+
+
+def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:
     """The folder `out`, or one of this checkpoint's own; the main process makes it.
 
     Raises ConfigurationError where it cannot be made, where `out` holds results already, or where the checkpoint's own
@@ -58,24 +104,20 @@ def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, 
     held = [name for name in FILES if (path / name).exists()]
     if held and out is not None:
         raise ConfigurationError(f"out={path} holds {held[0]} already; choose another folder")
-    if SUMMARY in held:
-        differs = _differs(path / SUMMARY, question)
-        if differs:
-            raise ConfigurationError(f"{path} holds results for {differs}; choose another folder with out=FOLDER")
-    if is_main:
-        try:
+    differs = _differs(path / SUMMARY, question) if SUMMARY in held else ""
+    if differs:
+        raise ConfigurationError(f"{path} holds results for {differs}; choose another folder with out=FOLDER")
+    try:
+        if is_main:
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot make the folder {path}: {error}; choose another with out=FOLDER"
-            ) from error
-    return ResultsFolder(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the folder {path}: {error}; choose another with out=FOLDER") from error
+    return path
 
 
 def _own_folder(checkpoint: Path, question: dict[str, Any]) -> Path:
     members = len(question["checkpoints"])
-    name = f"{question['split']}-{question['views']}views"
-    name += f"-ensemble-of-{members}" if members > 1 else ""
+    name = f"{question['split']}-{question['views']}views" + (f"-ensemble-of-{members}" if members > 1 else "")
     if checkpoint.parent.name == "checkpoints":
         return checkpoint.parent.parent / "evaluation" / name
     return checkpoint.with_name(f"{checkpoint.name}-evaluation") / name
@@ -85,18 +127,7 @@ def _differs(summary: Path, question: dict[str, Any]) -> str:
     """What an earlier summary was about, where that was not this question."""
     try:
         earlier = json.loads(summary.read_text())
-        answered = {key: earlier[key] for key in _QUESTION}
+        differing = [f"{key} {json.dumps(earlier[key])}" for key in _QUESTION if earlier[key] != question[key]]
     except (OSError, ValueError, KeyError, TypeError):
         return f"nobody knows what ({summary.name} cannot be read)"
-    for key in _QUESTION:
-        if answered[key] != question[key]:
-            return f"{key} {json.dumps(answered[key])}"
-    return ""
-
-
-def _write_csv(path: Path, kind: type[ClassErrors] | type[Confusion], rows: Iterable[ClassErrors | Confusion]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(kind.__dataclass_fields__), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in vars(row).items()})
+    return next(iter(differing), "")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from alexnet_mp.analysis.evaluate.tables import LARGEST_MATRIX, ClassErrors, Confusion
+from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, ClassErrors, Confusion
 from alexnet_mp.common.text import short_name
 
 AT_EACH_END = 15  # classes drawn where there are too many: so many worst, so many best

@@ -24,7 +24,7 @@ class DataChanges:
 class InputChanges:
     """What to take in place of a checkpoint's scale of the input; None: as the checkpoint says."""
 
-    pixel_divisor: float | None = None
+    pixel_divisor: PositiveFloat | None = None
     mean: Literal["pixel", "center"] | None = None
 
 
@@ -64,6 +64,7 @@ class EvaluateSettings:
         return torch.float64 if self.precision == "float64" else torch.float32
 
 
+_MOST_IN_A_PICTURE = 100  # photographs
 _Color = Annotated[
     tuple[float, float, float],
     Bound("be three numbers from 0 to 255", lambda color: all(0 <= each <= 255 for each in color)),
@@ -85,6 +86,19 @@ class ClassifySettings:
     class_names: str | None
     device: str
     max_pixels: Annotated[int, Bound("be from 1 to 2^40", lambda pixels: 1 <= pixels <= 1 << 40)]
+
+    def __post_init__(self) -> None:
+        if self.out is None:
+            return
+        out, most = Path(self.out), _MOST_IN_A_PICTURE
+        if out.exists():
+            raise ConfigurationError(f"out={out} exists already; choose another file")
+        if out.suffix.lower() != ".png":
+            raise ConfigurationError(f"out={out} must end in .png")
+        if len(self.paths) > most:
+            raise ConfigurationError(
+                f"out={out} has room for {most} photographs, not {len(self.paths)}; leave out= away"
+            )
 
     @property
     def paths(self) -> list[Path]:

@@ -20,7 +20,6 @@ from alexnet_mp.common.schema import PositiveInt
 from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.build import build_model
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
@@ -99,17 +98,14 @@ def analyze_checkpoint(folder: Path, options: ReportOptions) -> CheckpointAnalys
     What cannot be done is said in `missing`, never raised.
     """
     newest = newest_checkpoint(folder / "checkpoints")
-    missing = [
-        f"{each}; an older checkpoint is looked at instead, if there is one." for each in newest.damaged.values()
-    ]
+    instead = "an older checkpoint is looked at instead, if there is one."
+    missing = [f"{each}; {instead}" for each in newest.damaged.values()]
     nothing = "there are no kernels, no confusions and no examples"
     checkpoint = newest.folder
     if checkpoint is None:
         return CheckpointAnalysis(missing=[*missing, f"There is no whole checkpoint; so {nothing}."])
-    progress = newest.description.get("progress")
-    found = CheckpointAnalysis(
-        checkpoint.name, progress=progress if isinstance(progress, dict) else {}, missing=missing
-    )
+    said = newest.description.get("progress")
+    found = CheckpointAnalysis(checkpoint.name, progress=said if isinstance(said, dict) else {}, missing=missing)
     changes = DataChanges(path=options.data.path, verify=False)
     member = attempt(missing, lambda: open_member(checkpoint, changes, InputChanges()), nothing)
     state = attempt(missing, lambda: member.weights(range(member.network.towers)), nothing) if member else None
@@ -127,8 +123,7 @@ def analyze_checkpoint(folder: Path, options: ReportOptions) -> CheckpointAnalys
 def _predict(model: TowerModel, member: EnsembleMember, options: ReportOptions) -> Predictions:
     """Classify the chosen images. Raises ConfigurationError if they are not here, or their classes are others."""
     data = member.load_data()
-    if member.class_names and member.class_names != data.class_names:
-        raise ConfigurationError(f"{data.name} has other classes than the run was trained on, or in another order")
+    member.check_classes(data)
     split = data.held_out
     images = data.splits[split]
     order = torch.randperm(len(images), generator=keyed_generator(options.seed, "report", split))[: options.images]
@@ -151,8 +146,8 @@ def _predict(model: TowerModel, member: EnsembleMember, options: ReportOptions) 
 
     mesh = Mesh(model.placement, None)
     evaluation = evaluate([model], loader.evaluation(split), preprocess, mesh, look=keep_first)
-    right, wrong = tuple(kept[True]), tuple(kept[False])
-    return Predictions(evaluation, data.class_names, data.name, split, len(images), right, wrong)
+    shown = tuple(kept[True]), tuple(kept[False])
+    return Predictions(evaluation, data.class_names, data.name, split, len(images), *shown)
 
 
 class _Chosen:

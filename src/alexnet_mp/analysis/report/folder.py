@@ -2,51 +2,36 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alexnet_mp.analysis.results.record import (
-    RunRecord,
-    RunSummary,
-    read_configuration,
-    read_run,
-    read_summary,
-    said_of_data,
-)
+from alexnet_mp.analysis.results.record import RunFiles, RunRecord, RunSummary, read_run_files, require_finished
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
-from alexnet_mp.training.metrics import Metrics, read_metrics
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 T = TypeVar("T")
 
-_SCALING: dict[str, BatchScaling] = {
-    "linear": "linear",
-    "square_root": "square_root",
-}  # what depends on the number of replicas
+# The rules that depend on the number of replicas.
+_SCALING: dict[str, BatchScaling] = {"linear": "linear", "square_root": "square_root"}
 _PARTS = ("config.yaml", "metrics.jsonl", "summary.json", "checkpoints")
 
 
 @dataclass(frozen=True)
-class ReportedRun:
-    """What a folder holds of a run. `record` is there for a finished run; `missing` says what else is not, and why.
+class ReportedRun(RunFiles):
+    """What a folder holds of a run. `record` is there for a finished run; `lacking` says what else is not, and why.
 
     There is a `summary` without a `record` if the run ended once and was continued since. `said` has lines of the log:
     what the configuration leaves open, and why the run ended early.
     """
 
-    folder: Path
-    configuration: Mapping[str, Any]
-    metrics: Metrics
-    summary: RunSummary | None
     record: RunRecord | None
     network: Network | None
     recipe: Recipe | None
-    data: str
     said: Mapping[str, str]
-    missing: list[str] = field(default_factory=list)
+    lacking: list[str]
 
     @property
     def experiment(self) -> str:
@@ -73,39 +58,35 @@ def read_folder(folder: Path) -> ReportedRun:
     """
     if not any((folder / part).exists() for part in _PARTS):
         raise ConfigurationError(f"{folder} is not the folder of a run: it has none of {', '.join(_PARTS)}")
-    missing: list[str] = []
-    read = attempt(missing, lambda: read_configuration(folder / "config.yaml"), "the configuration is not shown")
-    said: Mapping[str, Any] = read or {}
-    metrics = Metrics()
-    if (folder / "metrics.jsonl").is_file():
-        metrics = read_metrics(folder / "metrics.jsonl")
-        if metrics.unread:
-            missing.append(f"Lines of metrics.jsonl that no run writes, left out: {len(metrics.unread)}.")
+    files = read_run_files(folder)
+    configuration, metrics, summary = files.configuration, files.metrics, files.summary
+    lacking = []
+    if "config.yaml" in files.missing:
+        lacking.append(f"{files.missing['config.yaml']}; so the configuration is not shown.")
+    if metrics.unread:
+        lacking.append(f"Lines of metrics.jsonl that no run writes, left out: {len(metrics.unread)}.")
     if not metrics.steps:
-        missing.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
+        lacking.append("There is no training line in metrics.jsonl; so there are no curves of loss and throughput.")
     if not metrics.validations:
-        missing.append("There is no validation in metrics.jsonl; so there is no curve of the error.")
-    summary = record = None
-    if (folder / "summary.json").is_file():
-        summary = attempt(missing, lambda: read_summary(folder), "the end of the run is not shown")
-    else:
-        missing.append("The run has not finished: it has no summary.json. The page shows how far it came.")
+        lacking.append("There is no validation in metrics.jsonl; so there is no curve of the error.")
+    if not (folder / "summary.json").is_file():
+        lacking.append("The run has not finished: it has no summary.json. The page shows how far it came.")
+    elif "summary.json" in files.missing:
+        lacking.append(f"{files.missing['summary.json']}; so the end of the run is not shown.")
+    record = network = recipe = None
     if summary:
-        record = attempt(missing, lambda: read_run(folder), "no number is set beside published ones")
-    log = folder / "train.log"
-    logged = _last_log_lines(log)
+        record = attempt(lacking, lambda: require_finished(files), "no number is set beside published ones")
+    logged = _last_log_lines(folder / "train.log")
     replicas = _replicas(summary, logged)
-    network = recipe = None
-    if said:
-        network = attempt(missing, lambda: _network(said), "the network is known from its checkpoint alone")
-        recipe = attempt(missing, lambda: _recipe(said, replicas), "the recipe is not shown")
-    if recipe and replicas is None and said.get("batch_scaling") in _SCALING:
-        missing.append(
+    if configuration:
+        network = attempt(lacking, lambda: _network(configuration), "the network is known from its checkpoint alone")
+        recipe = attempt(lacking, lambda: _recipe(configuration, replicas), "the recipe is not shown")
+    if recipe and replicas is None and configuration.get("batch_scaling") in _SCALING:
+        lacking.append(
             f"Nothing says on how many replicas it ran; so the batch is one replica's, and with batch_scaling="
-            f"{said['batch_scaling']} the learning rates shown here are not yet scaled by their number."
+            f"{configuration['batch_scaling']} the learning rates shown here are not yet scaled by their number."
         )
-    data = said_of_data(log, said)
-    return ReportedRun(folder, said, metrics, summary, record, network, recipe, data, logged, missing)
+    return ReportedRun(**vars(files), record=record, network=network, recipe=recipe, said=logged, lacking=lacking)
 
 
 def attempt(missing: list[str], read: Callable[[], T], consequence: str) -> T | None:

@@ -1,13 +1,15 @@
 """Writes the report: one HTML page, with its style in it, that needs no network and no script."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from torch import Tensor
 
-from alexnet_mp.analysis.evaluate.tables import LARGEST_MATRIX, class_errors, most_confused
+from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, class_errors, most_confused
+from alexnet_mp.analysis.figures.kernels import colorfulness_of_towers, kernel_sheet, separation
 from alexnet_mp.analysis.report.checkpoint_analysis import (
     CheckpointAnalysis,
     Predictions,
@@ -15,17 +17,24 @@ from alexnet_mp.analysis.report.checkpoint_analysis import (
     analyze_checkpoint,
 )
 from alexnet_mp.analysis.report.folder import ReportedRun, read_folder
-from alexnet_mp.analysis.report.kernel_sheets import kernel_sheets
-from alexnet_mp.analysis.report.published_numbers import evaluation_rows, published_numbers
-from alexnet_mp.analysis.report.template import render
+from alexnet_mp.analysis.report.template import embedded_image, render
 from alexnet_mp.analysis.report.training_sections import crossing_bytes, learning_charts, speed_chart
 from alexnet_mp.analysis.report.words import layers_in_words, network_in_words
-from alexnet_mp.analysis.results.groups import PublishedResult, published_of
+from alexnet_mp.analysis.results.groups import (
+    PublishedResult,
+    Reference,
+    RunGroup,
+    compare_with_reference,
+    published_of,
+)
 from alexnet_mp.analysis.results.page import REBUILT
+from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.common.disk import write_whole
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import network_cost
 
+_SHEET_WIDTH = 700  # pixels of a picture of kernels, about
 _SECTIONS = {  # each is a template of this name, and a place that links lead to
     "configuration": "Configuration",
     "learning": "Learning",
@@ -55,7 +64,7 @@ def write_report(
         write_whole(out, page.encode())
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
-    return [*run.missing, *analysis.missing]
+    return [*run.lacking, *analysis.missing]
 
 
 def as_html(
@@ -84,8 +93,8 @@ def as_html(
         speed=speed_chart(run.metrics),
         crossing=crossing_bytes(run, network, run.batch_size) if network and run.batch_size else None,
         published=numbers,
-        published_numbers=published_numbers(run.record, numbers.references),
-        evaluations=evaluation_rows(run.record.evaluations) if run.record else [],
+        published_numbers=_published_numbers(run.record, numbers.references),
+        evaluations=_evaluation_rows(run.record.evaluations) if run.record else [],
         rebuilt=REBUILT,
         whole_configuration=yaml.safe_dump(dict(run.configuration), sort_keys=False, allow_unicode=True),
         command=command,
@@ -93,13 +102,27 @@ def as_html(
 
 
 def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:
-    if not towers:
-        return {"problem": "There are no kernels to show."}
+    """A sheet for each tower's kernels [kernels, channels, height, width], and the separation of the towers, if any.
+
+    There is a `problem` instead for no kernels, and for kernels whose channels cannot be shown as colors.
+    """
+    colors = colorfulness_of_towers(towers) if towers else []
+    sheets = []
     try:
-        sheets, separation = kernel_sheets(towers)
+        for tower, (kernels, color) in enumerate(zip(towers, colors, strict=True)):
+            living = color[~color.isnan()]
+            side, dead = kernels.shape[-1], len(color) - len(living)
+            pixels = kernel_sheet([kernels], scale=max(1, _SHEET_WIDTH // (16 * (side + 1))))
+            median = f"median colorfulness {float(living.median()):.2f}" if len(living) else "all of them dead"
+            ended = f", {dead} of them dead" if dead and len(living) else ""
+            words = f"Tower {tower}: {len(kernels)} kernels of {side}×{side}{ended}, {median}."
+            sheets.append({"image": embedded_image(pixels, is_drawing=True), "words": words})
     except ConfigurationError as error:
         return {"problem": f"{error}."}
-    return {"problem": None, "sheets": sheets, "separation": separation}
+    apart = None
+    with suppress(ConfigurationError):  # one tower, or one whose kernels are all dead
+        apart = separation(colors)
+    return {"problem": None if towers else "There are no kernels to show.", "sheets": sheets, "separation": apart}
 
 
 def _confusion(predictions: Predictions) -> dict[str, Any]:
@@ -112,3 +135,32 @@ def _confusion(predictions: Predictions) -> dict[str, Any]:
         "matrix": evaluation.confusions.tolist() if len(names) <= LARGEST_MATRIX else None,
         "worst_first": known,
     }
+
+
+def _published_numbers(record: RunRecord | None, references: Sequence[Reference]) -> list[dict[str, Any]]:
+    """Each `reference`, what it is compared `after`, what was `found`, or why there is nothing, and the `difference`.
+
+    Without a record, the run has not finished.
+    """
+    rows = []
+    for reference in references:
+        after = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
+        after += "" if reference.views is None else f", {count(reference.views, 'view')}"
+        found, difference = compare_with_reference(RunGroup((record,)), reference) if record else "not finished", ""
+        if not isinstance(found, str):
+            difference = f"{found.median - reference.value:+.2f}".replace("-", "−")
+            found = f"{found.median:.2f}"
+        rows.append({**vars(reference), "after": after, "found": found, "difference": difference})
+    return rows
+
+
+def _evaluation_rows(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
+    """Each evaluation, with its `checkpoint` or checkpoints and its `images_of`, a split of a data set, in words."""
+    return [
+        {
+            **vars(each),
+            "checkpoint": ", ".join(each.checkpoint_names) or "not recorded",
+            "images_of": f"{(each.data or {}).get('name') or ''} {each.split}".strip(),
+        }
+        for each in evaluations
+    ]

@@ -58,11 +58,10 @@ def percent(fraction: float) -> str:
 
 def amount(size: float) -> str:
     """Bytes in a unit that reads well: `789.0 kB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:,.0f}\u00a0B" if unit == "B" else f"{size:,.1f}\u00a0{unit}"
-        size /= 1000
-    raise AssertionError
+    if size < 1000:
+        return f"{size:,.0f}\u00a0B"
+    thousands = 1 + (size >= 1e6) + (size >= 1e9)
+    return f"{size / 1000**thousands:,.1f}\u00a0{('kB', 'MB', 'GB')[thousands - 1]}"
 
 
 def duration(seconds: float) -> str:

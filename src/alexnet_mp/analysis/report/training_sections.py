@@ -1,20 +1,31 @@
 """What the report shows of a run's training: curves of loss, error and speed, and the bytes of each crossing."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from itertools import pairwise
+from statistics import fmean, median
 
 from markupsafe import Markup
 
 from alexnet_mp.analysis.report.chart import Mark, Series, Style, line_chart
-from alexnet_mp.analysis.report.curves import changes_of_rate, over_epochs, thinned
 from alexnet_mp.analysis.report.folder import ReportedRun
 from alexnet_mp.analysis.report.words import crossing_rows, listed
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import RowCost
 from alexnet_mp.network.table import Network
-from alexnet_mp.training.metrics import EvaluationLine, Metrics
+from alexnet_mp.training.metrics import EvaluationLine, Metrics, Step
 
+MOST_POINTS = 160  # of a curve: more than a chart has room for would only make the page large
 _MOST_CHANGES = 8  # of the learning rate are listed below the chart
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A curve of at most MOST_POINTS points (x, median), with the range (x, lowest, highest) that each stands for."""
+
+    points: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, float, float], ...]
+    at_each: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def learning_charts(metrics: Metrics) -> list[ChartFigure]:
 
 
 def _loss_chart(metrics: Metrics) -> ChartFigure:
-    losses = over_epochs(metrics, lambda step: step.loss)
+    losses = _over_epochs(metrics, lambda step: step.loss)
     curve = thinned(losses)
     validations = [(float(each.epoch), each.loss) for each in metrics.validations]
     series = [
@@ -83,7 +94,7 @@ def _error_chart(metrics: Metrics) -> ChartFigure:
 
 def speed_chart(metrics: Metrics) -> ChartFigure | None:
     """Images a second in every training line; None where no line has them."""
-    speeds = over_epochs(metrics, lambda step: step.images_per_second)
+    speeds = _over_epochs(metrics, lambda step: step.images_per_second)
     if not speeds:
         return None
     values = sorted(speed for _, speed in speeds)
@@ -98,20 +109,48 @@ def speed_chart(metrics: Metrics) -> ChartFigure | None:
 
 
 def _marks(metrics: Metrics) -> list[Mark]:
-    return [Mark(change.x, f"ε {change.learning_rate:g}") for change in changes_of_rate(metrics)]
+    return [Mark(x, f"ε {rate:g}") for x, rate in _changes_of_rate(metrics)]
 
 
 def _changes_in_words(metrics: Metrics) -> str:
-    changes = changes_of_rate(metrics)
+    changes = _changes_of_rate(metrics)
     if not changes:
         return ""
-    told = [f"{each.learning_rate:g} after {_unit(metrics)} {each.x:g}" for each in changes[:_MOST_CHANGES]]
+    told = [f"{rate:g} after {_unit(metrics)} {x:g}" for x, rate in changes[:_MOST_CHANGES]]
     more = f" and {len(changes) - _MOST_CHANGES} more" * (len(changes) > _MOST_CHANGES)
     return f" Dashed lines: the learning rate ε of the classifier's weights changed, to {listed(told)}{more}."
 
 
 def _unit(metrics: Metrics) -> str:
     return "epoch" if metrics.steps_per_epoch else "step"
+
+
+def thinned(values: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> Thinned:
+    """Neighboring values (x, y) become one point; the first and the last group may be smaller than the others."""
+    size = max(1, -(-len(values) // most))
+    groups = [values[start : start + size] for start in range(0, len(values), size)]
+    points = tuple((fmean(x for x, _ in group), median(y for _, y in group)) for group in groups)
+    band = tuple((x, min(y for _, y in g), max(y for _, y in g)) for (x, _), g in zip(points, groups, strict=True))
+    return Thinned(points, band if size > 1 else (), size)
+
+
+def _over_epochs(metrics: Metrics, value: Callable[[Step], float | None]) -> list[tuple[float, float]]:
+    """(epochs done, value) of every training line that has it; over steps if no epoch is whole yet."""
+    per_epoch = metrics.steps_per_epoch or 1.0
+    found = [(step.step / per_epoch, value(step)) for step in metrics.steps]
+    return [(x, y) for x, y in found if y is not None]
+
+
+def _changes_of_rate(metrics: Metrics) -> list[tuple[float, float]]:
+    """(epochs done, new rate) where the learning rate of a training line differs from that of the line before."""
+    known = [step for step in metrics.steps if step.learning_rate is not None]
+    per_epoch = metrics.steps_per_epoch or 1.0
+    return [
+        # The line of a step is written after it: the rate changed when the step before had ended.
+        (before.step / per_epoch, after.learning_rate or 0.0)
+        for before, after in pairwise(known)
+        if before.learning_rate != after.learning_rate
+    ]
 
 
 def crossing_bytes(run: ReportedRun, network: Network, batch: int) -> list[CrossingBytes]:
