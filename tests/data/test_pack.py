@@ -260,7 +260,7 @@ EDITED_MANIFESTS: dict[str, tuple[Callable[[Manifest], None], str]] = {
     "unknown_split": (lambda m: m["splits"].update(extra=m["splits"].pop("validation")), "splits are"),
     "no_train": (lambda m: m["splits"].pop("train"), "splits are validation"),
     "count_too_large": (put(9, *TRAIN, "count"), r"train\.count is 9, and its shards have 8"),
-    "shard_count_negative": (put(-3, *TRAIN, "shards", 0, "count"), "count below 1"),
+    "shard_count_negative": (put(-3, *TRAIN, "shards", 0, "count"), r"count is -3, must be positive"),
     "shard_counts_moved": (
         lambda m: [put(4, *TRAIN, "shards", 0, "count")(m), put(3, *TRAIN, "shards", 2, "count")(m)],
         r"train/00000\.npy has",

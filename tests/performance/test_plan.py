@@ -10,12 +10,12 @@ from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
-from alexnet_mp.performance.cost_model.choice import choose
 from alexnet_mp.performance.cost_model.compute import RowTime, row_times
 from alexnet_mp.performance.cost_model.hardware import DeviceLink, Hardware, load_hardware
 from alexnet_mp.performance.cost_model.memory import kept_bytes
 from alexnet_mp.performance.cost_model.overlap import all_reduce
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
+from alexnet_mp.performance.cost_model.report import choose
 from alexnet_mp.performance.cost_model.software import Achieved
 
 INIT = {"std": 0.01, "bias": 0}

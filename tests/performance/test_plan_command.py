@@ -12,8 +12,8 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.presets import preset_names
+from alexnet_mp.performance.cost_model.comparisons import compare_with_published, published_table, published_timings
 from alexnet_mp.performance.cost_model.hardware import load_hardware
-from alexnet_mp.performance.cost_model.published import compare_with_published, published_table, published_timings
 from tests.support.processes import CHECKOUT, run_script
 
 PUBLISHED = published_timings()

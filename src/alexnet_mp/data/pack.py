@@ -3,11 +3,10 @@
 import hashlib
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,8 @@ class PackSplit:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._headers = [len(npy_header(UINT8, (count, *self.image_shape))) for count in counts]
         self._image_bytes = 3 * size * size
-        self._files = _Files(OPEN_FILES)
+        # The files that were read last. One that goes is closed when its last reader lets go of it.
+        self._opened = lru_cache(OPEN_FILES)(OpenFile)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -116,7 +116,7 @@ class PackSplit:
         if not hasattr(os, "posix_fadvise"):
             return
         for shard, offset, targets in self._runs(rows):
-            file = self._files.get(self._paths[shard])
+            file = self._opened(self._paths[shard])
             os.posix_fadvise(file.descriptor, offset, len(targets) * self._image_bytes, os.POSIX_FADV_DONTNEED)
 
     def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
@@ -140,7 +140,7 @@ class PackSplit:
         wanted = len(buffers) * self._image_bytes
         path = self._paths[shard]
         try:
-            file = self._files.get(path)  # held by name, so that it stays open until the read is over
+            file = self._opened(path)  # held by name, so that it stays open until the read is over
             got = os.preadv(file.descriptor, buffers, offset)
         except OSError as error:
             raise ConfigurationError(f"cannot read {path}: {error}") from error
@@ -153,35 +153,15 @@ class PackSplit:
             raise ConfigurationError(f"{path} has become shorter since the pack was opened: {got} of {wanted} bytes")
 
 
-class _File:
+class OpenFile:
     """A descriptor that lives as long as somebody reads from it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
-
-
-class _Files:
-    """The files that were read last, kept open. One that goes is closed when its last reader lets go of it."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: OrderedDict[Path, _File] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: Path) -> _File:
-        with self._lock:
-            file = self._open.get(path)
-            if file is None:
-                file = self._open[path] = _File(path)
-                if len(self._open) > self._most:
-                    self._open.popitem(last=False)
-            else:
-                self._open.move_to_end(path)
-            return file
 
 
 def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> PackSplit:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,9 @@ from alexnet_mp.data.manifest import (
     SplitEntry,
 )
 from alexnet_mp.data.prepare.decode import RULE
-from alexnet_mp.data.prepare.listing import Listing, Picture
-from alexnet_mp.data.prepare.settings import PreparationSettings
+from alexnet_mp.data.prepare.listing import Listing
+from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
-from alexnet_mp.data.prepare.sources import list_source
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workers import make_shards
 from alexnet_mp.data.prepare.workspace import Workspace, array_file, check_disk, read_sums
@@ -91,7 +89,7 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
                     split=split,
                     number=number,
                     file=workspace.out / split / f"{number:05d}.npy",
-                    sums=workspace.sums_file(split, number) if split == "train" else None,
+                    sums=workspace.folder / f"{split}-{number:05d}.npy" if split == "train" else None,
                     pictures=tuple(pictures[i] for i in order[first : first + each]),
                     encoding=listing.encoding,
                     size=settings.size,
@@ -119,13 +117,13 @@ def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
-        "pictures_sha256": _digest(listing.splits.items()),
+        "pictures_sha256": _digest(listing),
     }
 
 
-def _digest(splits: Iterable[tuple[str, list[Picture]]]) -> str:
+def _digest(listing: Listing) -> str:
     digest = hashlib.sha256()
-    for split, pictures in splits:
+    for split, pictures in listing.splits.items():
         for p in pictures:
             line = f"{split}\0{p.name}\0{p.label}\0{p.offset}\0{p.length}\0{p.modified}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -192,7 +190,7 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
             else:
                 task.file.unlink(missing_ok=True)
             if task.sums is not None:
-                sums.add(read_sums(task.sums, settings.size), [list(row) for row in result.products])
+                sums.add(read_sums(task.sums, settings.size), result.products)
         if not labels:
             raise ConfigurationError(
                 f"none of the {len(listing.splits[split])} pictures of {split} can be decoded; the first: "

@@ -73,9 +73,6 @@ class Workspace:
         else:
             write_whole(path, json.dumps(dict(plan), indent=1).encode())
 
-    def sums_file(self, split: str, number: int) -> Path:
-        return self.folder / f"{split}-{number:05d}.npy"
-
     def finished(self, task: ShardTask) -> ShardResult | None:
         """What is in the task's shard where that was finished before; None where it must be made."""
         try:

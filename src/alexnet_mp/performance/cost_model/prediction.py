@@ -44,6 +44,11 @@ class Prediction:
         return self.convolution + self.matmul + self.elementwise + self.optimizer
 
     @property
+    def bytes_sent(self) -> float:
+        """Bytes that a device sends in a step."""
+        return sum(transfer.bytes_sent for transfer in (*self.crossings, *self.all_reduce))
+
+    @property
     def exposed(self) -> float:
         return sum(transfer.exposed for transfer in (*self.crossings, *self.all_reduce))
 
@@ -108,11 +113,9 @@ def predict(
     predictions = {}
     for strategy in STRATEGIES:
         if strategy not in left_out:
-            used = hardware.as_one() if strategy == "single" else shared
-            dealt = shares[strategy]
-            predictions[strategy] = _prediction(
-                strategy, costs, used, batch, dealt, layout.nodes, precision, crossing_dtype
-            )
+            used, dealt = hardware.as_one() if strategy == "single" else shared, shares[strategy]
+            types = (precision, crossing_dtype)
+            predictions[strategy] = _prediction(strategy, costs, used, batch, dealt, layout.nodes, *types)
     return Plan(predictions, left_out)
 
 
