@@ -80,15 +80,15 @@ def test_a_pack_opens_with_what_its_manifest_says(folder: Path) -> None:
     assert {name: split.labels.tolist() for name, split in pack.splits.items()} == LABELS
     assert pack.splits["train"].labels.dtype == np.int64
     assert pack.splits["train"].image_shape == (SIZE, SIZE, 3)
-    assert pack.eigenvalues.tolist() == [3, 2, 1]
-    assert pack.eigenvectors[:, 0].tolist() == [0, 1, 0]
-    np.testing.assert_array_equal(pack.mean_image(), pixels("train").mean(axis=0))
+    assert pack.statistics.eigenvalues.tolist() == [3, 2, 1]
+    assert pack.statistics.eigenvectors[:, 0].tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(pack.statistics.mean_image, pixels("train").mean(axis=0))
 
 
 def test_the_mean_image_is_a_copy(folder: Path) -> None:
     pack = open_pack(folder)
-    pack.mean_image()[:] = 0
-    assert pack.mean_image().any()
+    pack.statistics.mean_image[:] = 0
+    assert pack.statistics.mean_image.any()
 
 
 @pytest.mark.parametrize(

@@ -66,13 +66,18 @@ def assert_holds(pack: Pack, split: str, files: list[Path]) -> None:
 
 def assert_statistics_are_numpys(pack: Pack) -> None:
     images = all_images(pack.splits["train"]).astype(np.float64)
-    np.testing.assert_array_equal(pack.mean_image(), images.mean(axis=0))
+    np.testing.assert_array_equal(pack.statistics.mean_image, images.mean(axis=0))
     values, vectors = np.linalg.eigh(np.cov(images.reshape(-1, 3).T, bias=True))
-    np.testing.assert_allclose(pack.eigenvalues, values[::-1], rtol=1e-9)
+    np.testing.assert_allclose(pack.statistics.eigenvalues, values[::-1], rtol=1e-9)
     # The sign of an eigenvector is free; here its largest component is positive.
-    cosines = (pack.eigenvectors * vectors[:, ::-1]).sum(axis=0)
+    cosines = (pack.statistics.eigenvectors * vectors[:, ::-1]).sum(axis=0)
     np.testing.assert_allclose(np.abs(cosines), 1, rtol=1e-9)
-    assert (np.take_along_axis(pack.eigenvectors, np.abs(pack.eigenvectors).argmax(axis=0)[None], axis=0) > 0).all()
+    assert (
+        np.take_along_axis(
+            pack.statistics.eigenvectors, np.abs(pack.statistics.eigenvectors).argmax(axis=0)[None], axis=0
+        )
+        > 0
+    ).all()
 
 
 @pytest.mark.parametrize("size", [256, 100])
@@ -111,7 +116,7 @@ def test_the_pack_of_all_clothing_photographs_is_right(tmp_path: Path) -> None:
     images = np.concatenate(
         [np.load(tmp_path / "pack" / s.file, allow_pickle=False) for s in pack.manifest.splits["train"].shards]
     )
-    np.testing.assert_array_equal(pack.mean_image(), images.mean(axis=0, dtype=np.float64))
+    np.testing.assert_array_equal(pack.statistics.mean_image, images.mean(axis=0, dtype=np.float64))
 
 
 def noise(seed: int, width: int = 24, height: int = 20) -> Image.Image:

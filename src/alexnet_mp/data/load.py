@@ -101,5 +101,5 @@ def _pack(settings: DataSettings) -> DataSet:
         description=f"{pack.folder}, images of {pack.size}x{pack.size} in {len(pack.class_names)} classes: {counts}",
         class_names=pack.class_names,
         splits=dict(pack.splits),
-        statistics=Statistics(pack.mean_image(), pack.eigenvalues, pack.eigenvectors),
+        statistics=pack.statistics,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.manifest import (
     FLOAT64,
     INT64,
@@ -33,20 +34,14 @@ _BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Images of one size in up to three splits; `eigenvalues` [3] and `eigenvectors` [3, 3] as in `Color`."""
+    """Images of one size in up to three splits, and the training split's mean image and color covariance."""
 
     folder: Path
     size: int
     class_names: tuple[str, ...]
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
+    statistics: Statistics
     splits: dict[str, "PackSplit"]
     manifest: Manifest = field(repr=False)
-    _mean_image: NDArray[np.float64] = field(repr=False)
-
-    def mean_image(self) -> NDArray[np.float64]:
-        """The training split's mean, float64 [size, size, 3], on the 0..255 scale; a copy."""
-        return self._mean_image.copy()
 
 
 def open_pack(folder: Path, verify: bool = True) -> Pack:
@@ -65,16 +60,8 @@ def open_pack(folder: Path, verify: bool = True) -> Pack:
     splits = {name: _open_split(folder, entry, size, classes) for name, entry in manifest.splits.items()}
     if verify:
         _verify(folder, [shard for entry in manifest.splits.values() for shard in entry.shards])
-    return Pack(
-        folder=folder,
-        size=size,
-        class_names=manifest.class_names,
-        eigenvalues=np.array(manifest.color.eigenvalues, dtype=np.float64),
-        eigenvectors=np.array(manifest.color.eigenvectors, dtype=np.float64),
-        splits=splits,
-        manifest=manifest,
-        _mean_image=mean,
-    )
+    color = (np.array(part, dtype=np.float64) for part in (manifest.color.eigenvalues, manifest.color.eigenvectors))
+    return Pack(folder, size, manifest.class_names, Statistics(mean, *color), splits, manifest)
 
 
 class PackSplit:

@@ -83,8 +83,9 @@ def finished_run(job: Job) -> RunRecord | None:
     if not (job.run_dir / "summary.json").exists():
         return None
     run = read_run(job.run_dir)
-    # A sweep that was moved has other folders.
-    ours, theirs = ({**each, "run_dir": None} for each in (_as_written(job.configuration), run.configuration))
+    # As it comes back from a run's `config.yaml`. A sweep that was moved has other folders.
+    written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(job.configuration))))
+    ours, theirs = ({**each, "run_dir": None} for each in (written, run.configuration))
     differing = differences(theirs, ours, "")
     if differing:
         raise ConfigurationError(
@@ -103,10 +104,3 @@ def _check(configuration: Mapping[str, Any], processes: int, run_dir: Path) -> N
     launch = Launch(world_size=processes, local_world_size=processes)
     placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
     settings.on_replicas(placement.replicas).recipe.check(settings.network.learned_layers, placement.replicas)
-
-
-def _as_written(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration as it comes back from a run's `config.yaml`."""
-    written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(configuration))))
-    assert isinstance(written, Mapping)
-    return written
