@@ -20,7 +20,6 @@ from alexnet_mp.data.manifest import (
     UINT8,
     FileEntry,
     Manifest,
-    ShardEntry,
     SplitEntry,
     npy_bytes,
     npy_header,
@@ -59,7 +58,10 @@ def open_pack(folder: Path, verify: bool = True) -> Pack:
         raise ConfigurationError(f"{folder / manifest.mean_image.file} has values outside of 0..255")
     splits = {name: _open_split(folder, entry, size, classes) for name, entry in manifest.splits.items()}
     if verify:
-        _verify(folder, [shard for entry in manifest.splits.values() for shard in entry.shards])
+        shards = [shard for entry in manifest.splits.values() for shard in entry.shards]
+        with ThreadPoolExecutor(min(len(shards), os.cpu_count() or 1)) as pool:
+            for shard, digest in zip(shards, pool.map(lambda shard: _digest(folder / shard.file), shards), strict=True):
+                _compare(folder / shard.file, digest, shard.sha256)
     color = (np.array(part, dtype=np.float64) for part in (manifest.color.eigenvalues, manifest.color.eigenvectors))
     return Pack(folder, size, manifest.class_names, Statistics(mean, *color), splits, manifest)
 
@@ -192,13 +194,6 @@ def _read_array(folder: Path, entry: FileEntry, kind: str, shape: tuple[int, ...
     _compare(path, hashlib.sha256(content).hexdigest(), entry.sha256)
     data = content[len(npy_header(kind, shape)) :]
     return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
-
-
-def _verify(folder: Path, shards: Sequence[ShardEntry]) -> None:
-    with ThreadPoolExecutor(min(len(shards), os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda shard: _digest(folder / shard.file), shards)
-        for shard, digest in zip(shards, digests, strict=True):
-            _compare(folder / shard.file, digest, shard.sha256)
 
 
 def _digest(path: Path) -> str:

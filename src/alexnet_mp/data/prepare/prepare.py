@@ -12,7 +12,6 @@ import PIL
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.manifest import (
@@ -20,7 +19,6 @@ from alexnet_mp.data.manifest import (
     FORMAT,
     FORMAT_VERSION,
     INT64,
-    FileEntry,
     Manifest,
     ShardEntry,
     Skipped,
@@ -32,14 +30,14 @@ from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workers import make_shards
-from alexnet_mp.data.prepare.workspace import Workspace, array_file, check_disk, read_sums
+from alexnet_mp.data.prepare.workspace import Workspace, check_disk, read_sums, write_array
 from alexnet_mp.errors import ConfigurationError
 
 SHARD_BYTES = 256 * 10**6
 LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too
 _SEALERS = 4  # threads that wait for the disk
 
-Results = dict[str, list[tuple[ShardTask, ShardResult]]]
+Results = dict[tuple[str, int], ShardResult]  # by split and number
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def prepare(settings: PreparationSettings) -> PackSummary:
         try:
             workspace.adopt(_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
-            manifest = _write_rest(listing, settings, results, workspace)
+            manifest = _write_rest(listing, settings, tasks, results, workspace)
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
@@ -110,10 +108,7 @@ def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
     return {
         "source": settings.source,
         "kind": listing.kind,
-        "size": settings.size,
-        "seed": settings.seed,
-        "images_per_shard": settings.images_per_shard,
-        "max_pixels": settings.max_pixels,
+        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels")},
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
@@ -131,8 +126,8 @@ def _digest(listing: Listing) -> str:
 
 
 def _make_all(tasks: list[ShardTask], settings: PreparationSettings, workspace: Workspace) -> tuple[Results, int, int]:
-    """Every shard's result, found or made, by split and in order; the images decoded; the number of shards found."""
-    results: dict[tuple[str, int], tuple[ShardTask, ShardResult]] = {}
+    """Every shard's result, found or made; the images decoded; the number of shards found."""
+    results: Results = {}
     missing = []
     for task in tasks:
         task.file.parent.mkdir(exist_ok=True)
@@ -143,37 +138,29 @@ def _make_all(tasks: list[ShardTask], settings: PreparationSettings, workspace: 
         if settings.strict and result.skipped:
             name, reason = result.skipped[0]
             raise ConfigurationError(f"{name}: {reason}; strict=false skips such pictures")
-        results[task.split, task.number] = task, result
+        results[task.split, task.number] = result
     check_disk(workspace.out, missing)
     found = len(results)
-    bar = tqdm(
-        total=sum(len(task.pictures) for task in tasks),
-        initial=sum(len(task.pictures) for task, _ in results.values()),
-        unit="images",
-        desc="preparing",
-        disable=None,
-    )
-    decoded = 0
+    images = [sum(len(task.pictures) for task in each) for each in (tasks, missing)]
+    bar = tqdm(total=images[0], initial=images[0] - images[1], unit="images", desc="preparing", disable=None)
     with bar, ThreadPoolExecutor(_SEALERS) as sealers:
         seals: list[Future[None]] = []
         for task, result in make_shards(missing, settings.workers or usable_cores()):
-            results[task.split, task.number] = task, result
+            results[task.split, task.number] = result
             # The disk may take longer than the decoding; workers do not wait for it.
             seals.append(sealers.submit(workspace.seal, task, result))
             for seal in [seal for seal in seals if seal.done()]:
                 seal.result()  # raises what went wrong, a full disk for example
                 seals.remove(seal)
             bar.update(len(task.pictures))
-            decoded += len(task.pictures)
         for seal in seals:
             seal.result()
-    by_split: Results = {}
-    for split, number in sorted(results):
-        by_split.setdefault(split, []).append(results[split, number])
-    return by_split, decoded, found
+    return results, images[1], found
 
 
-def _write_rest(listing: Listing, settings: PreparationSettings, results: Results, workspace: Workspace) -> Manifest:
+def _write_rest(
+    listing: Listing, settings: PreparationSettings, tasks: list[ShardTask], results: Results, workspace: Workspace
+) -> Manifest:
     """Labels, mean image and, at the very end, the manifest."""
     out = workspace.out
     splits: dict[str, SplitEntry] = {}
@@ -182,7 +169,8 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
     for split in listing.splits:
         shards = []
         labels: list[int] = []
-        for task, result in results[split]:
+        for task in (task for task in tasks if task.split == split):
+            result = results[split, task.number]
             skipped += [Skipped(split, name, reason) for name, reason in result.skipped]
             labels += result.labels
             if result.count:
@@ -196,7 +184,7 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
                 f"none of the {len(listing.splits[split])} pictures of {split} can be decoded; the first: "
                 f"{next(f'{s.name}: {s.reason}' for s in skipped if s.split == split)}"
             )
-        entry = _write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
+        entry = write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
         splits[split] = SplitEntry(len(labels), entry, tuple(shards))
     count = splits["train"].count
     manifest = Manifest(
@@ -205,16 +193,10 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
         size=settings.size,
         class_names=listing.class_names,
         splits=splits,
-        mean_image=_write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
+        mean_image=write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
         color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
         settings={**_plan(listing, settings), "strict": settings.strict},
     )
     workspace.complete(manifest)
     return manifest
-
-
-def _write_array(out: Path, name: str, kind: str, array: np.ndarray[Any, Any]) -> FileEntry:
-    content = array_file(kind, array)
-    write_whole(out / name, content)
-    return FileEntry(name, hashlib.sha256(content).hexdigest())
