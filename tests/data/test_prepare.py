@@ -21,7 +21,7 @@ from alexnet_mp.commands import prepare as command
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
 from alexnet_mp.data.prepare import prepare as prepare_module
-from alexnet_mp.data.prepare import workers, workspace
+from alexnet_mp.data.prepare import shards, workspace
 from alexnet_mp.data.prepare.prepare import PackSummary, images_per_shard, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
@@ -210,7 +210,7 @@ def stopped(photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return make_shard(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(workers, "make_shard", stop_at_the_fourth)
+        patched.setattr(shards, "make_shard", stop_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             prepared(photos, out, size=16, images_per_shard=3)
     yield Stopped(photos, out, whole)
@@ -225,7 +225,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"{task.split}/{task.file.name}")
         return make_shard(task)
 
-    monkeypatch.setattr(workers, "make_shard", note)
+    monkeypatch.setattr(shards, "make_shard", note)
     return names
 
 
@@ -278,17 +278,17 @@ def test_leftovers_of_other_pictures_are_refused(stopped: Stopped) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from alexnet_mp.data.prepare import workers
+from alexnet_mp.data.prepare import shards
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
-make, sidecars = workers.make_shard, Path(sys.argv[2], ".preparation")
+make, sidecars = shards.make_shard, Path(sys.argv[2], ".preparation")
 def killed(task):
     if task.number == 2:
         while len(list(sidecars.glob("train-*.json"))) < 2:
             pass
         os.kill(os.getpid(), signal.SIGKILL)
     return make(task)
-workers.make_shard = killed
+shards.make_shard = killed
 prepare(PreparationSettings(sys.argv[1], sys.argv[2], size=16, images_per_shard=3, workers=1))
 """
 
@@ -308,7 +308,7 @@ def die(task: ShardTask) -> ShardResult:
 
 
 def test_a_worker_that_dies_ends_in_one_error(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "make_shard", die)
+    monkeypatch.setattr(shards, "make_shard", die)
     with pytest.raises(ConfigurationError, match=r"a worker process died.*goes on from the finished shards"):
         prepared(photos, out, workers=2, size=16)
 
@@ -323,7 +323,7 @@ def linger(task: ShardTask) -> ShardResult:
 ORPHANS = """
 import os, signal, sys, threading
 from pathlib import Path
-from alexnet_mp.data.prepare import workers
+from alexnet_mp.data.prepare import shards
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from tests.data.test_prepare import linger
@@ -332,7 +332,7 @@ def kill():
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 threading.Thread(target=kill).start()
-workers.make_shard = linger
+shards.make_shard = linger
 prepare(PreparationSettings(sys.argv[1], sys.argv[2], size=16, workers=2))
 """
 

@@ -131,9 +131,9 @@ def sweep_rows(results: Sequence[VariantResult]) -> Iterator[dict[str, Any]]:
         for job in result.jobs:
             yield {"row": "job", **_job_values(job)}
     for result in results:
-        found = {measure.key: over for measure in MEASURES if (over := result.spread(measure))}
-        for row, part in (("median", "median"), ("lowest", "low"), ("highest", "high")) if found else ():
-            numbers = {key: getattr(over, part) for key, over in found.items()}
+        found = {measure.key: _spread_values(result.spread(measure)) or {} for measure in MEASURES}
+        for row in ("median", "lowest", "highest") if result.runs else ():
+            numbers = {key: parts[row] for key, parts in found.items()}
             yield {"row": row, "variant": result.name, "seeds": len(result.runs), **numbers}
         published = result.variant.published
         if published:

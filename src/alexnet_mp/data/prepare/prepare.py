@@ -27,9 +27,8 @@ from alexnet_mp.data.manifest import (
 from alexnet_mp.data.prepare.decode import RULE
 from alexnet_mp.data.prepare.listing import Listing
 from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
-from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
+from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
-from alexnet_mp.data.prepare.workers import make_shards
 from alexnet_mp.data.prepare.workspace import Workspace, check_disk, read_sums, write_array
 from alexnet_mp.errors import ConfigurationError
 

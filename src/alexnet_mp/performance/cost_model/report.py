@@ -104,7 +104,12 @@ def _strategy_rows(values: dict[str, Any]) -> list[list[str]]:
         rows.append([f"{label}: exposed of all, ms", *(f"{_ms(e)} of {_ms(t)}" if t else "" for t, e in pairs)])
     rows.append(["step, ms", *(_ms(strategy["step_seconds"]) for strategy in strategies)])
     rows.append(["images/s", *(f"{strategy['images_per_second']:,.0f}" for strategy in strategies)])
-    rows.append([f"{values['epochs']:g} epochs", *(_duration(strategy["days"]) for strategy in strategies)])
+    rows.append(
+        [
+            f"{values['epochs']:g} epochs",
+            *(f"{d:.2f} days" if d >= 2 else f"{24 * d:.2f} h" for d in (each["days"] for each in strategies)),
+        ]
+    )
     for part in _MEMORY:
         rows.append([f"memory: {part}, MB", *(f"{s['memory_bytes'][part] / 1e6:,.0f}" for s in strategies)])
     rows.append(["fits", *map(_fits, strategies)])
@@ -136,10 +141,6 @@ def _exposed(transfers: Sequence[Transfer]) -> float:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
-
-
-def _duration(days: float) -> str:
-    return f"{days:.2f} days" if days >= 2 else f"{24 * days:.2f} h"
 
 
 def _fits(strategy: dict[str, Any]) -> str:
