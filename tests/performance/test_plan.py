@@ -94,6 +94,14 @@ def test_elementwise_rows_and_the_update_are_memory_traffic() -> None:
     assert prediction.optimizer == pytest.approx(6 * 4 * PARAMETERS_OF_TOWER_0 / 10)
 
 
+def test_a_kind_that_is_not_listed_passes_over_its_maps_as_a_normalization_does() -> None:
+    costs = network_cost(small())
+    unlisted = tuple(replace(row, kind="of_ones_own") if row.kind == "relu" else row for row in costs.rows)
+    slow = device(peak_flops={"float32": 1e30}, memory_bandwidth=10.0)
+    (row,) = [row for row in row_times(replace(costs, rows=unlisted), slow, 2, 1, "float32") if row.name == "relu1"]
+    assert (row.forward, row.backward) == pytest.approx((3 * 4 * 2 * 256 / 10, 5 * 4 * 2 * 256 / 10))
+
+
 def test_half_precision_halves_the_traffic_of_activations_and_not_of_the_update() -> None:
     rates = {"float32": 1e30, "bfloat16": 1e30}
     slow = device(peak_flops=rates, memory_bandwidth=10.0)

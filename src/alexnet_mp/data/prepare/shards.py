@@ -1,4 +1,4 @@
-"""Shards made by several processes, or by this one: decode a shard's pictures, write it, sum it up; without torch."""
+"""Shards made by several processes, or by this one: decode the pictures of each, write it, and sum it up."""
 
 import hashlib
 import multiprocessing

@@ -9,14 +9,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alexnet_mp.common.presets import preset_names, preset_path
-from alexnet_mp.common.schema import Bound, choice, from_mapping
+from alexnet_mp.common.schema import Bound, PositiveInt, choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import KINDS
 from alexnet_mp.performance.cost_model.software import FRACTION, GENERATIONS, OTHER_PASSES, PASSES, Achieved, Rate
 
-PRESETS = (
-    "hardware_descriptions"  # a folder called `hardware` would make Hydra take `hardware=FILE` for a preset's name
-)
+# A folder called `hardware` would make Hydra take `hardware=FILE` for a preset's name.
+PRESETS = "hardware_descriptions"
 Amount = Annotated[float, Bound("not be negative", lambda value: value >= 0)]
 
 
@@ -70,7 +69,7 @@ class Hardware:
     """
 
     name: str
-    devices: Annotated[int, Bound("be positive", lambda value: value > 0)]
+    devices: PositiveInt
     peak_flops: dict[str, Rate]
     memory_bandwidth: Rate
     memory_bytes: Rate

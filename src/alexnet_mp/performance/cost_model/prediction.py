@@ -15,7 +15,6 @@ from alexnet_mp.performance.cost_model.replicas import ONE_REPLICA, Layout, ring
 Strategy = Literal["split", "single", "data_parallel"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-SECONDS_OF_A_DAY = 86_400
 AS_FAST = 0.05  # two predictions nearer than this are not told apart
 
 
@@ -66,7 +65,7 @@ class Prediction:
 
     def days(self, epochs: float, images: int) -> float:
         """Days of training; without reading images, validation and checkpoints."""
-        return epochs * images / self.images_per_second / SECONDS_OF_A_DAY
+        return epochs * images / self.images_per_second / 86_400
 
 
 @dataclass(frozen=True)
