@@ -22,7 +22,7 @@ from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import classify as command
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.data.digits import digits
+from alexnet_mp.data.load import digits
 from alexnet_mp.errors import LinkError
 from alexnet_mp.parallel.links import LocalLink
 from tests.parallel.test_link_test import TWO_DEVICES, corrupt

@@ -107,7 +107,7 @@ def probabilities(folder: str, checkpoints: list[str], split: str, views: int) -
         model = build_model(parse_network(description["network"]), dtype=torch.float64)
         model.load_state_dict(state)
         models.append(model)
-    return by_hand(models, pixels, opened.mean_image(), views, "pixel", DIVISOR), images.labels.tolist()
+    return by_hand(models, pixels, opened.statistics.mean_image, views, "pixel", DIVISOR), images.labels.tolist()
 
 
 @pytest.mark.parametrize("views", [1, 10])

@@ -209,7 +209,7 @@ def test_examples_have_the_nearest_training_images_by_brute_force(pack: str, tmp
         images = data.splits[split]
         pixels = np.empty((len(images), *images.image_shape), dtype=np.uint8)
         images.read(np.arange(len(images)), pixels)
-        less_mean = (pixels - data.mean_image())[:, 2:18, 2:18] / 64
+        less_mean = (pixels - data.statistics.mean_image)[:, 2:18, 2:18] / 64
         return torch.from_numpy(less_mean).permute(0, 3, 1, 2).float()
 
     def hidden(images: torch.Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ from alexnet_mp.analysis.report.words import layers_in_words, network_in_words
 from alexnet_mp.checkpoint.files import save_checkpoint
 from alexnet_mp.commands import report
 from alexnet_mp.common.cli import compose
-from alexnet_mp.data.digits import digits
+from alexnet_mp.data.load import digits
 from alexnet_mp.training.validation import Errors, Evaluation
 from tests.analysis.test_results import evaluate, make_run
 from tests.support.browser import browser_program, opened_page

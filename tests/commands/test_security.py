@@ -70,7 +70,7 @@ REASONED = {
 # Files that send plain records between processes that this library has started itself, over pipes that no other
 # process can open. The standard library pickles them.
 OWN_PROCESSES = {
-    "src/alexnet_mp/data/prepare/workers.py",
+    "src/alexnet_mp/data/prepare/shards.py",
     "benchmarks/loader.py",
     "src/alexnet_mp/performance/benchmark/processes.py",
     "tests/support/processes.py",

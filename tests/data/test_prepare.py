@@ -21,7 +21,7 @@ from alexnet_mp.commands import prepare as command
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
 from alexnet_mp.data.prepare import prepare as prepare_module
-from alexnet_mp.data.prepare import workers, workspace
+from alexnet_mp.data.prepare import shards, workspace
 from alexnet_mp.data.prepare.prepare import PackSummary, images_per_shard, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
@@ -66,13 +66,18 @@ def assert_holds(pack: Pack, split: str, files: list[Path]) -> None:
 
 def assert_statistics_are_numpys(pack: Pack) -> None:
     images = all_images(pack.splits["train"]).astype(np.float64)
-    np.testing.assert_array_equal(pack.mean_image(), images.mean(axis=0))
+    np.testing.assert_array_equal(pack.statistics.mean_image, images.mean(axis=0))
     values, vectors = np.linalg.eigh(np.cov(images.reshape(-1, 3).T, bias=True))
-    np.testing.assert_allclose(pack.eigenvalues, values[::-1], rtol=1e-9)
+    np.testing.assert_allclose(pack.statistics.eigenvalues, values[::-1], rtol=1e-9)
     # The sign of an eigenvector is free; here its largest component is positive.
-    cosines = (pack.eigenvectors * vectors[:, ::-1]).sum(axis=0)
+    cosines = (pack.statistics.eigenvectors * vectors[:, ::-1]).sum(axis=0)
     np.testing.assert_allclose(np.abs(cosines), 1, rtol=1e-9)
-    assert (np.take_along_axis(pack.eigenvectors, np.abs(pack.eigenvectors).argmax(axis=0)[None], axis=0) > 0).all()
+    assert (
+        np.take_along_axis(
+            pack.statistics.eigenvectors, np.abs(pack.statistics.eigenvectors).argmax(axis=0)[None], axis=0
+        )
+        > 0
+    ).all()
 
 
 @pytest.mark.parametrize("size", [256, 100])
@@ -111,7 +116,7 @@ def test_the_pack_of_all_clothing_photographs_is_right(tmp_path: Path) -> None:
     images = np.concatenate(
         [np.load(tmp_path / "pack" / s.file, allow_pickle=False) for s in pack.manifest.splits["train"].shards]
     )
-    np.testing.assert_array_equal(pack.mean_image(), images.mean(axis=0, dtype=np.float64))
+    np.testing.assert_array_equal(pack.statistics.mean_image, images.mean(axis=0, dtype=np.float64))
 
 
 def noise(seed: int, width: int = 24, height: int = 20) -> Image.Image:
@@ -205,7 +210,7 @@ def stopped(photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return make_shard(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(workers, "make_shard", stop_at_the_fourth)
+        patched.setattr(shards, "make_shard", stop_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             prepared(photos, out, size=16, images_per_shard=3)
     yield Stopped(photos, out, whole)
@@ -220,7 +225,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"{task.split}/{task.file.name}")
         return make_shard(task)
 
-    monkeypatch.setattr(workers, "make_shard", note)
+    monkeypatch.setattr(shards, "make_shard", note)
     return names
 
 
@@ -273,17 +278,17 @@ def test_leftovers_of_other_pictures_are_refused(stopped: Stopped) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from alexnet_mp.data.prepare import workers
+from alexnet_mp.data.prepare import shards
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
-make, sidecars = workers.make_shard, Path(sys.argv[2], ".preparation")
+make, sidecars = shards.make_shard, Path(sys.argv[2], ".preparation")
 def killed(task):
     if task.number == 2:
         while len(list(sidecars.glob("train-*.json"))) < 2:
             pass
         os.kill(os.getpid(), signal.SIGKILL)
     return make(task)
-workers.make_shard = killed
+shards.make_shard = killed
 prepare(PreparationSettings(sys.argv[1], sys.argv[2], size=16, images_per_shard=3, workers=1))
 """
 
@@ -303,7 +308,7 @@ def die(task: ShardTask) -> ShardResult:
 
 
 def test_a_worker_that_dies_ends_in_one_error(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "make_shard", die)
+    monkeypatch.setattr(shards, "make_shard", die)
     with pytest.raises(ConfigurationError, match=r"a worker process died.*goes on from the finished shards"):
         prepared(photos, out, workers=2, size=16)
 
@@ -318,7 +323,7 @@ def linger(task: ShardTask) -> ShardResult:
 ORPHANS = """
 import os, signal, sys, threading
 from pathlib import Path
-from alexnet_mp.data.prepare import workers
+from alexnet_mp.data.prepare import shards
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from tests.data.test_prepare import linger
@@ -327,7 +332,7 @@ def kill():
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 threading.Thread(target=kill).start()
-workers.make_shard = linger
+shards.make_shard = linger
 prepare(PreparationSettings(sys.argv[1], sys.argv[2], size=16, workers=2))
 """
 

@@ -10,12 +10,12 @@ from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import parse_network
-from alexnet_mp.performance.cost_model.choice import choose
 from alexnet_mp.performance.cost_model.compute import RowTime, row_times
 from alexnet_mp.performance.cost_model.hardware import DeviceLink, Hardware, load_hardware
 from alexnet_mp.performance.cost_model.memory import kept_bytes
 from alexnet_mp.performance.cost_model.overlap import all_reduce
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
+from alexnet_mp.performance.cost_model.report import choose
 from alexnet_mp.performance.cost_model.software import Achieved
 
 INIT = {"std": 0.01, "bias": 0}
@@ -92,6 +92,14 @@ def test_elementwise_rows_and_the_update_are_memory_traffic() -> None:
     relu, halves = 7 * 4 * 2 * 256 / 10, 3 * 4 * 2 * 10 / 10  # fc2 adds its two halves: three passes over ten units
     assert prediction.elementwise == pytest.approx(relu + halves)
     assert prediction.optimizer == pytest.approx(6 * 4 * PARAMETERS_OF_TOWER_0 / 10)
+
+
+def test_a_kind_that_is_not_listed_passes_over_its_maps_as_a_normalization_does() -> None:
+    costs = network_cost(small())
+    unlisted = tuple(replace(row, kind="of_ones_own") if row.kind == "relu" else row for row in costs.rows)
+    slow = device(peak_flops={"float32": 1e30}, memory_bandwidth=10.0)
+    (row,) = [row for row in row_times(replace(costs, rows=unlisted), slow, 2, 1, "float32") if row.name == "relu1"]
+    assert (row.forward, row.backward) == pytest.approx((3 * 4 * 2 * 256 / 10, 5 * 4 * 2 * 256 / 10))
 
 
 def test_half_precision_halves_the_traffic_of_activations_and_not_of_the_update() -> None:

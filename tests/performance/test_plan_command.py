@@ -12,8 +12,8 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import plan
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.presets import preset_names
+from alexnet_mp.performance.cost_model.comparisons import compare_with_published, published_table, published_timings
 from alexnet_mp.performance.cost_model.hardware import load_hardware
-from alexnet_mp.performance.cost_model.published import compare_with_published, published_table, published_timings
 from tests.support.processes import CHECKOUT, run_script
 
 PUBLISHED = published_timings()
@@ -226,7 +226,9 @@ def test_what_the_device_benchmark_prints_is_a_description(tmp_path: Path) -> No
         "link.all_reduce_bandwidth": 2e9,
         "link.compute_lost": 0.5,
     }
-    (tmp_path / "mine.yaml").write_text(benchmark.description("cpu", 2, 64, found, {"conv": 1.6e11, "bandwidth": 3e10}))
+    (tmp_path / "mine.yaml").write_text(
+        benchmark._description("cpu", 2, 64, found, {"conv": 1.6e11, "bandwidth": 3e10})
+    )
     device = load_hardware(tmp_path / "mine.yaml")
     assert device.peak("float32") * device.fractions.convolution == pytest.approx(9e10)
     assert device.peak("float32") * device.fractions.matmul == pytest.approx(6e10)

@@ -8,10 +8,15 @@ from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.performance.cost_model.against import benchmark_table, compare_with_benchmark
+from alexnet_mp.performance.cost_model.comparisons import (
+    benchmark_table,
+    compare_with_benchmark,
+    compare_with_published,
+    published_table,
+    published_timings,
+)
 from alexnet_mp.performance.cost_model.hardware import load_hardware
 from alexnet_mp.performance.cost_model.prediction import predict
-from alexnet_mp.performance.cost_model.published import compare_with_published, published_table, published_timings
 from alexnet_mp.performance.cost_model.replicas import Layout, linked
 from alexnet_mp.performance.cost_model.report import plan_text, plan_values
 from alexnet_mp.performance.cost_model.settings import PlanSettings, parse_plan_settings

@@ -114,10 +114,9 @@ def evaluation_views(count: Literal[1, 10], slack: tuple[int, int]) -> Views:
     """The center, or the paper's ten: four corners and the center, then the same mirrored (§4.1)."""
     down, right = slack
     center = (down // 2, right // 2)
-    if count == 1:
-        return Views(torch.tensor([center[0]]), torch.tensor([center[1]]), torch.tensor([False]))
-    offsets = torch.tensor([(0, 0), (0, right), (down, 0), (down, right), center])
-    return Views(offsets[:, 0].repeat(2), offsets[:, 1].repeat(2), torch.arange(10) >= 5)
+    offsets = [center] if count == 1 else 2 * [(0, 0), (0, right), (down, 0), (down, right), center]
+    tops, lefts = torch.tensor(offsets).T
+    return Views(tops, lefts, torch.arange(count) >= 5)
 
 
 def crop_and_flip(images: Sequence[Tensor], views: Views, out: Tensor) -> None:

@@ -1,16 +1,20 @@
 """Opens the data set that the settings under `data` name, and checks that it fits the network."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from alexnet_mp.data.dataset import DataSet, Statistics
-from alexnet_mp.data.digits import digits
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.errors import ConfigurationError
 
 ImageShape = tuple[int, int, int]
+
+VALIDATION_IMAGES = 360  # a fifth of the digits
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSe
 
     Raises ConfigurationError if it cannot be read, is damaged, or does not fit the network.
     """
-    data = _SOURCES[settings.source](settings, image)
+    if settings.source == "digits" and settings.path is not None:
+        raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
+    data = digits(image) if settings.source == "digits" else _pack(settings)
     if len(data.class_names) != classes:
         raise ConfigurationError(
             f"the network has {classes} classes and {data.name} has {len(data.class_names)}; "
@@ -43,13 +49,45 @@ def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSe
     return data
 
 
-def _digits(settings: DataSettings, image: ImageShape) -> DataSet:
-    if settings.path is not None:
-        raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
-    return digits(image)
+def digits(image: ImageShape) -> DataSet:
+    """The quickstart's data: scikit-learn's embedded digits, 1,797 scans of handwritten digits, 8x8, 16 gray levels.
+
+    They are enlarged to `image` = (channels, height, width), gray repeated over the channels.
+
+    The split is fixed, by class: 1,437 to train on, 360 to validate on. Values 0..16 become 0..255.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and other sources do not need it
+    from sklearn.model_selection import train_test_split
+
+    channels, height, width = image
+    scans = load_digits()
+    gray = torch.from_numpy(scans.images).unsqueeze(1) * (255 / 16)  # [1797, 1, 8, 8]
+    enlarged = F.interpolate(gray, (height, width), mode="bilinear", align_corners=False)
+    pixels = enlarged.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, channels).numpy()
+    labels = scans.target.astype(np.int64)
+    train, validation = train_test_split(
+        range(len(labels)), test_size=VALIDATION_IMAGES, random_state=0, stratify=scans.target
+    )
+    # The channels are equal, so their covariance has one eigenvector, gray, that is not nothing.
+    eigenvalues, eigenvectors = np.linalg.eigh(np.full((channels, channels), pixels[train, ..., 0].var()))
+    return DataSet(
+        name="digits",
+        description=f"scikit-learn's {len(labels):,} scanned digits, enlarged to {height}x{width}: "
+        f"{len(train):,} to train, {len(validation)} to validate",
+        class_names=tuple(str(name) for name in scans.target_names),
+        splits={
+            "train": ImagesInMemory(pixels[train], labels[train]),
+            "validation": ImagesInMemory(pixels[validation], labels[validation]),
+        },
+        statistics=Statistics(
+            mean_image=pixels[train].mean(axis=0, dtype=np.float64),
+            eigenvalues=np.maximum(eigenvalues[::-1], 0),
+            eigenvectors=eigenvectors[:, ::-1].copy(),
+        ),
+    )
 
 
-def _pack(settings: DataSettings, image: ImageShape) -> DataSet:
+def _pack(settings: DataSettings) -> DataSet:
     if settings.path is None:
         raise ConfigurationError("data.source=pack needs data.path, the folder that launch/prepare.py wrote")
     pack = open_pack(Path(settings.path), settings.verify)
@@ -63,8 +101,5 @@ def _pack(settings: DataSettings, image: ImageShape) -> DataSet:
         description=f"{pack.folder}, images of {pack.size}x{pack.size} in {len(pack.class_names)} classes: {counts}",
         class_names=pack.class_names,
         splits=dict(pack.splits),
-        statistics=Statistics(pack.mean_image(), pack.eigenvalues, pack.eigenvectors),
+        statistics=pack.statistics,
     )
-
-
-_SOURCES: dict[str, Callable[[DataSettings, ImageShape], DataSet]] = {"digits": _digits, "pack": _pack}

@@ -46,52 +46,43 @@ class _Request:
     alphas: Tensor | None = None
 
 
+@dataclass(eq=False)
 class Loader:
     """Training and evaluation batches for one replica, keyed by seed and epoch, the same under every placement.
 
     A batch is read into the buffer of its thread, and cropped from there. So memory depends on the batch and not on the
     data set, but for some 30 bytes an image of labels, order and draws. Both towers of a replica are given the same
     batches, by a loader of their own where they live in two processes.
+
+    `crop` is (height, width), `batch_size` the global one; `pin_memory` is for batches that go to a GPU.
+
+    Raises ConfigurationError where the data has less than one batch, or images smaller than the crop.
     """
 
-    def __init__(
-        self,
-        data: DataSet,
-        crop: tuple[int, int],
-        batch_size: int,
-        share: Share,
-        seed: int,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008  (frozen)
-        order: Order = "shuffled",
-        settings: LoaderSettings = LoaderSettings(),
-        pin_memory: bool = False,
-    ) -> None:
-        """`crop` is (height, width), `batch_size` the global one; `pin_memory` is for batches that go to a GPU.
+    data: DataSet
+    crop: tuple[int, int]
+    batch_size: int
+    share: Share
+    seed: int
+    augmentation: Augmentation = Augmentation()  # noqa: RUF009  (frozen)
+    order: Order = "shuffled"
+    settings: LoaderSettings = LoaderSettings()
+    pin_memory: bool = False
 
-        Raises ConfigurationError where the data has less than one batch, or images smaller than the crop.
-        """
-        train = data.splits["train"]
-        if len(train) < batch_size:
+    def __post_init__(self) -> None:
+        train = self.data.splits["train"]
+        if len(train) < self.batch_size:
             raise ConfigurationError(
-                f"recipe.batch_size={batch_size} is more than the {len(train)} training images of {data.name}"
+                f"recipe.batch_size={self.batch_size} is more than the {len(train)} training images of {self.data.name}"
             )
         height, width, _ = train.image_shape
-        if height < crop[0] or width < crop[1]:
+        if height < self.crop[0] or width < self.crop[1]:
             raise ConfigurationError(
-                f"the network's image is {crop[0]}x{crop[1]} and those of {data.name} are {height}x{width}; prepare "
-                "them at least as large, or change network.image"
+                f"the network's image is {self.crop[0]}x{self.crop[1]} and those of {self.data.name} are "
+                f"{height}x{width}; prepare them at least as large, or change network.image"
             )
-        self.steps_per_epoch = len(train) // batch_size
-        self.data = data
-        self._crop = crop
-        self._slack = (height - crop[0], width - crop[1])
-        self._batch_size = batch_size
-        self._share = share
-        self._seed = seed
-        self._augmentation = augmentation
-        self._order = order
-        self._settings = settings
-        self._pin_memory = pin_memory
+        self.steps_per_epoch = len(train) // self.batch_size
+        self._slack = (height - self.crop[0], width - self.crop[1])
         self._of_thread = threading.local()
 
     def training(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
@@ -117,41 +108,41 @@ class Loader:
 
     def _training_requests(self, epoch: int, skip: int) -> Iterator[_Request]:
         train = self.data.splits["train"]
-        used = self.steps_per_epoch * self._batch_size
-        if self._order == "shuffled":
-            order = torch.randperm(len(train), generator=keyed_generator(self._seed, "order", epoch))
+        used = self.steps_per_epoch * self.batch_size
+        if self.order == "shuffled":
+            order = torch.randperm(len(train), generator=keyed_generator(self.seed, "order", epoch))
         else:
             order = (torch.arange(used) + epoch * used) % len(train)
-        draws = EpochDraws(self._augmentation, self._seed, epoch, len(train), self._slack)
-        size = self._batch_size // self._share.replicas
-        for batch in range(skip, used - self._batch_size + 1, self._batch_size):
-            start = batch + self._share.replica * size
+        draws = EpochDraws(self.augmentation, self.seed, epoch, len(train), self._slack)
+        size = self.batch_size // self.share.replicas
+        for batch in range(skip, used - self.batch_size + 1, self.batch_size):
+            start = batch + self.share.replica * size
             rows = order[start : start + size]
             views = draws.views(rows, torch.arange(start, start + size))
             yield _Request(train, rows, views, draws.alphas(rows))
 
     def evaluation_batches(self, split: str, views: Literal[1, 10] = 1) -> int:
         """How many batches `evaluation` has in the replica that has most."""
-        largest_share = -(-len(self.data.splits[split]) // self._share.replicas)
+        largest_share = -(-len(self.data.splits[split]) // self.share.replicas)
         return -(-largest_share // self._evaluation_size(views))
 
     def _evaluation_size(self, views: int) -> int:
-        return max(1, self._batch_size // self._share.replicas // views)
+        return max(1, self.batch_size // self.share.replicas // views)
 
     def _evaluation_requests(self, images: Images, count: Literal[1, 10]) -> Iterator[_Request]:
         views = evaluation_views(count, self._slack)
-        mine = torch.arange(len(images))[self._share.replica :: self._share.replicas]
+        mine = torch.arange(len(images))[self.share.replica :: self.share.replicas]
         for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
 
     def _ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         """The batches of `requests` in order, while threads read the next ones."""
         waiting: deque[tuple[_Request, Future[Batch]]] = deque()
-        pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="loader")
+        pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="loader")
         try:
             for request in requests:
                 waiting.append((request, pool.submit(self._read, request)))
-                if len(waiting) > self._settings.read_ahead:
+                if len(waiting) > self.settings.read_ahead:
                     yield self._taken(*waiting.popleft())
             while waiting:
                 yield self._taken(*waiting.popleft())
@@ -170,8 +161,8 @@ class Loader:
         request.images.read(request.rows.numpy(), whole)
         views_per_image = len(request.views) // count
         images = [image for image in torch.from_numpy(whole) for _ in range(views_per_image)]
-        shape = (len(request.views), *self._crop, channels)
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
+        shape = (len(request.views), *self.crop, channels)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory)
         crop_and_flip(images, request.views, pixels)
         labels = torch.from_numpy(request.images.labels[request.rows.numpy()])
         return Batch(pixels, labels, request.views, request.alphas)
@@ -183,7 +174,7 @@ class Loader:
         return held[:size]
 
     def _drops_behind(self, images: Images) -> bool:
-        if self._settings.drop_behind is not None:
-            return self._settings.drop_behind
+        if self.settings.drop_behind is not None:
+            return self.settings.drop_behind
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return len(images) * prod(images.image_shape) > memory / 2

@@ -2,17 +2,18 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.schema import Bound, PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError
 
 FORMAT = "alexnet_mp pack"
@@ -39,7 +40,7 @@ class ShardEntry:
     """A file of `count` images, uint8 [count, size, size, 3]."""
 
     file: str
-    count: int
+    count: PositiveInt
     sha256: str
 
 
@@ -47,7 +48,7 @@ class ShardEntry:
 class SplitEntry:
     """`count` images in shards, in this order, and their labels, int64 [count]."""
 
-    count: int
+    count: PositiveInt
     labels: FileEntry
     shards: tuple[ShardEntry, ...]
 
@@ -81,7 +82,7 @@ class Manifest:
 
     format: str
     format_version: int
-    size: int
+    size: Annotated[int, Bound(f"be from 1 to {LARGEST_SIZE}", lambda value: 1 <= value <= LARGEST_SIZE)]
     class_names: tuple[str, ...]
     splits: dict[str, SplitEntry]
     mean_image: FileEntry
@@ -143,25 +144,17 @@ def parse_manifest(content: bytes) -> Manifest:
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:
-    if not 1 <= manifest.size <= LARGEST_SIZE:
-        yield f"size is {manifest.size}, not from 1 to {LARGEST_SIZE}"
     names = manifest.class_names
     if not names or len(set(names)) != len(names):
         yield "class_names must be one name or more, each of them once"
     if "train" not in manifest.splits or not set(manifest.splits) <= set(SPLITS):
         yield f"splits are {', '.join(manifest.splits) or 'none'}; a pack has train, and may have validation and test"
     for name, split in manifest.splits.items():
-        yield from _problems_of_split(f"splits.{name}", split)
+        held = sum(shard.count for shard in split.shards)
+        if held != split.count:
+            yield f"splits.{name}.count is {split.count}, and its shards have {held} images"
     yield from _problems_of_files(manifest)
     yield from _problems_of_color(manifest.color)
-
-
-def _problems_of_split(where: str, split: SplitEntry) -> Iterator[str]:
-    counts = [shard.count for shard in split.shards]
-    if split.count < 1 or any(count < 1 for count in counts):
-        yield f"{where} has a count below 1"
-    if sum(counts) != split.count:
-        yield f"{where}.count is {split.count}, and its shards have {sum(counts)} images"
 
 
 def _problems_of_files(manifest: Manifest) -> Iterator[str]:
@@ -186,15 +179,12 @@ def _problems_of_color(color: Color) -> Iterator[str]:
         return
     if not values[0] >= values[1] >= values[2] >= 0:
         yield f"color.eigenvalues are {values}, not three numbers from 0 up in descending order"
-    for i in range(3):
-        for j in range(3):
-            if abs(sum(row[i] * row[j] for row in rows) - (i == j)) > 1e-6:
-                yield f"color.eigenvectors are not orthonormal in columns {i} and {j}"
-                return
+    for i, j in itertools.product(range(3), repeat=2):
+        if abs(sum(row[i] * row[j] for row in rows) - (i == j)) > 1e-6:
+            yield f"color.eigenvectors are not orthonormal in columns {i} and {j}"
 
 
 UINT8, UINT32, INT64, FLOAT64 = "|u1", "<u4", "<i8", "<f8"
-_ITEM_BYTES = {UINT8: 1, UINT32: 4, INT64: 8, FLOAT64: 8}
 
 
 def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
@@ -206,7 +196,4 @@ def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
 
 def npy_bytes(kind: str, shape: tuple[int, ...]) -> int:
     """The length of such a file."""
-    items = 1
-    for length in shape:
-        items *= length
-    return len(npy_header(kind, shape)) + items * _ITEM_BYTES[kind]
+    return len(npy_header(kind, shape)) + math.prod(shape) * np.dtype(kind).itemsize

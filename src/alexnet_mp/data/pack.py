@@ -3,24 +3,23 @@
 import hashlib
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.manifest import (
     FLOAT64,
     INT64,
     UINT8,
     FileEntry,
     Manifest,
-    ShardEntry,
     SplitEntry,
     npy_bytes,
     npy_header,
@@ -34,20 +33,14 @@ _BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Images of one size in up to three splits; `eigenvalues` [3] and `eigenvectors` [3, 3] as in `Color`."""
+    """Images of one size in up to three splits, and the training split's mean image and color covariance."""
 
     folder: Path
     size: int
     class_names: tuple[str, ...]
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
+    statistics: Statistics
     splits: dict[str, "PackSplit"]
     manifest: Manifest = field(repr=False)
-    _mean_image: NDArray[np.float64] = field(repr=False)
-
-    def mean_image(self) -> NDArray[np.float64]:
-        """The training split's mean, float64 [size, size, 3], on the 0..255 scale; a copy."""
-        return self._mean_image.copy()
 
 
 def open_pack(folder: Path, verify: bool = True) -> Pack:
@@ -65,17 +58,12 @@ def open_pack(folder: Path, verify: bool = True) -> Pack:
         raise ConfigurationError(f"{folder / manifest.mean_image.file} has values outside of 0..255")
     splits = {name: _open_split(folder, entry, size, classes) for name, entry in manifest.splits.items()}
     if verify:
-        _verify(folder, [shard for entry in manifest.splits.values() for shard in entry.shards])
-    return Pack(
-        folder=folder,
-        size=size,
-        class_names=manifest.class_names,
-        eigenvalues=np.array(manifest.color.eigenvalues, dtype=np.float64),
-        eigenvectors=np.array(manifest.color.eigenvectors, dtype=np.float64),
-        splits=splits,
-        manifest=manifest,
-        _mean_image=mean,
-    )
+        shards = [shard for entry in manifest.splits.values() for shard in entry.shards]
+        with ThreadPoolExecutor(min(len(shards), os.cpu_count() or 1)) as pool:
+            for shard, digest in zip(shards, pool.map(lambda shard: _digest(folder / shard.file), shards), strict=True):
+                _compare(folder / shard.file, digest, shard.sha256)
+    color = (np.array(part, dtype=np.float64) for part in (manifest.color.eigenvalues, manifest.color.eigenvectors))
+    return Pack(folder, size, manifest.class_names, Statistics(mean, *color), splits, manifest)
 
 
 class PackSplit:
@@ -90,7 +78,8 @@ class PackSplit:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._headers = [len(npy_header(UINT8, (count, *self.image_shape))) for count in counts]
         self._image_bytes = 3 * size * size
-        self._files = _Files(OPEN_FILES)
+        # The files that were read last. One that goes is closed when its last reader lets go of it.
+        self._opened = lru_cache(OPEN_FILES)(OpenFile)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -116,7 +105,7 @@ class PackSplit:
         if not hasattr(os, "posix_fadvise"):
             return
         for shard, offset, targets in self._runs(rows):
-            file = self._files.get(self._paths[shard])
+            file = self._opened(self._paths[shard])
             os.posix_fadvise(file.descriptor, offset, len(targets) * self._image_bytes, os.POSIX_FADV_DONTNEED)
 
     def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
@@ -140,7 +129,7 @@ class PackSplit:
         wanted = len(buffers) * self._image_bytes
         path = self._paths[shard]
         try:
-            file = self._files.get(path)  # held by name, so that it stays open until the read is over
+            file = self._opened(path)  # held by name, so that it stays open until the read is over
             got = os.preadv(file.descriptor, buffers, offset)
         except OSError as error:
             raise ConfigurationError(f"cannot read {path}: {error}") from error
@@ -153,35 +142,15 @@ class PackSplit:
             raise ConfigurationError(f"{path} has become shorter since the pack was opened: {got} of {wanted} bytes")
 
 
-class _File:
+class OpenFile:
     """A descriptor that lives as long as somebody reads from it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
-
-
-class _Files:
-    """The files that were read last, kept open. One that goes is closed when its last reader lets go of it."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: OrderedDict[Path, _File] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: Path) -> _File:
-        with self._lock:
-            file = self._open.get(path)
-            if file is None:
-                file = self._open[path] = _File(path)
-                if len(self._open) > self._most:
-                    self._open.popitem(last=False)
-            else:
-                self._open.move_to_end(path)
-            return file
 
 
 def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> PackSplit:
@@ -225,13 +194,6 @@ def _read_array(folder: Path, entry: FileEntry, kind: str, shape: tuple[int, ...
     _compare(path, hashlib.sha256(content).hexdigest(), entry.sha256)
     data = content[len(npy_header(kind, shape)) :]
     return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
-
-
-def _verify(folder: Path, shards: Sequence[ShardEntry]) -> None:
-    with ThreadPoolExecutor(min(len(shards), os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda shard: _digest(folder / shard.file), shards)
-        for shard, digest in zip(shards, digests, strict=True):
-            _compare(folder / shard.file, digest, shard.sha256)
 
 
 def _digest(path: Path) -> str:

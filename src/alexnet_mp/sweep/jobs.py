@@ -51,6 +51,7 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
     names the variant.
     """
     out = Path(settings.out).absolute()
+    launch = Launch(world_size=settings.processes, local_world_size=settings.processes)
     jobs = []
     for name, variant in settings.variants.items():
         for seed in settings.seeds:
@@ -58,7 +59,12 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
             asked = (*settings.overrides, *variant.overrides, f"seed={seed}", f"run_dir={quoted_value(str(run_dir))}")
             try:
                 configuration = compose(list(asked))
-                _check(configuration, settings.processes, run_dir)
+                training = parse_train_settings(configuration)
+                if training.run_dir != str(run_dir):
+                    raise ConfigurationError(f"out={out} cannot be handed to a job, it becomes {training.run_dir}")
+                towers, layers = training.network.towers, training.network.learned_layers
+                placement = choose_placement(training.placement, training.device, towers, launch)
+                training.on_replicas(placement.replicas).recipe.check(layers, placement.replicas)
             except ConfigurationError as error:
                 raise ConfigurationError(f"variant {name}: {error}") from error
             jobs.append(Job(name, seed, run_dir, asked, configuration))
@@ -83,8 +89,9 @@ def finished_run(job: Job) -> RunRecord | None:
     if not (job.run_dir / "summary.json").exists():
         return None
     run = read_run(job.run_dir)
-    # A sweep that was moved has other folders.
-    ours, theirs = ({**each, "run_dir": None} for each in (_as_written(job.configuration), run.configuration))
+    # As it comes back from a run's `config.yaml`. A sweep that was moved has other folders.
+    written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(job.configuration))))
+    ours, theirs = ({**each, "run_dir": None} for each in (written, run.configuration))
     differing = differences(theirs, ours, "")
     if differing:
         raise ConfigurationError(
@@ -92,21 +99,3 @@ def finished_run(job: Job) -> RunRecord | None:
             "choose another out, or move that folder away"
         )
     return run
-
-
-def _check(configuration: Mapping[str, Any], processes: int, run_dir: Path) -> None:
-    settings = parse_train_settings(configuration)
-    if settings.run_dir != str(run_dir):
-        raise ConfigurationError(
-            f"out={run_dir.parent.parent} cannot be handed to a job, it becomes {settings.run_dir}"
-        )
-    launch = Launch(world_size=processes, local_world_size=processes)
-    placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
-    settings.on_replicas(placement.replicas).recipe.check(settings.network.learned_layers, placement.replicas)
-
-
-def _as_written(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration as it comes back from a run's `config.yaml`."""
-    written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(configuration))))
-    assert isinstance(written, Mapping)
-    return written

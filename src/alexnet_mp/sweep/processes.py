@@ -1,6 +1,7 @@
-"""Runs the processes of a sweep, some at a time, and passes a stop signal on to each of them once."""
+"""Runs the processes of a sweep, some at a time, passes a stop signal on to each once, and finds why one failed."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -12,10 +13,18 @@ from queue import SimpleQueue
 
 from alexnet_mp.common.disk import FolderLock
 from alexnet_mp.common.host import usable_cores
+from alexnet_mp.common.text import printable
 from alexnet_mp.sweep.jobs import Job
 
 # A terminal that is closed means the same as being told to end.
 _STOPPING = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
+
+_LONGEST = 300
+_LOG_BYTES = 1 << 20  # of the end of a log are read
+
+_RANK = re.compile(r"^\[rank\d+\]: ?")  # torch puts it before a traceback's lines
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Failed)\b")
+_TORCHRUN = ("ChildFailedError", "SignalException", "torch.distributed.elastic.")
 
 Process = subprocess.Popen[bytes]
 Start = Callable[[Job], Process]
@@ -92,9 +101,25 @@ def job_environment(parallel: int, processes: int) -> dict[str, str]:
     return environment
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, 0 where it is not there."""
-    return path.stat().st_size if path.exists() else 0
+def last_error(log: Path, start: int) -> str:
+    """In one line, why the attempt failed whose output begins at byte `start` of `log`.
+
+    That is the last line that begins with `error: `, as every command ends; or else the last exception that is not
+    torchrun's own; or else the last line at all.
+    """
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(start, end - _LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"nothing is known of it: cannot read its log ({error})"
+    lines = [_RANK.sub("", line).rstrip() for line in text.splitlines()]
+    said = [line for line in lines if line.startswith("error: ")]
+    raised = [line for line in lines if _EXCEPTION.match(line) and not any(word in line for word in _TORCHRUN)]
+    words = [line for line in lines if line.strip("=- ")]
+    found = (said or raised or words or ["it printed nothing"])[-1].removeprefix("error: ").strip()
+    return printable(found if len(found) <= _LONGEST else f"{found[: _LONGEST - 1]}…")
 
 
 def _tell(untold: dict[Job, Process], job: Job, number: signal.Signals) -> None:

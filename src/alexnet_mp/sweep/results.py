@@ -93,10 +93,10 @@ def _cells(result: VariantResult, compared: bool, published: bool, points: bool)
             cells["points above baseline"] = _in_words(above, lambda x: f"{100 * x:+.2f}") if result.baseline else ""
     if published:
         known = result.variant.published or PublishedErrors(source="")
-        cells["published top-1, %"] = _number(known.top1_error, 100)
-        cells["top-5, %"] = _number(known.top5_error, 100)
+        errors = {"published top-1, %": known.top1_error, "top-5, %": known.top5_error}
+        cells |= {column: "" if error is None else f"{100 * error:.2f}" for column, error in errors.items()}
         if points:
-            cells["published points"] = _number(known.top1_points, 1, "+.2f")
+            cells["published points"] = "" if known.top1_points is None else f"{known.top1_points:+.2f}"
         cells["by"] = known.source
     return cells
 
@@ -106,10 +106,6 @@ def _in_words(found: Spread | None, words: Callable[[float], str]) -> str:
         return "-"
     median = words(found.median)
     return median if found.count == 1 else f"{median} ({words(found.low)} to {words(found.high)})"
-
-
-def _number(value: float | None, factor: float, form: str = ".2f") -> str:
-    return "" if value is None else f"{factor * value:{form}}"
 
 
 def sweep_values(results: Sequence[VariantResult]) -> dict[str, Any]:
@@ -135,9 +131,9 @@ def sweep_rows(results: Sequence[VariantResult]) -> Iterator[dict[str, Any]]:
         for job in result.jobs:
             yield {"row": "job", **_job_values(job)}
     for result in results:
-        found = {measure.key: over for measure in MEASURES if (over := result.spread(measure))}
-        for row, part in (("median", "median"), ("lowest", "low"), ("highest", "high")) if found else ():
-            numbers = {key: getattr(over, part) for key, over in found.items()}
+        found = {measure.key: _spread_values(result.spread(measure)) or {} for measure in MEASURES}
+        for row in ("median", "lowest", "highest") if result.runs else ():
+            numbers = {key: parts[row] for key, parts in found.items()}
             yield {"row": row, "variant": result.name, "seeds": len(result.runs), **numbers}
         published = result.variant.published
         if published:

@@ -9,10 +9,9 @@ from pathlib import Path
 from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.sweep.failure import last_error
 from alexnet_mp.sweep.folder import check_definition, sweep_lock, write_sweep_results
 from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command
-from alexnet_mp.sweep.processes import job_environment, run_jobs, size_of, start_process
+from alexnet_mp.sweep.processes import job_environment, last_error, run_jobs, start_process
 from alexnet_mp.sweep.results import MEASURES, JobResult, VariantResult, sweep_table
 from alexnet_mp.sweep.settings import SweepSettings
 
@@ -88,27 +87,32 @@ def run_sweep(
     jobs = make_jobs(settings, compose)
     with sweep_lock(out) as lock:
         check_definition(out, settings)
-        sweep = Sweep(settings, out, say, {job: _before(job) for job in jobs}, command)
-        missing = [job for job in jobs if sweep.jobs[job].run is None]
+        before = {job: finished_run(job) for job in jobs}
+        sweep = Sweep(
+            settings,
+            out,
+            say,
+            {job: JobResult(job, "done" if run else "not started", run) for job, run in before.items()},
+            command,
+        )
+        missing = [job for job, run in before.items() if run is None]
         try:
             sweep.write()
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error}") from error
-        say(_beginning(sweep, len(missing)))
+        sizes = [(jobs, "job"), (settings.variants, "variant"), (settings.seeds, "seed")]
+        total, variants, seeds = (count(len(each), thing) for each, thing in sizes)
+        done = f"; {len(jobs) - len(missing)} done before" if len(missing) < len(jobs) else ""
+        say(f"{total}: {variants} x {seeds}{done}; out: {out}, what job VARIANT/seed-N prints: VARIANT/seed-N.log")
         environment = job_environment(settings.parallel, settings.processes)
 
         def start(job: Job) -> "subprocess.Popen[bytes]":
-            sweep.log_starts[job] = size_of(job.log)
+            sweep.log_starts[job] = job.log.stat().st_size if job.log.exists() else 0
             return start_process(job, command_of(job, settings.processes), environment, lock)
 
         run_jobs(missing, settings.parallel, start, sweep.ended, sweep.stopping)
     say(f"\n{sweep_table(sweep.results())}\n")
     return sweep
-
-
-def _before(job: Job) -> JobResult:
-    run = finished_run(job)
-    return JobResult(job, "not started") if run is None else JobResult(job, "done", run)
 
 
 def _result(job: Job, code: int | OSError, log_start: int, stopped: signal.Signals | None) -> JobResult:
@@ -133,10 +137,3 @@ def _in_words(result: JobResult) -> str:
     if result.exit_code is None:
         return f"failed, {result.error}"
     return f"failed with exit code {result.exit_code}: {result.error} (log: {result.job.log})"
-
-
-def _beginning(sweep: Sweep, missing: int) -> str:
-    settings, jobs = sweep.settings, len(sweep.jobs)
-    words = f"{count(jobs, 'job')}: {count(len(settings.variants), 'variant')} x {count(len(settings.seeds), 'seed')}"
-    before = f"; {jobs - missing} done before" if missing < jobs else ""
-    return f"{words}{before}; out: {sweep.out}, what job VARIANT/seed-N prints: VARIANT/seed-N.log"

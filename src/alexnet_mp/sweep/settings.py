@@ -62,6 +62,8 @@ class SweepSettings:
                 "two variants have the same name but for its case; some disks make them one folder"
             )
         _check_overrides("overrides", self.overrides)
+        for name, variant in self.variants.items():
+            _check_overrides(f"variants.{name}", variant.overrides)
 
 
 def parse_sweep_settings(configuration: Mapping[str, Any]) -> SweepSettings:
@@ -72,20 +74,15 @@ def parse_sweep_settings(configuration: Mapping[str, Any]) -> SweepSettings:
             "variants is empty; name what to compare: sweep=lrn, a preset of conf/sweep, or on the command line "
             "\"variants={lrn: [], no_lrn: ['network.layers.lrn1=null']}\""
         )
-    variants = {str(name): _variant(str(name), value) for name, value in said.items()}
-    return from_mapping(SweepSettings, configuration, "", ready={"variants": variants})
-
-
-def _variant(name: str, value: object) -> Variant:
-    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or name in (JSON_FILE, CSV_FILE):
-        raise ConfigurationError(
-            f"a variant is called {name!r}; its name is that of a folder: up to {_LONGEST_NAME} letters, digits, "
-            "_ - . +, neither - . nor + first"
-        )
-    where = f"variants.{name}"
-    variant = from_mapping(Variant, value if isinstance(value, Mapping) else {"overrides": value}, where)
-    _check_overrides(where, variant.overrides)
-    return variant
+    variants = {}
+    for name, value in ((str(name), value) for name, value in said.items()):
+        if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or name in (JSON_FILE, CSV_FILE):
+            raise ConfigurationError(
+                f"a variant is called {name!r}; its name is that of a folder: up to {_LONGEST_NAME} letters, digits, "
+                "_ - . +, neither - . nor + first"
+            )
+        variants[name] = value if isinstance(value, Mapping) else {"overrides": value}
+    return from_mapping(SweepSettings, {**configuration, "variants": variants}, "")
 
 
 def _check_overrides(where: str, overrides: tuple[str, ...]) -> None:

@@ -46,7 +46,13 @@ def list_cifar10(archive: Path, scratch: Path) -> Listing:
     folder = scratch / "cifar10"
     folder.mkdir(exist_ok=True)
     wanted = {_NAMES, *(name for names in _FILES.values() for name in names)}
-    _unpack(archive, folder, wanted)
+    try:
+        for name, content in read_compressed_tar(archive, _LARGEST_FILE, _LARGEST):
+            if name in wanted:  # by their last names alone, so that no name can lead elsewhere
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version, or damaged: {error}") from error
     missing = [name for name in sorted(wanted) if not (folder / name).exists()]
     if missing:
         raise ConfigurationError(f"{archive} is not CIFAR-10's binary version: it has no {missing[0]}")
@@ -59,17 +65,6 @@ def list_cifar10(archive: Path, scratch: Path) -> Listing:
         for split, names in _FILES.items()
     }
     return Listing("cifar10", "cifar10", class_names, splits)
-
-
-def _unpack(archive: Path, folder: Path, wanted: set[str]) -> None:
-    """Copy the wanted members into `folder` by their last names alone, so that no name can lead elsewhere."""
-    try:
-        for name, content in read_compressed_tar(archive, _LARGEST_FILE, _LARGEST):
-            if name in wanted:
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version, or damaged: {error}") from error
 
 
 def _pictures(archive: Path, batch: Path, classes: int, modified: int) -> list[Picture]:

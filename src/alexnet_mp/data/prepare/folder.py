@@ -18,30 +18,28 @@ def list_folder(source: Path) -> Listing:
     over. Raises ConfigurationError without train/, for a class without a file to train on, and for a class elsewhere
     that train/ does not have.
     """
-    folders = {split: _one_of(source, names) for split, names in _FOLDERS.items()}
-    train = folders["train"]
+    folders: dict[str, Path] = {}
+    for split, names in _FOLDERS.items():
+        found = [source / name for name in names if (source / name).is_dir()]
+        if len(found) > 1:
+            raise ConfigurationError(f"source={source} has both {names[0]}/ and {names[1]}/; keep one of them")
+        if found:
+            folders[split] = found[0]
+    train = folders.get("train")
     if train is None:
         raise ConfigurationError(f"source={source} has no folder train with a folder for every class")
     class_names = tuple(sorted(entry.name for entry in _entries(train) if entry.is_dir()))
     if not class_names:
         raise ConfigurationError(f"{train} has no folders; every class needs one")
     labels = {name: label for label, name in enumerate(class_names)}
-    splits: dict[str, list[Picture]] = {}
     skipped: list[Skipped] = []
-    for split, folder in folders.items():
-        if folder is not None:
-            splits[split] = in_order(list(_pictures(source, split, folder, labels, skipped)))
+    splits = {
+        split: in_order(list(_pictures(source, split, folder, labels, skipped))) for split, folder in folders.items()
+    }
     empty = set(class_names) - {class_names[picture.label] for picture in splits["train"]}
     if empty:
         raise ConfigurationError(f"{train / min(empty)} has no files; every class needs pictures to train on")
     return Listing("folder", "image", class_names, splits, tuple(skipped))
-
-
-def _one_of(source: Path, names: tuple[str, ...]) -> Path | None:
-    found = [source / name for name in names if (source / name).is_dir()]
-    if len(found) > 1:
-        raise ConfigurationError(f"source={source} has both {found[0].name}/ and {found[1].name}/; keep one of them")
-    return found[0] if found else None
 
 
 def _pictures(
@@ -54,11 +52,11 @@ def _pictures(
         if entry.name not in labels:
             raise ConfigurationError(f"{entry.path} is a class that train/ does not have")
         for file in _files(entry.path):
+            name = os.path.relpath(file.path, source)
             if not file.is_file():
-                skipped.append(Skipped(split, os.path.relpath(file.path, source), "not a regular file"))
+                skipped.append(Skipped(split, name, "not a regular file"))
                 continue
             state = file.stat()
-            name = os.path.relpath(file.path, source)
             yield Picture(name, labels[entry.name], file.path, 0, state.st_size, state.st_mtime_ns)
 
 

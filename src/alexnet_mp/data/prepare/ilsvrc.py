@@ -87,7 +87,18 @@ def _validation(path: Path, labels: list[int]) -> list[Picture]:
 
 def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
     """The class of every validation picture: the ground truth's ILSVRC2012_IDs through the devkit's table to wnids."""
-    files = _devkit_files(path)
+    files: dict[str, bytes] = {}
+    try:
+        for name, content in read_compressed_tar(path, _LARGEST_DEVKIT_FILE, _LARGEST_DEVKIT):
+            if name in (_META, _TRUTH):
+                files[name] = content.read()
+    except ConfigurationError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
+        raise ConfigurationError(f"{path} is damaged: {error}") from error
+    missing = {_META, _TRUTH} - files.keys()
+    if missing:
+        raise ConfigurationError(f"{path} has no {min(missing)}")
     wnids = _wnids(files[_META], path)
     labels = {wnid: label for label, wnid in enumerate(class_names)}
     found = []
@@ -99,22 +110,6 @@ def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
             )
         found.append(labels[wnid])
     return found
-
-
-def _devkit_files(path: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    try:
-        for name, content in read_compressed_tar(path, _LARGEST_DEVKIT_FILE, _LARGEST_DEVKIT):
-            if name in (_META, _TRUTH):
-                files[name] = content.read()
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise ConfigurationError(f"{path} is damaged: {error}") from error
-    missing = {_META, _TRUTH} - files.keys()
-    if missing:
-        raise ConfigurationError(f"{path} has no {min(missing)}")
-    return files
 
 
 def _wnids(content: bytes, path: Path) -> dict[int, str]:

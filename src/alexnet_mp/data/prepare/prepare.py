@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import PIL
 import torch
 from tqdm import tqdm
 
-from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.data.manifest import (
@@ -21,27 +19,24 @@ from alexnet_mp.data.manifest import (
     FORMAT,
     FORMAT_VERSION,
     INT64,
-    FileEntry,
     Manifest,
     ShardEntry,
     Skipped,
     SplitEntry,
 )
 from alexnet_mp.data.prepare.decode import RULE
-from alexnet_mp.data.prepare.listing import Listing, Picture
-from alexnet_mp.data.prepare.settings import PreparationSettings
-from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
-from alexnet_mp.data.prepare.sources import list_source
+from alexnet_mp.data.prepare.listing import Listing
+from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
+from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
-from alexnet_mp.data.prepare.workers import make_shards
-from alexnet_mp.data.prepare.workspace import Workspace, array_file, check_disk, read_sums
+from alexnet_mp.data.prepare.workspace import Workspace, check_disk, read_sums, write_array
 from alexnet_mp.errors import ConfigurationError
 
 SHARD_BYTES = 256 * 10**6
 LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too
 _SEALERS = 4  # threads that wait for the disk
 
-Results = dict[str, list[tuple[ShardTask, ShardResult]]]
+Results = dict[tuple[str, int], ShardResult]  # by split and number
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ def prepare(settings: PreparationSettings) -> PackSummary:
         try:
             workspace.adopt(_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
-            manifest = _write_rest(listing, settings, results, workspace)
+            manifest = _write_rest(listing, settings, tasks, results, workspace)
         except OSError as error:
             raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
@@ -91,7 +86,7 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
                     split=split,
                     number=number,
                     file=workspace.out / split / f"{number:05d}.npy",
-                    sums=workspace.sums_file(split, number) if split == "train" else None,
+                    sums=workspace.folder / f"{split}-{number:05d}.npy" if split == "train" else None,
                     pictures=tuple(pictures[i] for i in order[first : first + each]),
                     encoding=listing.encoding,
                     size=settings.size,
@@ -112,20 +107,17 @@ def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
     return {
         "source": settings.source,
         "kind": listing.kind,
-        "size": settings.size,
-        "seed": settings.seed,
-        "images_per_shard": settings.images_per_shard,
-        "max_pixels": settings.max_pixels,
+        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels")},
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
-        "pictures_sha256": _digest(listing.splits.items()),
+        "pictures_sha256": _digest(listing),
     }
 
 
-def _digest(splits: Iterable[tuple[str, list[Picture]]]) -> str:
+def _digest(listing: Listing) -> str:
     digest = hashlib.sha256()
-    for split, pictures in splits:
+    for split, pictures in listing.splits.items():
         for p in pictures:
             line = f"{split}\0{p.name}\0{p.label}\0{p.offset}\0{p.length}\0{p.modified}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
@@ -133,8 +125,8 @@ def _digest(splits: Iterable[tuple[str, list[Picture]]]) -> str:
 
 
 def _make_all(tasks: list[ShardTask], settings: PreparationSettings, workspace: Workspace) -> tuple[Results, int, int]:
-    """Every shard's result, found or made, by split and in order; the images decoded; the number of shards found."""
-    results: dict[tuple[str, int], tuple[ShardTask, ShardResult]] = {}
+    """Every shard's result, found or made; the images decoded; the number of shards found."""
+    results: Results = {}
     missing = []
     for task in tasks:
         task.file.parent.mkdir(exist_ok=True)
@@ -145,37 +137,29 @@ def _make_all(tasks: list[ShardTask], settings: PreparationSettings, workspace: 
         if settings.strict and result.skipped:
             name, reason = result.skipped[0]
             raise ConfigurationError(f"{name}: {reason}; strict=false skips such pictures")
-        results[task.split, task.number] = task, result
+        results[task.split, task.number] = result
     check_disk(workspace.out, missing)
     found = len(results)
-    bar = tqdm(
-        total=sum(len(task.pictures) for task in tasks),
-        initial=sum(len(task.pictures) for task, _ in results.values()),
-        unit="images",
-        desc="preparing",
-        disable=None,
-    )
-    decoded = 0
+    images = [sum(len(task.pictures) for task in each) for each in (tasks, missing)]
+    bar = tqdm(total=images[0], initial=images[0] - images[1], unit="images", desc="preparing", disable=None)
     with bar, ThreadPoolExecutor(_SEALERS) as sealers:
         seals: list[Future[None]] = []
         for task, result in make_shards(missing, settings.workers or usable_cores()):
-            results[task.split, task.number] = task, result
+            results[task.split, task.number] = result
             # The disk may take longer than the decoding; workers do not wait for it.
             seals.append(sealers.submit(workspace.seal, task, result))
             for seal in [seal for seal in seals if seal.done()]:
                 seal.result()  # raises what went wrong, a full disk for example
                 seals.remove(seal)
             bar.update(len(task.pictures))
-            decoded += len(task.pictures)
         for seal in seals:
             seal.result()
-    by_split: Results = {}
-    for split, number in sorted(results):
-        by_split.setdefault(split, []).append(results[split, number])
-    return by_split, decoded, found
+    return results, images[1], found
 
 
-def _write_rest(listing: Listing, settings: PreparationSettings, results: Results, workspace: Workspace) -> Manifest:
+def _write_rest(
+    listing: Listing, settings: PreparationSettings, tasks: list[ShardTask], results: Results, workspace: Workspace
+) -> Manifest:
     """Labels, mean image and, at the very end, the manifest."""
     out = workspace.out
     splits: dict[str, SplitEntry] = {}
@@ -184,7 +168,8 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
     for split in listing.splits:
         shards = []
         labels: list[int] = []
-        for task, result in results[split]:
+        for task in (task for task in tasks if task.split == split):
+            result = results[split, task.number]
             skipped += [Skipped(split, name, reason) for name, reason in result.skipped]
             labels += result.labels
             if result.count:
@@ -192,13 +177,13 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
             else:
                 task.file.unlink(missing_ok=True)
             if task.sums is not None:
-                sums.add(read_sums(task.sums, settings.size), [list(row) for row in result.products])
+                sums.add(read_sums(task.sums, settings.size), result.products)
         if not labels:
             raise ConfigurationError(
                 f"none of the {len(listing.splits[split])} pictures of {split} can be decoded; the first: "
                 f"{next(f'{s.name}: {s.reason}' for s in skipped if s.split == split)}"
             )
-        entry = _write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
+        entry = write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
         splits[split] = SplitEntry(len(labels), entry, tuple(shards))
     count = splits["train"].count
     manifest = Manifest(
@@ -207,16 +192,10 @@ def _write_rest(listing: Listing, settings: PreparationSettings, results: Result
         size=settings.size,
         class_names=listing.class_names,
         splits=splits,
-        mean_image=_write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
+        mean_image=write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
         color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
         settings={**_plan(listing, settings), "strict": settings.strict},
     )
     workspace.complete(manifest)
     return manifest
-
-
-def _write_array(out: Path, name: str, kind: str, array: np.ndarray[Any, Any]) -> FileEntry:
-    content = array_file(kind, array)
-    write_whole(out / name, content)
-    return FileEntry(name, hashlib.sha256(content).hexdigest())

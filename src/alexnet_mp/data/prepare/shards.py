@@ -1,20 +1,30 @@
-"""The work of one process: decode the pictures of one shard, write it, and sum it up. Nothing here needs torch."""
+"""Shards made by several processes, or by this one: decode the pictures of each, write it, and sum it up."""
 
 import hashlib
-import io
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
+from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 from alexnet_mp.data.prepare.listing import Encoding, Picture
 from alexnet_mp.data.prepare.statistics import no_sums
 from alexnet_mp.errors import ConfigurationError
+
+Triple = tuple[int, int, int]
 
 _PIXELS_A_BLOCK = 1 << 16  # images are counted in together up to this size, so that small ones cost little each
 
@@ -42,7 +52,53 @@ class ShardResult:
     sha256: str
     labels: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
-    products: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+    products: tuple[Triple, Triple, Triple]
+
+
+def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
+    """Make every shard; one worker is this process itself. What comes back is in no order.
+
+    Raises the ConfigurationError of a shard that cannot be made, when the shards that are being made are done, and one
+    where a process dies.
+    """
+    if workers == 1:
+        for task in tasks:
+            yield task, make_shard(task)
+        return
+    with ProcessPoolExecutor(min(workers, len(tasks)), _context(), _prepare_worker) as pool:
+        try:
+            futures = {pool.submit(make_shard, task): task for task in tasks}
+            for future in as_completed(futures):
+                yield futures.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise ConfigurationError(
+                "a worker process died, perhaps for lack of memory; the same command goes on from the finished shards "
+                f"(workers={max(1, workers // 2)} would need less)"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes that inherit no threads. A fork server imports the library once for all of them, where there is one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([make_shard.__module__])
+    return context
+
+
+def _prepare_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would write into what its successor writes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def make_shard(task: ShardTask) -> ShardResult:
@@ -78,75 +134,37 @@ def _make(task: ShardTask) -> ShardResult:
             digest = hashlib.file_digest(written, "sha256")
     if task.sums is not None:
         task.sums.write_bytes(npy_header(UINT32, shape) + sums.pixels.astype(np.dtype(UINT32)).tobytes())
-    r, g, b = ((row[0], row[1], row[2]) for row in sums.products)
+    r, g, b = ((row[0], row[1], row[2]) for row in sums.products.tolist())
     return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b))
 
 
 def _decoded(task: ShardTask, labels: list[int], skipped: list[tuple[str, str]]) -> Iterator[NDArray[np.uint8]]:
     """The pictures that can be decoded; their labels, and those that cannot, go into the two lists."""
     decode = {"image": decode_image, "cifar10": decode_cifar10}[task.encoding]
-    with _Reader() as reader:
-        for picture in task.pictures:
-            try:
-                pixels = decode(reader.read(picture), task.size, task.max_pixels)
-            except BadPicture as problem:
-                if task.strict:
-                    raise ConfigurationError(
-                        f"{picture.name}: {problem}; strict=false skips such pictures"
-                    ) from problem
-                skipped.append((picture.name, str(problem)))
-                continue
-            labels.append(picture.label)
-            yield pixels
+    opened = lru_cache(1)(OpenFile)  # an archive is opened once a shard
+    for picture in task.pictures:
+        try:
+            pixels = decode(_read(picture, opened), task.size, task.max_pixels)
+        except BadPicture as problem:
+            if task.strict:
+                raise ConfigurationError(f"{picture.name}: {problem}; strict=false skips such pictures") from problem
+            skipped.append((picture.name, str(problem)))
+            continue
+        labels.append(picture.label)
+        yield pixels
 
 
 def _blocks(images: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """The images [size, size, 3] in blocks [n, size, size, 3]."""
-    most = max(1, _PIXELS_A_BLOCK // size**2)
-    if most == 1:
-        for image in images:
-            yield np.ascontiguousarray(image[np.newaxis])
-        return
-    block = np.empty((most, size, size, 3), dtype=np.uint8)
-    filled = 0
-    for image in images:
-        block[filled] = image
-        filled += 1
-        if filled == most:
-            yield block
-            filled = 0
-    if filled:
-        yield block[:filled]
+    while block := list(islice(images, max(1, _PIXELS_A_BLOCK // size**2))):
+        yield np.stack(block)
 
 
-class _Reader:
-    """Reads pictures and keeps the file of the last one open: an archive is opened once a shard."""
-
-    def __init__(self) -> None:
-        self._path = ""
-        self._file: io.FileIO | None = None
-
-    def read(self, picture: Picture) -> bytes:
-        try:
-            if self._file is None or self._path != picture.path:
-                self._close()
-                self._file = io.FileIO(picture.path)
-                self._path = picture.path
-            self._file.seek(picture.offset)
-            content = self._file.read(picture.length)
-        except OSError as error:
-            raise BadPicture(f"cannot be read: {error.strerror}") from error
-        if len(content) != picture.length:
-            raise BadPicture(f"cut short: {len(content):,} of {picture.length:,} bytes are there")
-        return content
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._close()
+def _read(picture: Picture, opened: Callable[[str], OpenFile]) -> bytes:
+    try:
+        content = os.pread(opened(picture.path).descriptor, picture.length, picture.offset)
+    except OSError as error:
+        raise BadPicture(f"cannot be read: {error.strerror}") from error
+    if len(content) != picture.length:
+        raise BadPicture(f"cut short: {len(content):,} of {picture.length:,} bytes are there")
+    return content

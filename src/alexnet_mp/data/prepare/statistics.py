@@ -1,10 +1,12 @@
 """Mean image and color covariance of a split, from whole-number sums, so that they do not depend on the order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import Color
 
 MOST_IMAGES = 2**32 // 256  # of one shard: more could overflow a pixel's 32-bit sum
@@ -16,10 +18,13 @@ _PIXELS_A_SUM = 1 << 16
 
 @dataclass
 class Sums:
-    """Sums over images: of every pixel, uint32 or uint64 [size, size, 3], and of the products of channel pairs."""
+    """Sums over images: of every pixel, uint32 or uint64 [size, size, 3], and of the products of channel pairs.
+
+    `products` [3, 3] has Python's whole numbers, which do not overflow.
+    """
 
     pixels: NDArray[np.unsignedinteger]
-    products: list[list[int]]
+    products: NDArray[np.object_]
 
     def add_images(self, images: NDArray[np.uint8]) -> None:
         """Count images [n, size, size, 3] in."""
@@ -34,21 +39,19 @@ class Sums:
         for i in CHANNELS:
             for j in range(i, 3):
                 total = int(np.multiply(planes[i], planes[j]).sum(dtype=np.uint32))
-                self.products[i][j] += total
+                self.products[i, j] += total
                 if i != j:
-                    self.products[j][i] += total
+                    self.products[j, i] += total
 
-    def add(self, pixels: NDArray[np.unsignedinteger], products: list[list[int]]) -> None:
+    def add(self, pixels: NDArray[np.unsignedinteger], products: Sequence[Sequence[int]]) -> None:
         """Count another shard's sums in."""
         np.add(self.pixels, pixels, out=self.pixels)
-        for i in CHANNELS:
-            for j in CHANNELS:
-                self.products[i][j] += products[i][j]
+        self.products += np.array(products, dtype=object)
 
 
 def no_sums(size: int, of: type[np.unsignedinteger]) -> Sums:
     """Sums of no image."""
-    return Sums(np.zeros((size, size, 3), dtype=of), [[0] * 3 for _ in CHANNELS])
+    return Sums(np.zeros((size, size, 3), dtype=of), np.zeros((3, 3), dtype=object))
 
 
 def mean_image(sums: Sums, count: int) -> NDArray[np.float64]:
@@ -63,13 +66,9 @@ def color(sums: Sums, count: int) -> Color:
     an eigenvector, its component of the largest size is positive.
     """
     pixels = count * sums.pixels.shape[0] * sums.pixels.shape[1]
-    totals = [int(total) for total in sums.pixels.sum(axis=(0, 1), dtype=np.uint64)]
-    covariance = [
-        [(pixels * sums.products[i][j] - totals[i] * totals[j]) / pixels**2 for j in CHANNELS] for i in CHANNELS
-    ]
-    values, vectors = np.linalg.eigh(np.array(covariance, dtype=np.float64))
+    totals = sums.pixels.sum(axis=(0, 1), dtype=np.uint64).astype(object)
+    covariance = (pixels * sums.products - np.outer(totals, totals)) / pixels**2
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    largest = np.abs(vectors).argmax(axis=0)
-    vectors = vectors * np.sign(vectors[largest, np.arange(3)])
-    r, g, b = ((float(row[0]), float(row[1]), float(row[2])) for row in vectors)
-    return Color((float(values[0]), float(values[1]), float(values[2])), (r, g, b))
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), CHANNELS])
+    return from_mapping(Color, {"eigenvalues": values.tolist(), "eigenvectors": vectors.tolist()}, "color")

@@ -5,6 +5,7 @@ small JSON file, written by rename once the disk holds the shard. The folder goe
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet_mp.common.disk import FolderLock, flush, write_whole
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, Manifest, npy_bytes, npy_header
+from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, FileEntry, Manifest, npy_bytes, npy_header
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
 from alexnet_mp.errors import ConfigurationError
 
@@ -58,23 +59,20 @@ class Workspace:
     def adopt(self, plan: Mapping[str, Any]) -> None:
         """Take up `plan` (plain values), or go on with it where it is begun. Raises ConfigurationError on another."""
         path = self.folder / _PLAN
-        if path.exists():
-            try:
-                begun = json.loads(path.read_text())
-                differing = [key for key in plan if begun.get(key) != plan[key]]
-            except (OSError, ValueError, AttributeError, RecursionError) as error:
-                raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
-            if differing:
-                changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
-                raise ConfigurationError(
-                    f"out={self.out} was begun from other pictures or settings ({changes}); go on with those, remove "
-                    "the folder, or give another"
-                )
-        else:
+        if not path.exists():
             write_whole(path, json.dumps(dict(plan), indent=1).encode())
-
-    def sums_file(self, split: str, number: int) -> Path:
-        return self.folder / f"{split}-{number:05d}.npy"
+            return
+        try:
+            begun = json.loads(path.read_text())
+            differing = [key for key in plan if begun.get(key) != plan[key]]
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
+        if differing:
+            changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
+            raise ConfigurationError(
+                f"out={self.out} was begun from other pictures or settings ({changes}); go on with those, remove the "
+                "folder, or give another"
+            )
 
     def finished(self, task: ShardTask) -> ShardResult | None:
         """What is in the task's shard where that was finished before; None where it must be made."""
@@ -134,6 +132,8 @@ def check_disk(out: Path, tasks: list[ShardTask]) -> None:
         )
 
 
-def array_file(kind: str, array: NDArray[Any]) -> bytes:
-    """An array as a `.npy` file's bytes."""
-    return npy_header(kind, array.shape) + np.ascontiguousarray(array, dtype=np.dtype(kind)).tobytes()
+def write_array(out: Path, name: str, kind: str, array: NDArray[Any]) -> FileEntry:
+    """Write an array as a `.npy` file of this type into the pack `out`."""
+    content = npy_header(kind, array.shape) + np.ascontiguousarray(array, dtype=np.dtype(kind)).tobytes()
+    write_whole(out / name, content)
+    return FileEntry(name, hashlib.sha256(content).hexdigest())

@@ -7,7 +7,7 @@ from typing import Literal
 from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.network.rows import RowCost
 from alexnet_mp.performance.cost_model.hardware import Hardware
-from alexnet_mp.performance.cost_model.traffic import KERNELS_OF_A_PRODUCT, PASSES
+from alexnet_mp.performance.cost_model.software import KERNELS_OF_A_PRODUCT, OTHER_PASSES, PASSES
 
 Part = Literal["convolution", "matmul", "elementwise"]
 
@@ -36,59 +36,56 @@ def row_times(costs: NetworkCost, hardware: Hardware, batch: int, towers: int, p
     A product takes the longer of its arithmetic and its memory traffic: with few images a fully-connected layer waits
     for its weights. Everything else is counted as memory traffic.
     """
+    values = towers * VALUE_BYTES[precision]
     rows = []
     for row in costs.rows:
-        if row.kind in ("conv", "local", "fc", "classifier"):
-            rows.append(_product(costs, row, hardware, batch, towers, precision))
-            if row.reads == "both" and costs.towers > 1:
-                rows.append(_elementwise(row, "combine", row.output_shape, hardware, batch, towers, precision))
-        else:
-            rows.append(_elementwise(row, row.kind, row.input_shape, hardware, batch, towers, precision))
+        if not row.multiply_adds:
+            gradients = PARAMETER_BYTES * towers * (row.weights + row.biases)
+            one_pass = values * prod(row.input_shape) * batch
+            rows.append(_elementwise(row.name, row.kind, one_pass, towers, gradients, hardware))
+            continue
+        reads = costs.towers if row.reads == "both" else 1
+        rows.append(_product(row, reads, hardware, batch, towers, precision))
+        if reads > 1:
+            one_pass = values * prod(row.output_shape) * batch
+            rows.append(_elementwise(f"{row.name} sum of halves", "combine", one_pass, towers, 0, hardware))
     return rows
 
 
 def optimizer_seconds(parameters: int, hardware: Hardware) -> float:
     """Seconds of the update: memory traffic of weights, gradients and momentum."""
-    bandwidth = hardware.memory_bandwidth * hardware.fractions.memory
     traffic = hardware.passes_of("optimizer") * PARAMETER_BYTES * parameters
+    bandwidth = hardware.memory_bandwidth * hardware.fractions.memory
     return PASSES["optimizer"].kernels * hardware.launch_seconds + traffic / bandwidth
 
 
-def _product(costs: NetworkCost, row: RowCost, hardware: Hardware, batch: int, towers: int, precision: str) -> RowTime:
+def _product(row: RowCost, reads: int, hardware: Hardware, batch: int, towers: int, precision: str) -> RowTime:
+    """A layer that reads so many towers."""
     part: Part = "convolution" if row.kind == "conv" else "matmul"
     fractions = hardware.fractions
-    achieved = fractions.convolution if part == "convolution" else fractions.matmul
-    arithmetic = 2 * towers * row.multiply_adds * batch / (hardware.peak(precision) * achieved)
-    reads = costs.towers if row.reads == "both" else 1
+    arithmetic = 2 * towers * row.multiply_adds * batch / (hardware.peak(precision) * getattr(fractions, part))
     inputs, outputs = reads * prod(row.input_shape) * batch, prod(row.output_shape) * batch
     values = towers * VALUE_BYTES[precision] * (row.weights + inputs + outputs)
-    traffic = values / (hardware.memory_bandwidth * fractions.memory)
-    once = max(arithmetic, traffic)
+    once = max(arithmetic, values / (hardware.memory_bandwidth * fractions.memory))
     # Backward: once for the weights, once for the inputs; the image needs no gradient.
     products = 1 if row.reads == "image" else 2
     launch = towers * hardware.launch_seconds
+    biases = row.biases if row.bias_on_tower_0_only else towers * row.biases
     return RowTime(
         row.name,
         part,
         forward=once + launch,
         backward=products * once + (KERNELS_OF_A_PRODUCT - 1) * launch,
         own_share=1 / reads,
-        gradient_bytes=PARAMETER_BYTES * (towers * row.weights + _biases(row, towers)),
+        gradient_bytes=PARAMETER_BYTES * (towers * row.weights + biases),
     )
 
 
-def _biases(row: RowCost, towers: int) -> int:
-    return row.biases if row.bias_on_tower_0_only else towers * row.biases
-
-
 def _elementwise(
-    row: RowCost, kind: str, shape: tuple[int, ...], hardware: Hardware, batch: int, towers: int, precision: str
+    name: str, kind: str, bytes_of_a_pass: int, towers: int, gradient_bytes: int, hardware: Hardware
 ) -> RowTime:
-    bandwidth = hardware.memory_bandwidth * hardware.fractions.memory
-    one_pass = towers * VALUE_BYTES[precision] * prod(shape) * batch / bandwidth
-    passes = PASSES[kind]
+    passes = PASSES.get(kind, OTHER_PASSES)
+    one_pass = bytes_of_a_pass / (hardware.memory_bandwidth * hardware.fractions.memory)
     seconds = hardware.passes_of(kind) * one_pass + towers * passes.kernels * hardware.launch_seconds
     forward = seconds * passes.forward / passes.total
-    learned = PARAMETER_BYTES * towers * (row.weights + row.biases) if kind == "batch_norm" else 0
-    name = f"{row.name} sum of halves" if kind == "combine" else row.name
-    return RowTime(name, "elementwise", forward, seconds - forward, 1.0, learned)
+    return RowTime(name, "elementwise", forward, seconds - forward, 1.0, gradient_bytes)

@@ -9,14 +9,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alexnet_mp.common.presets import preset_names, preset_path
-from alexnet_mp.common.schema import Bound, choice, from_mapping
+from alexnet_mp.common.schema import Bound, PositiveInt, choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.performance.cost_model.software import FRACTION, GENERATIONS, Achieved, Rate
-from alexnet_mp.performance.cost_model.traffic import PASSES
+from alexnet_mp.network.rows import KINDS
+from alexnet_mp.performance.cost_model.software import FRACTION, GENERATIONS, OTHER_PASSES, PASSES, Achieved, Rate
 
-PRESETS = (
-    "hardware_descriptions"  # a folder called `hardware` would make Hydra take `hardware=FILE` for a preset's name
-)
+# A folder called `hardware` would make Hydra take `hardware=FILE` for a preset's name.
+PRESETS = "hardware_descriptions"
 Amount = Annotated[float, Bound("not be negative", lambda value: value >= 0)]
 
 
@@ -70,7 +69,7 @@ class Hardware:
     """
 
     name: str
-    devices: Annotated[int, Bound("be positive", lambda value: value > 0)]
+    devices: PositiveInt
     peak_flops: dict[str, Rate]
     memory_bandwidth: Rate
     memory_bytes: Rate
@@ -92,7 +91,7 @@ class Hardware:
         if self.software is not None:
             choice(self.software, GENERATIONS, "hardware.software")
         for kind in self.passes:
-            choice(kind, PASSES, "hardware.passes")
+            choice(kind, [*PASSES, *(word for word, row in KINDS.items() if not row.has_weights)], "hardware.passes")
         if not self.peak_flops:
             raise ConfigurationError(f"hardware {self.name}: peak_flops is empty; give at least float32")
         if self.reserved_bytes >= self.memory_bytes:
@@ -116,7 +115,7 @@ class Hardware:
 
     def passes_of(self, kind: str) -> float:
         """Memory passes of a kind of row, forward and backward together."""
-        return self.passes.get(kind, PASSES[kind].total)
+        return self.passes.get(kind, PASSES.get(kind, OTHER_PASSES).total)
 
     def as_one(self) -> "Hardware":
         """What one process has to itself: this device, or all cores of a processor at `one_process` of their rates."""

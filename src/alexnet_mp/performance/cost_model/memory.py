@@ -1,13 +1,14 @@
 """What a device holds in a training step, counted from the table; the largest batch that fits."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import floor, prod
 
 from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.performance.cost_model.compute import PARAMETER_BYTES, VALUE_BYTES
 
-# Rows that keep their input for the backward pass, by kind; a ReLU keeps its output instead.
-KEEPS_INPUT = ("conv", "local", "fc", "classifier", "lrn", "spatial_norm", "batch_norm", "maxpool", "avgpool")
+# Rows that keep no input for the backward pass, by kind; a ReLU and a tanh keep their output instead.
+KEEPS_NO_INPUT = ("relu", "tanh", "dropout", "global_avgpool", "branches")
 INDEX_BYTES = 8  # of every maximum that a pooling row kept
 MASK_BYTES = 1  # of every unit of a dropout row
 
@@ -29,7 +30,7 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        return self.parameters + self.gradients + self.momentum + self.activations + self.buffers + self.reserved
+        return sum(vars(self).values())
 
 
 def memory_of_a_step(
@@ -47,6 +48,8 @@ def memory_of_a_step(
     `split`: the other towers are elsewhere, and copies of their halves arrive and are kept for the backward pass.
     `copied_gradients`: data-parallel buckets keep a copy of every gradient.
     """
+    # The other towers' halves, which a layer that reads both keeps.
+    halves = sum(prod(row.input_shape) for row in costs.rows if row.reads == "both") if split else 0
     parameters = PARAMETER_BYTES * sum(costs.parameters_per_tower[tower] for tower in held)
     value, towers = VALUE_BYTES[precision], len(held)
     lower_precision = value * parameters // PARAMETER_BYTES if value < PARAMETER_BYTES else 0
@@ -57,7 +60,7 @@ def memory_of_a_step(
         parameters=parameters + lower_precision,
         gradients=parameters,
         momentum=parameters,
-        activations=batch * (towers * kept_bytes(costs, value) + (_peers_bytes(costs, value) if split else 0)),
+        activations=batch * (towers * kept_bytes(costs, value) + (costs.towers - 1) * value * halves),
         buffers=batch * (towers * value * largest + crossing) + (parameters if copied_gradients else 0),
         reserved=round(reserved),
     )
@@ -71,26 +74,14 @@ def largest_batch(at_one: StepMemory, at_two: StepMemory, capacity: float) -> in
 
 def kept_bytes(costs: NetworkCost, value: int) -> int:
     """Bytes that one tower keeps of one image until the backward pass, each map counted once, the image among them."""
-    total = 0
-    for index, row in enumerate(costs.rows):
-        after = costs.rows[index + 1] if index + 1 < len(costs.rows) else None
-        if index == 0:
-            total += value * prod(row.input_shape)
+    total = value * prod(costs.rows[0].input_shape)
+    for row, after in zip_longest(costs.rows, costs.rows[1:]):
         elements = prod(row.output_shape)
-        if row.kind in ("relu", "tanh") or (after is not None and after.kind in KEEPS_INPUT):
+        if row.kind in ("relu", "tanh") or (after is not None and after.kind not in KEEPS_NO_INPUT):
             total += value * elements
-        if row.kind == "maxpool":
-            total += INDEX_BYTES * elements
-        if row.kind == "local":
-            total += value * row.fan_in * prod(row.output_shape[1:])  # the windows
-        if row.kind == "dropout":
-            total += MASK_BYTES * elements
         if row.kind in ("lrn", "spatial_norm"):
             total += value * elements  # the sum of squares, or what follows from it
+        if row.kind == "local":
+            total += value * row.fan_in * prod(row.output_shape[1:])  # the windows
+        total += elements * {"maxpool": INDEX_BYTES, "dropout": MASK_BYTES}.get(row.kind, 0)
     return total
-
-
-def _peers_bytes(costs: NetworkCost, value: int) -> int:
-    """The other towers' halves of one image, which a layer that reads both keeps."""
-    both = [row for row in costs.rows if row.reads == "both"]
-    return (costs.towers - 1) * sum(value * prod(row.input_shape) for row in both)

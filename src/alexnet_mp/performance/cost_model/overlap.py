@@ -1,6 +1,6 @@
 """What communication costs a step: each crossing against its own half's work, and the all-reduce against backward."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from alexnet_mp.network.costs import NetworkCost
@@ -30,27 +30,18 @@ def crossings(
     partial logits, which are only added, have nothing to hide behind.
     """
     times = {row.name: row for row in rows}
-    forward: list[Transfer] = []
-    backward: list[Transfer] = []
-    for cost in costs.rows:
-        row = times[cost.name]
-        for direction, floats in (
-            ("forward", cost.crossing_floats_forward),
-            ("backward", cost.crossing_floats_backward),
-        ):
-            if floats and costs.towers > 1:
-                own = row.forward if direction == "forward" else row.backward
-                hidden_by = own * row.own_share if cost.reads == "both" else 0.0
+
+    def transfers(direction: str) -> Iterator[Transfer]:
+        for cost in costs.rows if costs.towers > 1 else ():
+            row, floats = times[cost.name], getattr(cost, f"crossing_floats_{direction}")
+            if floats:
                 payload = (costs.towers - 1) * floats * batch * bytes_of_a_value
-                found = _transfer(cost.name, direction, payload, link, hidden_by)
-                (forward if direction == "forward" else backward).append(found)
-    return [*forward, *reversed(backward)]
+                seconds = link.seconds(payload)
+                hidden = min(seconds, getattr(row, direction) * row.own_share if cost.reads == "both" else 0.0)
+                exposed = seconds - hidden + link.compute_lost * hidden
+                yield Transfer(cost.name, direction, payload, seconds, exposed)
 
-
-def _transfer(name: str, direction: str, payload: float, link: DeviceLink, hidden_by: float) -> Transfer:
-    seconds = link.seconds(payload)
-    hidden = min(seconds, hidden_by)
-    return Transfer(name, direction, payload, seconds, seconds - hidden + link.compute_lost * hidden)
+    return [*transfers("forward"), *reversed(list(transfers("backward")))]
 
 
 def all_reduce(

@@ -15,7 +15,6 @@ from alexnet_mp.performance.cost_model.replicas import ONE_REPLICA, Layout, ring
 Strategy = Literal["split", "single", "data_parallel"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-SECONDS_OF_A_DAY = 86_400
 AS_FAST = 0.05  # two predictions nearer than this are not told apart
 
 
@@ -44,6 +43,11 @@ class Prediction:
         return self.convolution + self.matmul + self.elementwise + self.optimizer
 
     @property
+    def bytes_sent(self) -> float:
+        """Bytes that a device sends in a step."""
+        return sum(transfer.bytes_sent for transfer in (*self.crossings, *self.all_reduce))
+
+    @property
     def exposed(self) -> float:
         return sum(transfer.exposed for transfer in (*self.crossings, *self.all_reduce))
 
@@ -61,7 +65,7 @@ class Prediction:
 
     def days(self, epochs: float, images: int) -> float:
         """Days of training; without reading images, validation and checkpoints."""
-        return epochs * images / self.images_per_second / SECONDS_OF_A_DAY
+        return epochs * images / self.images_per_second / 86_400
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,9 @@ def predict(
     predictions = {}
     for strategy in STRATEGIES:
         if strategy not in left_out:
-            used = hardware.as_one() if strategy == "single" else shared
-            dealt = shares[strategy]
-            predictions[strategy] = _prediction(
-                strategy, costs, used, batch, dealt, layout.nodes, precision, crossing_dtype
-            )
+            used, dealt = hardware.as_one() if strategy == "single" else shared, shares[strategy]
+            types = (precision, crossing_dtype)
+            predictions[strategy] = _prediction(strategy, costs, used, batch, dealt, layout.nodes, *types)
     return Plan(predictions, left_out)
 
 

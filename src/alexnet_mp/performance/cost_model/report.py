@@ -1,16 +1,16 @@
-"""A plan as plain values for JSON, and as tables for a terminal."""
+"""A plan as plain values for JSON and as tables for a terminal, with the strategy to choose and the reason."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from alexnet_mp.common.text import aligned, count
-from alexnet_mp.performance.cost_model.choice import choose, sent
 from alexnet_mp.performance.cost_model.hardware import Hardware
 from alexnet_mp.performance.cost_model.overlap import Transfer
-from alexnet_mp.performance.cost_model.prediction import Plan, Prediction
+from alexnet_mp.performance.cost_model.prediction import AS_FAST, Plan, Prediction, Strategy
 from alexnet_mp.performance.cost_model.settings import PlanSettings
 
+NAMES: dict[Strategy, str] = {"split": "the split", "single": "one device", "data_parallel": "data-parallel"}
 _COMPUTE = ("convolution", "matmul", "elementwise", "optimizer")
 _MEMORY = ("parameters", "gradients", "momentum", "activations", "buffers", "reserved", "total")
 
@@ -70,7 +70,7 @@ def _strategy_values(prediction: Prediction, settings: PlanSettings) -> dict[str
         },
         "crossings": [asdict(transfer) for transfer in prediction.crossings],
         "all_reduce": [asdict(transfer) for transfer in prediction.all_reduce],
-        "bytes_sent_per_step": sent(prediction),
+        "bytes_sent_per_step": prediction.bytes_sent,
         "memory_bytes": {**asdict(memory), "total": memory.total, "capacity": prediction.capacity},
         "fits": prediction.fits,
         "largest_batch": prediction.largest_batch,
@@ -104,7 +104,12 @@ def _strategy_rows(values: dict[str, Any]) -> list[list[str]]:
         rows.append([f"{label}: exposed of all, ms", *(f"{_ms(e)} of {_ms(t)}" if t else "" for t, e in pairs)])
     rows.append(["step, ms", *(_ms(strategy["step_seconds"]) for strategy in strategies)])
     rows.append(["images/s", *(f"{strategy['images_per_second']:,.0f}" for strategy in strategies)])
-    rows.append([f"{values['epochs']:g} epochs", *(_duration(strategy["days"]) for strategy in strategies)])
+    rows.append(
+        [
+            f"{values['epochs']:g} epochs",
+            *(f"{d:.2f} days" if d >= 2 else f"{24 * d:.2f} h" for d in (each["days"] for each in strategies)),
+        ]
+    )
     for part in _MEMORY:
         rows.append([f"memory: {part}, MB", *(f"{s['memory_bytes'][part] / 1e6:,.0f}" for s in strategies)])
     rows.append(["fits", *map(_fits, strategies)])
@@ -138,10 +143,43 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
 
 
-def _duration(days: float) -> str:
-    return f"{days:.2f} days" if days >= 2 else f"{24 * days:.2f} h"
-
-
 def _fits(strategy: dict[str, Any]) -> str:
     total, capacity = strategy["memory_bytes"]["total"], strategy["memory_bytes"]["capacity"]
     return f"{'yes' if strategy['fits'] else 'NO'}, {total / capacity:.0%} of {capacity / 1e9:.1f} GB"
+
+
+def choose(plan: Plan) -> tuple[Strategy | None, str]:
+    """The fastest strategy that fits, or None if none does; those as fast within the model's resolution are named."""
+    fitting = sorted((p for p in plan.predictions.values() if p.fits), key=lambda prediction: prediction.step)
+    if not fitting:
+        needs = ", ".join(f"{NAMES[p.strategy]} needs {_gb(p.memory.total)}" for p in plan.predictions.values())
+        capacity = max(prediction.capacity for prediction in plan.predictions.values())
+        return None, f"Nothing fits {_gb(capacity)} a device: {needs}; use a smaller batch_size."
+    best, *others = fitting
+    reasons = [_than(best, other) for other in others]
+    reasons += [
+        f"{NAMES[p.strategy]} needs {_gb(p.memory.total)} of {_gb(p.capacity)}"
+        for p in plan.predictions.values()
+        if not p.fits
+    ]
+    why = "; ".join(reasons) if reasons else "the only way that these devices allow"
+    return best.strategy, f"Choose {NAMES[best.strategy]}, {best.images_per_second:,.0f} images/s: {why}."
+
+
+def _than(best: Prediction, other: Prediction) -> str:
+    """How much faster the best is than another; what each sends in a step, and what of it is waited for."""
+    ratio = other.step / best.step
+    speed = f"{ratio:.2f} times as fast as {NAMES[other.strategy]}"
+    if ratio - 1 < AS_FAST:
+        speed = f"as fast as {NAMES[other.strategy]} within the model's {AS_FAST:.0%}"
+    if not (best.bytes_sent or other.bytes_sent) or "single" in (best.strategy, other.strategy):
+        return speed
+    return (
+        f"{speed} ({best.bytes_sent / 1e6:,.1f} MB sent a step and {1e3 * best.exposed:.2f} ms of it exposed, against "
+        f"{other.bytes_sent / 1e6:,.1f} MB and {1e3 * other.exposed:.2f} ms; update {1e3 * best.optimizer:.2f} ms "
+        f"against {1e3 * other.optimizer:.2f} ms)"
+    )
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"

@@ -1,5 +1,6 @@
 """Tests the link alone: whether patterns cross it unchanged, and how long each crossing takes."""
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -11,7 +12,7 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.link_test import LinkTest, Passage, in_words, passages, what_to_do
 from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.performance.machine_check.result import CheckResult
+from alexnet_mp.performance.machine_check.settings import CheckResult
 
 T = TypeVar("T")
 
@@ -68,11 +69,8 @@ def measured_speeds(mesh: Mesh, link: Link, network: Network, images: int, round
     Last comes an exchange of a single float, whose time is the link's latency.
     """
     timed = [*passages(network, images, largest=None), Passage("one float", "forward", (1, 1))]
-    sizes = [4 * (link.towers - 1) * torch.Size(passage.shape).numel() for passage in timed]
-    return [
-        Speed(passage, sent, exchange_seconds(mesh, link, passage, rounds))
-        for passage, sent in zip(timed, sizes, strict=True)
-    ]
+    each = 4 * (link.towers - 1)
+    return [Speed(p, each * math.prod(p.shape), exchange_seconds(mesh, link, p, rounds)) for p in timed]
 
 
 def speed_results(speeds: list[Speed]) -> list[CheckResult]:
@@ -109,11 +107,9 @@ def exchange_seconds(mesh: Mesh, link: Link, passage: Passage, rounds: int) -> f
         start = now(devices)
         link.post(outgoing, passage.crossing, passage.direction)()
         seconds.append(now(devices) - start)
-    everyone = mesh.gather(seconds[WARMUP_EXCHANGES:])
-    shortest: list[list[float]] = [
-        [min(times) for times in zip(*processes, strict=True)] for processes in by_replica(mesh, everyone)
-    ]
-    return max(median(times) for times in shortest)
+    replicas = by_replica(mesh, mesh.gather(seconds[WARMUP_EXCHANGES:]))
+    shortest: list[list[float]] = [[min(times) for times in zip(*each, strict=True)] for each in replicas]
+    return max(map(median, shortest))
 
 
 def by_replica(mesh: Mesh, everyone: list[T]) -> list[list[T]]:

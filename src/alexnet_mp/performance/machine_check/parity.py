@@ -14,12 +14,10 @@ from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.single_device import single_device_model
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import Link, LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.performance.machine_check.result import CheckResult
-from alexnet_mp.performance.machine_check.settings import CheckSettings
+from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
 
 IMAGES = 4  # batch normalization of fewer has gradients that are rounding alone
 # Largest difference of a tensor, relative to its largest value. In float32 another order of summation turns a ReLU or
@@ -46,9 +44,13 @@ def parity_results(settings: CheckSettings, mesh: Mesh, link: Link | None) -> tu
 def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: TowerModel) -> CheckResult:
     """All towers on one device, `model`, against one network of stock PyTorch's layers that knows of no towers."""
     network, device = settings.network, _first_device(mesh)
-    images, labels = _batch(settings, network, torch.float64)
+    images, labels = _batch(settings, torch.float64)
     single = single_device_model(network).to(device, torch.float64).eval()
-    _load(single, to_single_device(model.state_dict()))
+    own = single.state_dict()
+    weights = {name: tensor.view(own[name].shape) for name, tensor in to_single_device(model.state_dict()).items()}
+    missing, unexpected = single.load_state_dict(weights, strict=False)
+    # torch counts batches where it normalizes them; nothing here reads the count.
+    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
     ours, theirs = model(images.to(device)), single(images.to(device))
     for logits in (ours, theirs):
         F.cross_entropy(logits, labels.to(device)).backward()
@@ -108,8 +110,8 @@ def _draw_weights(model: TowerModel, seed: int) -> None:
         parameter.copy_(drawn / fan_in**0.5)
 
 
-def _batch(settings: CheckSettings, network: Network, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    generator = keyed_generator(settings.seed, "check images")
+def _batch(settings: CheckSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    network, generator = settings.network, keyed_generator(settings.seed, "check images")
     images = 50 * torch.randn(IMAGES, *network.image, generator=generator)  # as pixels around their mean
     return images.to(dtype), torch.randint(network.classes, (IMAGES,), generator=generator)
 
@@ -117,7 +119,7 @@ def _batch(settings: CheckSettings, network: Network, dtype: torch.dtype) -> tup
 def _of_a_training_step(settings: CheckSettings, model: TowerModel) -> Values:
     """Each local tower's logits and gradients, by the way that training takes: a loss on every tower."""
     devices = model.placement.devices
-    images, labels = _batch(settings, model.network, next(model.parameters()).dtype)
+    images, labels = _batch(settings, next(model.parameters()).dtype)
     logits = model.tower_logits([images.to(device) for device in devices.values()], step=0)
     losses = [F.cross_entropy(each, labels.to(each.device)) for each in logits]
     torch.autograd.backward(losses)
@@ -131,14 +133,6 @@ def _gradients(model: nn.Module) -> Values:
         assert parameter.grad is not None, f"{name} has no gradient"
         found[name] = parameter.grad
     return found
-
-
-def _load(single: nn.Module, weights: Values) -> None:
-    own = single.state_dict()
-    known = {name: tensor.view(own[name].shape) for name, tensor in weights.items()}
-    missing, unexpected = single.load_state_dict(known, strict=False)
-    # torch counts batches where it normalizes them; nothing here reads the count.
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
 
 
 def _result(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, tuple[Values, Values]]) -> CheckResult:
@@ -163,16 +157,14 @@ def _result(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, t
 
 def _worst(found: Values, expected: Values) -> tuple[float, str]:
     assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
-    worst, where = 0.0, next(iter(found))
+    errors = dict.fromkeys(found, 0.0)
     for name, value in expected.items():
-        difference = vector_norm(found[name].cpu() - value.cpu(), inf).item()
-        scale = vector_norm(value.cpu(), inf).item()
-        error = difference / scale if scale else (inf if difference else 0.0)
-        if not math.isfinite(error):
-            error = inf
-        if error > worst:
-            worst, where = error, name
-    return worst, where
+        difference, scale = (vector_norm(x.cpu(), inf).item() for x in (found[name].cpu() - value.cpu(), value))
+        errors[name] = difference / scale if scale else (inf if difference else 0.0)
+        if not math.isfinite(errors[name]):
+            errors[name] = inf
+    where = max(errors, key=lambda name: errors[name])
+    return errors[where], where
 
 
 def _first_device(mesh: Mesh) -> torch.device:

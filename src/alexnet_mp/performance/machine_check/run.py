@@ -21,8 +21,12 @@ from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
 from alexnet_mp.performance.machine_check.link import Speed, link_result, measured_speeds, speed_results
 from alexnet_mp.performance.machine_check.parity import parity_results
-from alexnet_mp.performance.machine_check.result import CheckResult, check_table
-from alexnet_mp.performance.machine_check.settings import CheckSettings, parse_check_settings
+from alexnet_mp.performance.machine_check.settings import (
+    CheckResult,
+    CheckSettings,
+    check_table,
+    parse_check_settings,
+)
 from alexnet_mp.performance.machine_check.step import step_results
 
 REPORTED_ENVIRONMENT = ("NCCL_", "CUDA_", "OMP_", "TORCH_NCCL_", "GLOO_")
@@ -108,6 +112,10 @@ def _publish(checks: _Checks, nvml: str) -> None:
 
 def _report(checks: _Checks, nvml: str) -> dict[str, Any]:
     settings, placement = checks.settings, checks.mesh.placement
+    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    results = [asdict(result) for result in checks.results]
+    for result in results:  # JSON has no infinity: a number that is not finite becomes null
+        result["numbers"] = {name: x if math.isfinite(x) else None for name, x in result["numbers"].items()}
     return {
         "passed": not checks.failed,
         "command": own_command_line("launch/check.py", placement.launch, but="json"),
@@ -119,23 +127,18 @@ def _report(checks: _Checks, nvml: str) -> dict[str, Any]:
         "placement": placement.in_words(),
         "world_size": placement.launch.world_size,
         "replicas": placement.replicas,
-        "machine": _machine(),
+        # The main process's.
+        "machine": {
+            "system": platform.platform(),
+            "devices": [device_name(device) for device in gpus or [torch.device("cpu")]],
+            "cores": usable_cores(),
+            "threads": torch.get_num_threads(),
+        },
         "versions": versions() | _gpu_versions(),
         "nvml": nvml.split("\n"),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(REPORTED_ENVIRONMENT)},
         "not_deterministic": checks.not_deterministic,
-        "checks": [_finite(asdict(result)) for result in checks.results],
-    }
-
-
-def _machine() -> dict[str, Any]:
-    """The main process's."""
-    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    return {
-        "system": platform.platform(),
-        "devices": [device_name(device) for device in gpus or [torch.device("cpu")]],
-        "cores": usable_cores(),
-        "threads": torch.get_num_threads(),
+        "checks": results,
     }
 
 
@@ -144,9 +147,3 @@ def _gpu_versions() -> dict[str, str]:
     if torch.cuda.is_available() and dist.is_nccl_available():
         found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     return {name: str(version) for name, version in found.items() if version is not None}
-
-
-def _finite(result: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: a number that is not finite becomes null."""
-    numbers = {name: value if math.isfinite(value) else None for name, value in result["numbers"].items()}
-    return result | {"numbers": numbers}

@@ -17,8 +17,7 @@ from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
 from alexnet_mp.performance.machine_check.link import Speed, by_replica, why_nothing_is_carried
-from alexnet_mp.performance.machine_check.result import CheckResult
-from alexnet_mp.performance.machine_check.settings import CheckSettings
+from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimizer import make_optimizer
 
@@ -77,7 +76,14 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
         exposed = _slowest_median(mesh, seconds) - _slowest_median(mesh, silent_seconds)
     else:
         exposed = exposed_seconds(mesh, timed.exchanges, settings.rounds)
-    return [*results, _hidden_result(speeds, max(0.0, exposed))]
+    exposed = max(0.0, exposed)
+    alone = sum(speed.seconds for speed in speeds[:-1])  # the last one is the latency
+    hidden = max(0.0, 1 - exposed / alone)
+    found = (
+        f"{hidden:.0%}: a step's exchanges take {1e3 * alone:.2f} ms alone, and {1e3 * exposed:.2f} ms show in a step"
+    )
+    numbers = {"hidden": hidden, "exposed_seconds": exposed, "alone_seconds": alone}
+    return [*results, CheckResult("hidden", "measured", found, numbers)]
 
 
 def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Callable[[int], tuple[float, float]]:
@@ -115,33 +121,19 @@ def _step_result(
     numbers = {"seconds": took, "images_per_second": rate, "crossing_bytes": float(sent)}
     found = f"{1e3 * took:.1f} ms for {settings.batch_size} images a replica, {rate:,.0f} images/s"
     if not finite:
-        found = f"{found}; a loss is not finite"
-        return CheckResult("step", "fail", found, numbers, "see whether link and parity pass")
+        advice = "see whether link and parity pass"
+        return CheckResult("step", "fail", f"{found}; a loss is not finite", numbers, advice)
     if not right_bytes:
         found = f"{found}; a tower sent {sent:,} bytes, and the network table says {expected:,}"
         return CheckResult("step", "fail", found, numbers, "report it: this is a mistake of the library")
     return CheckResult("step", "pass", f"{found}, {sent:,} bytes sent by each tower", numbers)
 
 
-def _hidden_result(speeds: list[Speed], exposed: float) -> CheckResult:
-    alone = sum(speed.seconds for speed in speeds[:-1])  # the last one is the latency
-    hidden = max(0.0, 1 - exposed / alone)
-    return CheckResult(
-        "hidden",
-        "measured",
-        f"{hidden:.0%}: a step's exchanges take {1e3 * alone:.2f} ms alone, and {1e3 * exposed:.2f} ms show in a step",
-        {"hidden": hidden, "exposed_seconds": exposed, "alone_seconds": alone},
-    )
-
-
 def exposed_seconds(mesh: Mesh, exchanges: list[Exchange], steps: int) -> float:
     """What the tower that waits longest waits in a step once all have posted; a replica's processes share a clock."""
     times = [time for e in exchanges for time in (e.begun, e.posted, e.wait_began, e.wait_ended)]
     everyone = [
-        [
-            Exchange(exchange.crossing, exchange.direction, *values[4 * index : 4 * index + 4])
-            for index, exchange in enumerate(exchanges)
-        ]
+        [Exchange(e.crossing, e.direction, *values[4 * i : 4 * i + 4]) for i, e in enumerate(exchanges)]
         for values in mesh.gather(times)
     ]
     waits = [added(totals.values()) for replica in by_replica(mesh, everyone) for totals in waiting(replica)]
