@@ -31,9 +31,8 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import load_network
-from alexnet_mp.performance.benchmark.interleaved import forward_and_backward, seconds_interleaved
+from alexnet_mp.performance.benchmark.interleaved import forward_and_backward, results_of_processes, seconds_interleaved
 from alexnet_mp.performance.benchmark.matrix_bound import MEMORY_FORMATS, MatrixProduct, matrix_layers
-from alexnet_mp.performance.benchmark.processes import results_of_processes
 from alexnet_mp.training.optimizer import PaperSGD
 
 _PAYLOAD = 11_000_000  # bytes: what conv3 of the paper's network exchanges for 128 images

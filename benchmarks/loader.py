@@ -33,6 +33,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
+from random_pack import RANDOM_CLASSES, write_pack
 
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.schema import NonNegativeInt, OutputFile, PositiveInt, from_mapping
@@ -42,7 +43,6 @@ from alexnet_mp.data.loader import Loader, LoaderSettings, Order
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.performance.benchmark.output import machine_text, machine_values, over_rounds, publish
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.performance.benchmark.random_pack import RANDOM_CLASSES, write_pack
 
 _THREADS = 1
 _M_MMAP_THRESHOLD = -3  # malloc.h: blocks from this size on are the kernel's again as soon as they are free

@@ -72,7 +72,7 @@ REASONED = {
 OWN_PROCESSES = {
     "src/alexnet_mp/data/prepare/shards.py",
     "benchmarks/loader.py",
-    "src/alexnet_mp/performance/benchmark/processes.py",
+    "src/alexnet_mp/performance/benchmark/interleaved.py",
     "tests/support/processes.py",
 }
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,20 +16,21 @@ from alexnet_mp.checkpoint import files as checkpoint_files
 from alexnet_mp.checkpoint.files import load_momentum
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.cli import compose
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import NotSaved
 from alexnet_mp.network.table import load_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark import checkpoints
+from alexnet_mp.performance.benchmark.checkpoints import CheckpointsSettings, SavedTraining
 from alexnet_mp.performance.benchmark.checkpoints_report import (
-    Measured,
     Round,
     checkpoints_text,
     interval_of_median,
     summarize_checkpoints,
 )
-from alexnet_mp.performance.benchmark.saved_training import SavedTraining
+from alexnet_mp.performance.benchmark.output import machine_values
 from tests.support.checkpoints import narrow_network
 from tests.support.processes import as_under_torchrun, run_processes, run_script
 
@@ -37,22 +39,30 @@ PARTS = {"with_one", "without", "held", "finite", "metrics", "copy", "written", 
 SMALL_PARAMETERS = 2_701_194  # README.md, "Which network"
 
 
+def settings_of(*overrides: str) -> CheckpointsSettings:
+    return from_mapping(CheckpointsSettings, compose("benchmark/checkpoints", list(overrides)), "")
+
+
+def training_in(folder: Path, mesh: Mesh) -> SavedTraining:
+    settings = replace(settings_of("batch_size=2", "timeout_seconds=10"), network=narrow_network())
+    return SavedTraining(settings, mesh, folder, {"of": "a test"})
+
+
 def alone(folder: Path) -> SavedTraining:
-    mesh = Mesh(choose_placement("simulated", "cpu", 2, Launch()), None)
-    return SavedTraining(narrow_network(), mesh, folder, 2, 0, 10, {"seed": 0, "of": "a test"})
+    return training_in(folder, Mesh(choose_placement("simulated", "cpu", 2, Launch()), None))
 
 
 def train_and_save(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
     """What one of two processes held when it saved, and the seconds until its part was written; then it trained on."""
     mesh = make_mesh(choose_placement("auto", "cpu", 2, Launch.from_environment(*rank_and_world())), 30)
-    training = SavedTraining(narrow_network(), mesh, folder, 2, 0, 10, {"seed": 0})
-    for _ in range(2):
-        training.step()
-    state = training.state
+    training = training_in(folder, mesh)
+    training.steps(2)
+    state = training.run.state
     held = [{name: t.detach().clone() for name, t in of.items()} for of in (state.model.state_dict(), state.momentum())]
     training.save()
-    training.step()
-    return held[0], held[1], training.written().seconds
+    training.steps(1)
+    training.run.checkpointer.finish()
+    return held[0], held[1], training.run.checkpointer.timing.writing
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -77,25 +87,25 @@ def test_two_processes_leave_one_whole_checkpoint_of_the_moment_at_which_it_was_
 def test_only_as_many_checkpoints_are_kept_as_in_training(tmp_path: Path) -> None:
     training = alone(tmp_path)
     for _ in range(4):
-        training.step()
+        training.steps(1)
         training.save()
-        training.written()
+        training.run.checkpointer.finish()
     assert [path.name.split("-")[1][-1] for path in sorted((tmp_path / "checkpoints").iterdir())] == ["3", "4"]
     assert compose("train", [])["keep_checkpoints"] == 2
 
 
 def test_a_disk_that_does_not_take_a_checkpoint_ends_the_measurement(tmp_path: Path) -> None:
     training = alone(tmp_path)
-    training.step()
+    training.steps(1)
     with patch.object(checkpoint_files, "save_file", side_effect=OSError("no space left")):
         training.save()
         with pytest.raises(NotSaved, match="no space left"):
-            training.written()
+            training.run.checkpointer.finish()
 
 
 def test_weights_that_are_not_finite_end_the_measurement(tmp_path: Path) -> None:
     training = alone(tmp_path)
-    next(iter(training.state.parameters().values())).data[0] = float("nan")
+    next(iter(training.run.state.parameters().values())).data[0] = float("nan")
     with pytest.raises(FloatingPointError, match="not finite"):
         training.save()
     assert not (tmp_path / "checkpoints").exists()
@@ -122,19 +132,19 @@ def test_two_processes_leave_one_report_and_nothing_else(tmp_path: Path) -> None
 def test_one_process_prints_the_machine_the_disk_and_the_cost(tmp_path: Path) -> None:
     finished = run_script("benchmarks/checkpoints.py", [*TINY, "threads=1", "rounds=1"], tmp_path)
     assert finished.code == 0, finished.stderr
-    for expected in (r"^CPU \(.* on .*torch ", "simulated, processes x threads 1 x 1; 21.6 MB", "A checkpoint costs"):
+    for expected in (r"^CPU \(.*torch .* on ", "simulated, processes x threads 1 x 1; 21.6 MB", "A checkpoint costs"):
         assert re.search(expected, finished.stdout), finished.stdout
     assert not list(tmp_path.iterdir())
 
 
-def a_round(with_one: float, without: float, late: float = 0.0) -> Round:
-    return Round(with_one, without, synchronous=2.0, finite=0.1, metrics=0.1, copy=0.2, written=1.0, late=late)
+def a_round(with_one: float, without: float, written: float = 1.0) -> Round:
+    return Round(with_one, without, synchronous=2.0, finite=0.1, metrics=0.1, copy=0.2, written=written)
 
 
 def test_a_checkpoint_costs_the_median_of_what_its_block_takes_longer_in_each_round() -> None:
     # Differences 0.5, 0.8, 0.9; the difference of the medians would be 1.3.
-    rounds = [a_round(10.0, 9.5), a_round(10.8, 10.0, late=1.0), a_round(9.9, 9.0)]
-    found = summarize_checkpoints(Measured(rounds, first_held=0.7, checkpoint_bytes=10))
+    rounds = [a_round(10.0, 9.5), a_round(10.8, 10.0, written=10.5), a_round(9.9, 9.0)]
+    found = summarize_checkpoints(rounds, first_held=0.7, checkpoint_bytes=10)
     assert found["cost_seconds"] == pytest.approx(0.8)
     assert found["throughput_lost"] == pytest.approx(0.8 / 60)
     assert found["throughput_lost_synchronous"] == pytest.approx(2 / 60)
@@ -151,7 +161,7 @@ def test_the_interval_of_a_median_is_that_of_the_sign_test() -> None:
 
 
 def test_a_checkpoint_that_is_not_whole_when_its_block_ends_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    machine = {"devices": ["CPU"], "cores": 2, "threads": 1, "disk": "", "load_average_before": 0.0, "versions": {}}
+    machine = {**machine_values(0.0), "disk": ""}
     about = {
         "network": "small",
         "batch_size": 4,
@@ -160,13 +170,13 @@ def test_a_checkpoint_that_is_not_whole_when_its_block_ends_is_told(capsys: pyte
         "seed": 0,
         "machine": machine,
     }
-    rounds = [a_round(10.0, 9.0, late=1.0), a_round(10.0, 9.0)]
-    text = checkpoints_text({**about, "rounds": 2, "steps": 3, **summarize_checkpoints(Measured(rounds, 0.7, 10))})
+    rounds = [a_round(10.0, 9.0, written=9.7), a_round(10.0, 9.0, written=9.5)]  # held for 0.4 before
+    text = checkpoints_text({**about, "rounds": 2, "steps": 3, **summarize_checkpoints(rounds, 0.7, 10)})
     assert "In 1 of 2 rounds the checkpoint was whole only after the block" in text and "steps=6" in text
 
 
 def test_the_paper_is_what_is_measured_by_default() -> None:
-    settings = checkpoints.parse_checkpoints_settings(compose("benchmark/checkpoints", []))
+    settings = settings_of()
     assert settings.network == load_network("paper") and settings.batch_size == 64
 
 
@@ -176,8 +186,8 @@ def test_the_paper_is_what_is_measured_by_default() -> None:
         ("rounds=0", "rounds is 0, must be positive"),
         ("warmup_steps=0", "warmup_steps is 0, must be positive"),
         ("threads=-1", "threads is -1, must be positive"),
-        ("folder=nowhere", "folder=nowhere: there is no folder nowhere"),
-        ("json=nowhere/found.json", "json=nowhere/found.json: there is no folder"),
+        ("folder=nowhere", "folder is nowhere, must be a folder that exists and can be written to"),
+        ("json=nowhere/found.json", "json is nowhere/found.json, must lie in a folder that exists"),
     ],
 )
 def test_wrong_settings_end_in_one_line(override: str, message: str, tmp_path: Path) -> None:
@@ -187,6 +197,5 @@ def test_wrong_settings_end_in_one_line(override: str, message: str, tmp_path: P
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
-    configuration = compose("benchmark/checkpoints", [f"folder={tmp_path}"])
-    with patch.object(os, "access", return_value=False), pytest.raises(ConfigurationError, match="cannot be written"):
-        checkpoints.parse_checkpoints_settings(configuration)
+    with patch.object(os, "access", return_value=False), pytest.raises(ConfigurationError, match="can be written to"):
+        settings_of(f"folder={tmp_path}")

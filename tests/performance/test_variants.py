@@ -34,8 +34,7 @@ from alexnet_mp.performance.benchmark.variants.pipeline import (
     pipeline_train_step,
     time_blocks,
 )
-from alexnet_mp.performance.benchmark.variants.replicas import check_replicas, replica_train_step
-from alexnet_mp.performance.benchmark.variants.stock import stock_sgd
+from alexnet_mp.performance.benchmark.variants.replicas import check_replicas, replica_train_step, stock_sgd
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 from tests.support import independent
 from tests.support.processes import run_processes

@@ -6,7 +6,8 @@ from math import comb
 from statistics import median
 from typing import Any
 
-from alexnet_mp.performance.benchmark.output import over_rounds
+from alexnet_mp.common.text import aligned
+from alexnet_mp.performance.benchmark.output import machine_text, over_rounds
 
 INTERVAL = 60.0  # seconds from one checkpoint to the next, for which the loss of throughput is reported
 CONFIDENCE = 0.95
@@ -27,8 +28,7 @@ class Round:
     """Seconds of one round, of the slowest process. `with_one` and `without` are of a block of steps.
 
     `finite`, `metrics` and `copy` are the parts of `held`, for which the save in the block held its training;
-    `written`: from the thread's start until the checkpoint was whole on the disk. `late` is 1 where that was after the
-    block's end, so that the block does not have all of its cost.
+    `written`: from the thread's start until the checkpoint was whole on the disk.
     """
 
     with_one: float
@@ -38,7 +38,6 @@ class Round:
     metrics: float
     copy: float
     written: float
-    late: float
 
     @property
     def cost(self) -> float:
@@ -48,31 +47,27 @@ class Round:
     def held(self) -> float:
         return self.finite + self.metrics + self.copy
 
-
-@dataclass(frozen=True)
-class Measured:
-    """All rounds; what the first checkpoint held, with the memory for its copies; and a checkpoint's bytes."""
-
-    rounds: list[Round]
-    first_held: float
-    checkpoint_bytes: int
+    @property
+    def late(self) -> bool:
+        """True if the checkpoint was whole only after the block's end, so that the block lacks some of its cost."""
+        return self.written > self.with_one - self.held
 
 
-def summarize_checkpoints(measured: Measured) -> dict[str, Any]:
+def summarize_checkpoints(rounds: Sequence[Round], first_held: float, checkpoint_bytes: int) -> dict[str, Any]:
     """Seconds as median, spread and by round; the cost is the median over the rounds of the difference within each.
 
+    `first_held`: seconds that the first checkpoint held, with the memory for its copies.
     `throughput_lost`: of training, at one checkpoint in INTERVAL seconds, that is the cost in a minute of training.
     `share_held`: of the cost, what holds the steps; the rest is disk and hashing that take time from training.
     """
-    rounds = measured.rounds
     seconds = {name: over_rounds([float(getattr(each, name)) for each in rounds]) for name in SECONDS}
     costs = [each.cost for each in rounds]
     cost, interval = median(costs), interval_of_median(costs)
     return {
-        "checkpoint_bytes": measured.checkpoint_bytes,
+        "checkpoint_bytes": checkpoint_bytes,
         "seconds": seconds,
-        "first_held_seconds": measured.first_held,
-        "late": sum(each.late > 0 for each in rounds),
+        "first_held_seconds": first_held,
+        "late": sum(each.late for each in rounds),
         "cost_seconds": cost,
         "cost_seconds_of_rounds": costs,
         "cost_interval": interval,
@@ -101,28 +96,22 @@ def interval_of_median(values: Sequence[float]) -> list[float] | None:
 def checkpoints_text(report: Mapping[str, Any]) -> str:
     """The report for a terminal."""
     machine, seconds = report["machine"], report["seconds"]
-    software = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    cost = report["cost_seconds"]
+    sure, lost = "too few rounds for an interval", ""
     if report["cost_interval"]:
-        low, high = report["cost_interval"]
-        sure = f"{low:.2f} to {high:.2f} s with {CONFIDENCE:.0%}"
+        sure = "{:.2f} to {:.2f} s with {:.0%}".format(*report["cost_interval"], CONFIDENCE)
         lost = " ({:.1%} to {:.1%})".format(*report["throughput_lost_interval"])
-    else:
-        sure, lost = "too few rounds for an interval", ""
     held = "" if report["share_held"] is None else f"; holding the step is {report['share_held']:.0%} of it"
-    width = max(map(len, SECONDS.values()))
+    table = [(SECONDS[name], f"{each['median']:.3f}", f"{each['spread']:.0%}") for name, each in seconds.items()]
     text = [
-        f"{', '.join(machine['devices'])}; {machine['cores']} cores, load average before the start "
-        f"{machine['load_average_before']:.1f}; {machine['disk'] or 'an unknown disk'}; {software}",
+        f"{machine_text(machine)}; {machine['disk'] or 'an unknown disk'}",
         f"{report['network']}, batch {report['batch_size']}, {report['placement']}, processes x threads "
         f"{report['processes']} x {machine['threads']}; {report['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint",
         f"rounds: {report['rounds']}, steps of a block: {report['steps']}; seed {report['seed']}; "
         "medians, and (max - min) / median",
-        *(
-            f"  {line:{width}}  {seconds[name]['median']:8.3f} s  {seconds[name]['spread']:5.0%}"
-            for name, line in SECONDS.items()
-        ),
-        f"A checkpoint costs {cost:.2f} s of training ({sure}){held}.",
+        "",
+        *aligned([("", "seconds", "spread"), *table]),
+        "",
+        f"A checkpoint costs {report['cost_seconds']:.2f} s of training ({sure}){held}.",
         f"At one a minute: {report['throughput_lost']:.1%} of training throughput{lost}; "
         f"if training waited for it, {report['throughput_lost_synchronous']:.1%}.",
         f"The first of a run holds the step {report['first_held_seconds']:.2f} s, with the memory for the copies.",

@@ -1,8 +1,12 @@
-"""The timing loop: calls timed in turns within one process; and the call of a layer, forward and backward."""
+"""The timing loop: calls timed in turns within one process; a layer's call; and calls in processes of their own."""
 
+import faulthandler
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -10,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 _Key = TypeVar("_Key", bound=Hashable)
+_Result = TypeVar("_Result")
 
 
 def seconds_interleaved(
@@ -43,3 +48,15 @@ def forward_and_backward(layer: Callable[[Tensor], Tensor], inputs: Tensor, *wei
     wanted = [tensor for tensor in (inputs, *weights) if tensor.requires_grad]
     gradient = torch.ones_like(layer(inputs)).detach()
     return lambda: torch.autograd.grad(layer(inputs), wanted, gradient)
+
+
+def results_of_processes(
+    function: Callable[..., _Result], count: int, deadline_seconds: float, *arguments: object
+) -> list[_Result]:
+    """`function(rank, *arguments)` of so many new processes, in order of rank; all that travels must pickle.
+
+    A process that is not done in time ends with a traceback that shows where it was. Raises BrokenProcessPool then.
+    """
+    stop_in_time = partial(faulthandler.dump_traceback_later, deadline_seconds, exit=True)
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), stop_in_time) as pool:
+        return [future.result() for future in [pool.submit(function, rank, *arguments) for rank in range(count)]]

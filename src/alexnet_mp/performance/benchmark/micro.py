@@ -28,11 +28,10 @@ from alexnet_mp.model.tower import Tower
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import load_network
 from alexnet_mp.parallel.links import ProcessLink
-from alexnet_mp.performance.benchmark.interleaved import forward_and_backward, seconds_interleaved
+from alexnet_mp.performance.benchmark.interleaved import forward_and_backward, results_of_processes, seconds_interleaved
 from alexnet_mp.performance.benchmark.matrix_bound import MEMORY_FORMATS
 from alexnet_mp.performance.benchmark.output import machine_text, machine_values, over_rounds, publish
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.performance.benchmark.processes import results_of_processes
 from alexnet_mp.performance.benchmark.variants.ours import compile_lrn
 from alexnet_mp.training.optimizer import make_optimizer
 

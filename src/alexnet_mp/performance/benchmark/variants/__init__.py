@@ -3,8 +3,7 @@
 from alexnet_mp.model.single_device import one_column_network, ungrouped_network
 from alexnet_mp.performance.benchmark.variants import ours
 from alexnet_mp.performance.benchmark.variants.pipeline import check_pipeline, pipelined
-from alexnet_mp.performance.benchmark.variants.replicas import check_one, check_replicas
-from alexnet_mp.performance.benchmark.variants.stock import stock_network_whole
+from alexnet_mp.performance.benchmark.variants.replicas import check_one, check_replicas, stock_network_whole
 from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainingVariant, TrainStep, one, one_per_tower
 
 __all__ = ["OTHER_NETWORKS", "STOCK_BASELINE", "VARIANTS", "Sent", "TrainStep", "TrainingVariant"]

@@ -18,8 +18,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Task
-from alexnet_mp.performance.benchmark.variants.replicas import check_several
-from alexnet_mp.performance.benchmark.variants.stock import stock_sgd
+from alexnet_mp.performance.benchmark.variants.replicas import check_several, stock_sgd
 from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
 
 # Or the most below that divide the batch. On two cores the fastest of 2, 4, 8 and 16 at batch 64: with fewer, parts

@@ -1,4 +1,4 @@
-"""A whole network in every process: one process alone, or several that share the batch under DDP."""
+"""A whole network in every process, alone or sharing the batch under DDP; and stock PyTorch's, the baseline."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,11 +10,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.single_device import STOCK_PARTS, single_network
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
 
 Build = Callable[[Task], nn.Module]
@@ -104,3 +106,15 @@ def check_several(network: Network, device: str, processes: int) -> None:
     if processes == 1:
         raise ConfigurationError(f"network {network.name} has one tower, so there is one process; nothing to share")
     choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))
+
+
+def stock_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
+    """PyTorch's SGD with the numbers of the paper."""
+    recipe = paper_recipe(task.batch_size)
+    rates = recipe.weights
+    return torch.optim.SGD(model.parameters(), rates.learning_rate, recipe.momentum, weight_decay=rates.weight_decay)
+
+
+# As a PyTorch user would have it: ReLUs work in place and dropout is inverted, as torchvision has them. The LRN stays
+# within each tower at no cost: one chunk a tower would copy every map, and hold the baseline back.
+stock_network_whole = replicated(lambda task: single_network(task.network, STOCK_PARTS), stock_sgd)
