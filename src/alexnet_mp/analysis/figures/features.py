@@ -1,7 +1,7 @@
 """What the last hidden layer makes of images, and the images nearest by it (the paper's Figure 4, right)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,20 @@ def last_hidden_features(model: TowerModel, preprocess: Preprocessing, batch: Ba
     if len(towers) != model.network.towers:
         raise ConfigurationError("features need all towers in one process: use placement=simulated")
     classifier = next(reversed(model.network.rows))  # as the table's check has it
+    seen: dict[nn.Module, Tensor] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[module] = inputs[0].flatten(1).cpu()
+
     modules = [tower.get_submodule(classifier) for tower in towers]
     was_training = model.training
     model.eval()
-    with _inputs_of(modules) as seen:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.callback(module.register_forward_pre_hook(note).remove)
         model.tower_logits(preprocess.on_each(batch, list(model.placement.devices.values())))
     model.train(was_training)
-    return torch.cat([seen[module].flatten(1).cpu() for module in modules], dim=1)
+    return torch.cat([seen[module] for module in modules], dim=1)
 
 
 def nearest(
@@ -54,18 +61,3 @@ def nearest(
         places = torch.cat([places, here], dim=1).gather(1, order)[:, :count]
         best = best[:, :count]
     return best, places
-
-
-@contextmanager
-def _inputs_of(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    seen: dict[nn.Module, Tensor] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[module] = inputs[0].detach()
-
-    hooks = [module.register_forward_pre_hook(note) for module in modules]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -4,16 +4,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
+from alexnet_mp.analysis.figures.bars import draw_bars
 from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
+from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
+from alexnet_mp.common.text import short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.loader import Loader
@@ -26,21 +33,8 @@ from alexnet_mp.parallel.placement import choose_placement
 
 _CLASSES_SHOWN = 5
 _BATCH = 128
-
-
-@dataclass(frozen=True)
-class QueryChoice:
-    """Which images of which split, by number, or so many drawn by `seed`; and how many neighbors of each are sought.
-
-    Neighbors are sought among all training images, or the first `among`.
-    """
-
-    split: str | None
-    images: tuple[int, ...] | None
-    count: int
-    seed: int
-    neighbors: int
-    among: int | None
+_SIDE, _BARS = 1.1, 2.1  # inches: of an image, and the width of the bars
+_BESIDE, _BETWEEN, _EDGE, _TOP = 0.1, 0.3, 0.15, 0.95  # inches: between columns, between rows, around, above
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +82,11 @@ class NearestNeighbors:
         return sum(pairs), len(pairs)
 
 
-def find_nearest_neighbors(member: EnsembleMember, chosen: QueryChoice, device: str) -> NearestNeighbors:
-    """Load a checkpoint's model and data, all towers on one device, and find what the choice asks for.
+def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> NearestNeighbors:
+    """Load a checkpoint's model and data, all towers on one device, and find what the settings ask for.
+
+    `images` are those of the `split`, by number, or `examples` drawn by `seed`. `neighbors` of each are sought among
+    all training images, or the first `among`.
 
     Memory is bounded by a batch, whatever the number of training images. Raises ConfigurationError where data or
     checkpoint cannot be read or do not fit each other, and for images that the split does not have.
@@ -98,20 +95,20 @@ def find_nearest_neighbors(member: EnsembleMember, chosen: QueryChoice, device: 
     data = member.load_data()
     if member.class_names and member.class_names != data.class_names:
         raise ConfigurationError(f"checkpoint {member.folder} was trained on other classes than those of {data.name}")
-    split = data.held_out if chosen.split is None else choice(chosen.split, data.splits, "split")
-    rows = _rows(chosen, len(data.splits[split]), split)
-    placement = choose_placement("simulated", device, network.towers, Launch())
+    split = data.held_out if settings.split is None else choice(settings.split, data.splits, "split")
+    rows = _rows(settings, len(data.splits[split]), split)
+    placement = choose_placement("simulated", settings.device, network.towers, Launch())
     model = TowerModel(network, placement, make_mesh(placement, timeout_seconds=60).link(), seed=0)
     model.load_state_dict(member.weights(range(network.towers)))
     preprocess = Preprocessing(data.statistics, network.image[1:], member.input, torch.float32)
     batch = center_views(data.splits[split], rows, network.image[1:])
     probabilities, classes = most_probable(model, preprocess, batch, _CLASSES_SHOWN)
-    searched = min(chosen.among or len(data.splits["train"]), len(data.splits["train"]))
+    searched = min(settings.among or len(data.splits["train"]), len(data.splits["train"]))
     distances, places = nearest(
         last_hidden_features(model, preprocess, batch),
         _training_batches(data, network.image[1:], searched),
         lambda batch: last_hidden_features(model, preprocess, batch),
-        min(chosen.neighbors, searched),
+        min(settings.neighbors, searched),
     )
     names, train = data.class_names, data.splits["train"]
     found = []
@@ -147,14 +144,14 @@ def center_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
     return Batch(pixels, torch.from_numpy(images.labels[rows.numpy()]), views)
 
 
-def _rows(chosen: QueryChoice, available: int, split: str) -> Tensor:
-    if chosen.images is None:
-        order = torch.randperm(available, generator=keyed_generator(chosen.seed, "examples", split))
-        return order[: chosen.count].sort().values
-    outside = [image for image in chosen.images if not 0 <= image < available]
+def _rows(settings: PlotSettings, available: int, split: str) -> Tensor:
+    if settings.images is None:
+        order = torch.randperm(available, generator=keyed_generator(settings.seed, "examples", split))
+        return order[: settings.examples].sort().values
+    outside = [image for image in settings.images if not 0 <= image < available]
     if outside:
         raise ConfigurationError(f"images={outside}: {split} has images 0 to {available - 1}")
-    return torch.tensor(chosen.images)
+    return torch.tensor(settings.images)
 
 
 def _training_batches(data: DataSet, crop: tuple[int, int], count: int) -> Iterator[Batch]:
@@ -165,13 +162,9 @@ def _training_batches(data: DataSet, crop: tuple[int, int], count: int) -> Itera
     with tqdm(total=count, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
         for number, batch in enumerate(islice(batches, -(-count // size))):
             kept = min(len(batch.labels), count - number * size)
-            yield _first(batch, kept)
+            views = batch.views[torch.arange(kept)]
+            yield replace(batch, pixels=batch.pixels[:kept], labels=batch.labels[:kept], views=views)
             bar.update(kept)
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    views = batch.views[torch.arange(count)]
-    return replace(batch, pixels=batch.pixels[:count], labels=batch.labels[:count], views=views)
 
 
 def neighbor_values(found: NearestNeighbors) -> dict[str, object]:
@@ -187,3 +180,41 @@ def neighbor_values(found: NearestNeighbors) -> dict[str, object]:
             {**values(each), "neighbors": [values(near) for near in each.neighbors]} for each in found.examples
         ],
     }
+
+
+def draw_nearest_neighbors(found: NearestNeighbors, picture: Path, title: str) -> None:
+    """Draw one row an example as a PNG, with its label above the image and the nearest training images at the right."""
+    rows, near = len(found.examples), max(len(each.neighbors) for each in found.examples)
+    width = 2 * _EDGE + _SIDE + _BARS + near * _SIDE + (1 + near) * _BESIDE
+    height = _TOP + rows * _SIDE + (rows - 1) * _BETWEEN + _EDGE
+    figure = Figure(figsize=(width, height))
+
+    def place(row: int, column: int) -> Axes:
+        left = _EDGE + (column and _SIDE + _BESIDE) + (column > 1 and _BARS + _BESIDE)
+        left += max(0, column - 2) * (_SIDE + _BESIDE)
+        bottom = height - _TOP - (row + 1) * _SIDE - row * _BETWEEN
+        return figure.add_axes(
+            (left / width, bottom / height, (_BARS if column == 1 else _SIDE) / width, _SIDE / height)
+        )
+
+    for row, example in enumerate(found.examples):
+        _draw_image(place(row, 0), example.pixels, example.label, "bold")
+        draw_bars(place(row, 1), example.classes, example.probabilities, example.right)
+        for column, neighbor in enumerate(example.neighbors, start=2):
+            weight = "bold" if neighbor.label == example.label else "normal"
+            _draw_image(place(row, column), neighbor.pixels, neighbor.label, weight)
+    words = [found.split, "most probable classes"]
+    words += [f"nearest of {found.searched:,} training images, by the last hidden layer's features"] if near else []
+    for axes, heading in zip(figure.axes, words, strict=False):
+        at = (axes.get_position().x0, 1 - (_TOP - 0.27) / height)
+        figure.text(*at, heading, fontsize=9, color="#444444", va="bottom", parse_math=False)
+    figure.suptitle(title, y=1 - 0.12 / height, va="top", fontsize=11, parse_math=False)  # a name may hold dollar signs
+    figure.savefig(picture, dpi=120, format="png")
+
+
+def _draw_image(axes: Axes, pixels: Tensor, name: str, weight: str) -> None:
+    """`pixels` uint8 [height, width, 1 or 3], with `name` above; the right class's is bold throughout."""
+    shown = np.broadcast_to(pixels.numpy(), (*pixels.shape[:2], 3))
+    axes.imshow(shown, interpolation="nearest")
+    axes.set_title(short_name(name), fontsize=8, weight=weight, pad=3, parse_math=False)
+    axes.set_axis_off()

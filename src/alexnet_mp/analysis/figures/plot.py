@@ -12,10 +12,7 @@ import torch
 from alexnet_mp.analysis.evaluate.ensemble import open_member
 from alexnet_mp.analysis.evaluate.settings import InputChanges
 from alexnet_mp.analysis.figures import kernel_color, nearest_neighbors, training_error
-from alexnet_mp.analysis.figures.kernel_pictures import draw_kernel_study, draw_kernels
-from alexnet_mp.analysis.figures.neighbor_pictures import draw_nearest_neighbors
 from alexnet_mp.analysis.figures.settings import PlotSettings
-from alexnet_mp.analysis.figures.training_error_picture import draw_training_errors
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.text import printable
@@ -102,7 +99,10 @@ def _kernels(settings: PlotSettings) -> _Figure:
     began = ", less the initial weights" if settings.since_start else ""
     title = f"{printable(run.group)}, seed {run.seed}, after epoch {run.epochs}{began}\n{words}"
     return _Figure(
-        "kernels", lambda picture: draw_kernels(run, picture, title), [words], kernel_color.kernel_values(run)
+        "kernels",
+        lambda picture: kernel_color.draw_kernels(run, picture, title),
+        [words],
+        kernel_color.kernel_values(run),
     )
 
 
@@ -111,12 +111,12 @@ def _nearest_neighbors(settings: PlotSettings) -> _Figure:
     if folder is None:
         raise ConfigurationError(f"{settings.run} has no whole checkpoint, so no model to ask")
     member = open_member(folder.absolute(), settings.data, InputChanges())
-    neighbors = nearest_neighbors.find_nearest_neighbors(member, settings.query, settings.device)
+    neighbors = nearest_neighbors.find_nearest_neighbors(member, settings)
     title = f"{printable(member.network.name)}, {folder.name}"
     same, count = neighbors.with_the_same_label
     return _Figure(
         "nearest_neighbors",
-        lambda picture: draw_nearest_neighbors(neighbors, picture, title),
+        lambda picture: nearest_neighbors.draw_nearest_neighbors(neighbors, picture, title),
         [f"of the nearest training images {same} of {count} have the label of the image they are near to"],
         nearest_neighbors.neighbor_values(neighbors),
     )
@@ -126,7 +126,7 @@ def _kernel_study(settings: PlotSettings) -> _Figure:
     groups = kernel_color.group_runs(settings.runs, settings.since_start)
     return _Figure(
         "kernels",
-        lambda picture: draw_kernel_study(groups, picture),
+        lambda picture: kernel_color.draw_kernel_study(groups, picture),
         [kernel_color.group_in_words(group) for group in groups],
         kernel_color.kernel_study_values(groups),
         kernel_color.kernel_study_page(groups, _command(settings)),
@@ -137,7 +137,7 @@ def _training_errors(settings: PlotSettings) -> _Figure:
     curves = training_error.compare_activations(settings.runs, settings.line)
     return _Figure(
         "relu",
-        lambda picture: draw_training_errors(curves, picture),
+        lambda picture: training_error.draw_training_errors(curves, picture),
         [training_error.comparison_in_words(curves)],
         training_error.comparison_values(curves),
         training_error.comparison_page(curves, _command(settings)),

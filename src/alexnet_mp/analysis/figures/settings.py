@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from alexnet_mp.analysis.evaluate.settings import DataChanges
-from alexnet_mp.analysis.figures.nearest_neighbors import QueryChoice
 from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt
 from alexnet_mp.errors import ConfigurationError
 
@@ -34,22 +33,20 @@ class PlotSettings:
     threads: PositiveInt | None
 
     def __post_init__(self) -> None:
-        if self.run_dir is not None and self.runs:
-            raise ConfigurationError("run_dir is one run and runs are several: give one of them")
-        if self.checkpoint is not None and self.runs:
-            raise ConfigurationError("checkpoint is of one run: give run_dir in place of runs")
-        if self.runs and self.figure not in ("kernels", "relu"):
-            raise ConfigurationError(
-                "of several runs there are figure=kernels and figure=relu; for another give run_dir"
-            )
-        if self.runs and self.out is None:
-            raise ConfigurationError("runs needs out=FOLDER, where the figure of all of them goes")
-        if self.figure == "relu" and not self.runs:
-            raise ConfigurationError("figure=relu needs runs=[RUN,RUN,...] with ReLU and with tanh")
-        if self.run_dir is None and not self.runs:
-            raise ConfigurationError(
-                "which run? give run_dir=RUN, or runs=[RUN,RUN,...] with figure=kernels or figure=relu"
-            )
+        of_several = self.figure in ("kernels", "relu")
+        refused = {
+            "run_dir is one run and runs are several: give one of them": self.runs and self.run_dir is not None,
+            "checkpoint is of one run: give run_dir in place of runs": self.runs and self.checkpoint is not None,
+            "of several runs there are figure=kernels and figure=relu; for another give run_dir": self.runs
+            and not of_several,
+            "runs needs out=FOLDER, where the figure of all of them goes": self.runs and self.out is None,
+            "figure=relu needs runs=[RUN,RUN,...] with ReLU and with tanh": self.figure == "relu" and not self.runs,
+            "which run? give run_dir=RUN, or runs=[RUN,RUN,...] with figure=kernels or figure=relu": not self.runs
+            and self.run_dir is None,
+        }
+        for why, is_refused in refused.items():
+            if is_refused:
+                raise ConfigurationError(why)
 
     @property
     def run(self) -> Path:
@@ -64,8 +61,3 @@ class PlotSettings:
     def folder(self) -> Path:
         """Where the pictures go."""
         return self.run / "plots" if self.out is None else Path(self.out)
-
-    @property
-    def query(self) -> QueryChoice:
-        """What Figure 4 shows."""
-        return QueryChoice(self.split, self.images, self.examples, self.seed, self.neighbors, self.among)

@@ -1,4 +1,4 @@
-"""Epochs until a training error is reached, ReLU beside tanh (the paper's Figure 1): from the folders of runs."""
+"""Epochs until a training error is reached, ReLU beside tanh (the paper's Figure 1): numbers, page and picture."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
 from alexnet_mp.analysis.results.groups import what_trains
 from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
@@ -14,10 +17,11 @@ from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import count, markdown_table
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import Relu, Tanh
-from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.network.table import parse_network
 
 LINE = 0.25  # paper §3.1, Figure 1
 PAPER_RATIO = 6.0  # "six times faster", there
+_STYLES = {"ReLU": ("-", "#1f5fa8"), "tanh": ("--", "#c8553d")}  # solid and dashed, as the paper draws them
 _NAMES = {Relu: "ReLU", Tanh: "tanh"}
 
 
@@ -25,6 +29,7 @@ _NAMES = {Relu: "ReLU", Tanh: "tanh"}
 class TrainingCurve:
     """A run's error on the training split, a fraction, after epoch 0, 1, 2 ...; after 0 that of guessing.
 
+    `activation` is `ReLU`, `tanh`, or both, in words; `none` for a network without.
     `epochs_to_line` is where the curve first is at `line` or below, linear between two epochs; None where it is not.
     """
 
@@ -68,14 +73,6 @@ class Comparison:
         """The ratios of the seeds at which both came to the line."""
         return [ratio.ratio for ratio in self.ratios if ratio.ratio is not None]
 
-    def of(self, activation: str) -> list[TrainingCurve]:
-        return [curve for curve in self.curves if curve.activation == activation]
-
-    @property
-    def activations(self) -> list[str]:
-        """In the order of the runs."""
-        return list(dict.fromkeys(curve.activation for curve in self.curves))
-
 
 def epochs_to(line: float, errors: Sequence[float]) -> float | None:
     """Where `errors`, after epoch 0, 1, 2 ..., first are at `line` or below; linear between two epochs."""
@@ -111,8 +108,12 @@ def compare_activations(folders: Sequence[str], line: float) -> Comparison:
         curves.append(curve)
     by_seed = {name: {c.seed: c for c in curves if c.activation == name} for name in _NAMES.values()}
     relu, tanh = by_seed["ReLU"], by_seed["tanh"]
-    ratios = tuple(_ratio(relu[seed], tanh[seed]) for seed in sorted(relu.keys() & tanh.keys()))
-    return Comparison(line, tuple(curves), ratios)
+    ratios = []
+    for seed in sorted(relu.keys() & tanh.keys()):
+        ours, theirs = relu[seed].epochs_to_line, tanh[seed].epochs_to_line
+        ratio = theirs / ours if ours and theirs is not None else None
+        ratios.append(Ratio(seed, ratio, tanh[seed].epochs / ours if ours and theirs is None else None))
+    return Comparison(line, tuple(curves), tuple(ratios))
 
 
 def comparison_values(found: Comparison) -> dict[str, Any]:
@@ -161,7 +162,10 @@ def comparison_page(found: Comparison, command: str) -> str:
     ]
     line = f"{100 * found.line:g} %"
     header = ["activation", "network", "seed", "learning rate", "epochs", "last training error, %", f"epochs to {line}"]
-    ratios = [[str(ratio.seed), _ratio_in_words(ratio)] for ratio in found.ratios]
+    ratios = []
+    for ratio in found.ratios:
+        least = "-" if ratio.at_least is None else f"more than {ratio.at_least:.2f}"
+        ratios.append([str(ratio.seed), least if ratio.ratio is None else f"{ratio.ratio:.2f}"])
     parts = [
         f"# Epochs to a training error of {line}",
         f"Made from the folders of runs by {code(command)}; not written by hand.",
@@ -183,54 +187,60 @@ def _what_trains(run: RunRecord) -> dict[str, Any]:
     return {**shared, "data": run.data}
 
 
-def _ratio_in_words(ratio: Ratio) -> str:
-    if ratio.ratio is not None:
-        return f"{ratio.ratio:.2f}"
-    return "-" if ratio.at_least is None else f"more than {ratio.at_least:.2f}"
-
-
-def _ratio(relu: TrainingCurve, tanh: TrainingCurve) -> Ratio:
-    if not relu.epochs_to_line:
-        return Ratio(relu.seed, None, None)
-    if tanh.epochs_to_line is None:
-        return Ratio(relu.seed, None, tanh.epochs / relu.epochs_to_line)
-    return Ratio(relu.seed, tanh.epochs_to_line / relu.epochs_to_line, None)
-
-
 def _curve(run: RunRecord, folder: str, line: float) -> TrainingCurve:
     network = parse_network(run.configuration.get("network"))
-    errors = (1 - 1 / network.classes, *_training_errors(run))
-    return TrainingCurve(
-        run=folder,
-        activation=activation_of(network),
-        network=network.name,
-        seed=run.summary.seed,
-        learning_rate=_learning_rate(run),
-        errors=errors,
-        line=line,
-        epochs_to_line=epochs_to(line, errors),
-    )
-
-
-def activation_of(network: Network) -> str:
-    """`ReLU`, `tanh`, or both, in words; `none` for a network without."""
     kinds = {type(row) for row in network.rows.values()}
-    return " and ".join(name for kind, name in _NAMES.items() if kind in kinds) or "none"
-
-
-def _learning_rate(run: RunRecord) -> float:
-    try:
-        return float(run.configuration["recipe"]["weights"]["learning_rate"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{run.folder}: its config.yaml has no recipe.weights.learning_rate") from error
-
-
-def _training_errors(run: RunRecord) -> list[float]:
-    """The error after epoch 1, 2 ..."""
     found = {evaluation.epoch: evaluation.top1_error for evaluation in run.metrics.training}
     if not found or sorted(found) != list(range(1, len(found) + 1)):
         raise ConfigurationError(
             f"{run.folder} has the errors on the training split after {len(found)} epochs, not after every one; train "
             "with training_error=true"
         )
-    return [found[epoch] for epoch in sorted(found)]
+    errors = (1 - 1 / network.classes, *(found[epoch] for epoch in sorted(found)))
+    try:
+        learning_rate = float(run.configuration["recipe"]["weights"]["learning_rate"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{run.folder}: its config.yaml has no recipe.weights.learning_rate") from error
+    return TrainingCurve(
+        run=folder,
+        activation=" and ".join(name for kind, name in _NAMES.items() if kind in kinds) or "none",
+        network=network.name,
+        seed=run.summary.seed,
+        learning_rate=learning_rate,
+        errors=errors,
+        line=line,
+        epochs_to_line=epochs_to(line, errors),
+    )
+
+
+def draw_training_errors(found: Comparison, picture: Path) -> None:
+    """Draw the curves of every run as a PNG, those of one activation alike, and mark where each comes to the line."""
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for activation in dict.fromkeys(curve.activation for curve in found.curves):
+        style, color = _STYLES.get(activation, (":", "#5b9a4a"))
+        curves = [curve for curve in found.curves if curve.activation == activation]
+        label = f"{activation}, learning rate {curves[0].learning_rate:g}, {count(len(curves), 'seed')}"
+        for curve in curves:
+            axes.plot(range(curve.epochs + 1), curve.errors, style, color=color, lw=1.4, label=label)
+            label = "_nolegend_"
+            if curve.epochs_to_line is not None:
+                axes.plot(curve.epochs_to_line, found.line, "o", color=color, ms=5)
+    axes.axhline(found.line, color="#444444", lw=0.9, dashes=(4, 4))
+    axes.annotate(
+        f"{100 * found.line:g} %",
+        (1, found.line),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, -3),
+        textcoords="offset points",
+        fontsize=9,
+    )
+    axes.set(xlabel="epochs", ylabel="training error rate", xlim=(0, max(curve.epochs for curve in found.curves)))
+    axes.set_ylim(0, 1.02 * max(max(curve.errors) for curve in found.curves))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper right")
+    axes.set_title(comparison_in_words(found), fontsize=9, parse_math=False)
+    figure.savefig(picture, dpi=120, format="png")

@@ -3,7 +3,7 @@
 import fnmatch
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +110,10 @@ def read_groups(folders: Sequence[str]) -> list[RunGroup]:
             raise ConfigurationError(f"run folder {name} is named twice")
         seen.add(folder.resolve())
         run = read_run(folder)
-        runs.setdefault(run.summary.experiment, {}).setdefault(_all_but_the_seed(run), []).append(run)
+        ran = run.summary
+        where = [ran.placement, ran.world_size, ran.device, ran.threads, ran.versions]
+        shared = json.dumps([what_trains(run.configuration), where], sort_keys=True, default=str)
+        runs.setdefault(ran.experiment, {}).setdefault(shared, []).append(run)
     return [
         RunGroup(tuple(sorted(group, key=lambda run: run.summary.seed)))
         for groups in runs.values()
@@ -141,30 +144,17 @@ def compare_with_reference(group: RunGroup, reference: Reference) -> Spread | st
 
 
 def _counterpart(run: RunRecord, reference: Reference) -> EvaluationLine | Evaluated | None:
-    if reference.views is not None:
-        return next((found for found in run.evaluations if _is_the_runs(found, run, reference.views)), None)
-    return run.metrics.validations[-1] if reference.at_epoch is None else run.at_epoch(reference.at_epoch)
-
-
-def _is_the_runs(found: Evaluated, run: RunRecord, views: int) -> bool:
-    """Whether an evaluation is of this run's last checkpoint alone, on images that were held out, as in training."""
-    alone = found.checkpoint_names in ((), (run.summary.checkpoint,))
-    as_trained = run.is_own_input(found) and run.is_own_data(found)
-    return alone and as_trained and found.views == views and found.split != "train"
+    """A validation of training, or an evaluation of the run's last checkpoint alone, on images held out of training."""
+    if reference.views is None:
+        return run.metrics.validations[-1] if reference.at_epoch is None else run.at_epoch(reference.at_epoch)
+    for found in run.evaluations:
+        alone = found.checkpoint_names in ((), (run.summary.checkpoint,))
+        as_trained = run.is_own_input(found) and run.is_own_data(found)
+        if alone and as_trained and found.views == reference.views and found.split != "train":
+            return found
+    return None
 
 
 def _measure(found: EvaluationLine | Evaluated, unit: Unit) -> float:
-    measures: dict[Unit, Callable[[], float]] = {
-        "top-1 error, %": lambda: found.top1_error,
-        "top-5 error, %": lambda: found.top5_error,
-        "top-1 accuracy, %": lambda: 1 - found.top1_error,
-        "top-5 accuracy, %": lambda: 1 - found.top5_error,
-    }
-    return 100 * measures[unit]()
-
-
-def _all_but_the_seed(run: RunRecord) -> str:
-    """What two runs must share to be told as one result: all that they train, and where."""
-    ran = run.summary
-    where = [ran.placement, ran.world_size, ran.device, ran.threads, ran.versions]
-    return json.dumps([what_trains(run.configuration), where], sort_keys=True, default=str)
+    error = found.top1_error if unit.startswith("top-1") else found.top5_error
+    return 100 * (1 - error if "accuracy" in unit else error)

@@ -1,4 +1,4 @@
-"""The page of layer costs: a table of the networks, then each one's layers; CSV files and charts beside it."""
+"""Writes what every layer of networks costs: a Markdown page of tables, CSV files, and bar charts."""
 
 import csv
 import re
@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from alexnet_mp.analysis.results.layer_costs_chart import draw_layer_costs, draw_network_totals
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 from alexnet_mp.common.text import markdown_table
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
 from alexnet_mp.network.table import Network
 
 _FOLDER = "layer-costs"
+_PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
+    ("memory", "output memory, MB", 1e6, "#3b75b3"),
+    ("parameters", "parameters, millions", 1e6, "#e3b778"),
+    ("operations", "operations, millions", 1e6, "#7a9e5f"),
+)
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
 _INTRODUCTION = """\
@@ -51,10 +58,10 @@ def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> l
             written[-1].write_text(_csv(each))
             if charts:
                 written.append(folder / f"{each.network}.png")
-                draw_layer_costs(each, written[-1])
+                _draw(each.lines, [line.name for line in each.lines], each.network, written[-1])
         if charts:
             written.append(folder / "comparison.png")
-            draw_network_totals(counted, written[-1])
+            _draw(counted, [each.network for each in counted], "one image, forward", written[-1])
         written[0].write_text(layer_costs_page(counted, charts, str(out)))
     except OSError as error:
         raise ConfigurationError(f"cannot write the layer costs to out={out}: {error}") from error
@@ -66,7 +73,13 @@ def layer_costs_page(counted: Sequence[LayerCosts], charts: bool, out: str) -> s
     names = shlex.quote(f"[{','.join(each.network for each in counted)}]")
     command = f"python launch/describe.py networks={names} out={shlex.quote(out)}{'' if charts else ' charts=false'}"
     parts = ["# Memory, parameters and operations of every layer", f"Made by\n\n```\n{command}\n```", _INTRODUCTION]
-    parts.append(_totals(counted))
+    head = ["network", "towers", "output memory, MB", "parameters", "operations", "of them multiply-adds of products"]
+    totals = [
+        [f"`{each.network}`", str(each.towers), f"{each.memory / 1e6:.2f}"]
+        + [f"{number:,}" for number in (each.parameters, each.operations, each.multiply_adds)]
+        for each in counted
+    ]
+    parts.append(markdown_table([head, *totals], text_columns=1))
     if charts:
         parts.append(f"![Memory, parameters and operations of the networks, side by side]({_FOLDER}/comparison.png)")
     for each in counted:
@@ -92,16 +105,6 @@ def _csv(counted: LayerCosts) -> str:
     return text.getvalue()
 
 
-def _totals(counted: Sequence[LayerCosts]) -> str:
-    head = ["network", "towers", "output memory, MB", "parameters", "operations", "of them multiply-adds of products"]
-    rows = [
-        [f"`{each.network}`", str(each.towers), f"{each.memory / 1e6:.2f}"]
-        + [f"{number:,}" for number in (each.parameters, each.operations, each.multiply_adds)]
-        for each in counted
-    ]
-    return markdown_table([head, *rows], text_columns=1)
-
-
 def _layers(counted: LayerCosts) -> str:
     head = ["layer", "kind", "output of a tower", "memory, KiB", "parameters", "operations each", "operations"]
     total = LayerCost("", "", (), counted.memory, counted.parameters, None, counted.operations, counted.multiply_adds)
@@ -118,3 +121,30 @@ def _cells(line: LayerCost, name: str, shape: str) -> list[str]:
 
 def _shape(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides))
+
+
+def _draw(costs: Sequence[LayerCost | LayerCosts], names: Sequence[str], title: str, picture: Path) -> None:
+    """Draw a PNG of bars, the first at the top: memory, parameters and operations side by side."""
+    figure = Figure(figsize=(12, 1.3 + 0.27 * len(names)), layout="constrained", facecolor="white")
+    figure.suptitle(title, parse_math=False)
+    for axes, (key, panel, divisor, color) in zip(figure.subplots(1, 3, sharey=True), _PANELS, strict=True):
+        values = [getattr(each, key) / divisor for each in costs]
+        axes.barh(range(len(values)), values, 0.72, color=color, edgecolor="#222222", lw=0.6)
+        highest = max(values) or 1.0
+        for place, value in enumerate(values):
+            if value > 0:
+                axes.text(value + 0.015 * highest, place, _short(value), va="center", fontsize=8)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1.18 * highest)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_title(panel, fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", left=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=80, format="png")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.3g}"

@@ -2,9 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from itertools import count as counting
 from pathlib import Path
 
 from alexnet_mp.analysis.results.groups import (
@@ -19,11 +21,12 @@ from alexnet_mp.analysis.results.groups import (
 )
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
-from alexnet_mp.analysis.results.studies import Study, read_study, study_section
+from alexnet_mp.analysis.results.studies import Study, draw_study_chart, read_study, study_section
 from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import ConfigurationError
 
 PAGE, CURVES = "results.md", "curves"
+_SHORT = re.compile(r"^([^-]{,10})[^-]*")  # a commit's first digits; `-dirty` stays behind them
 
 _HOW_TO_READ = """\
 Errors are shares of the images that the data set holds out for validation or testing, one center view of each. A run's
@@ -63,56 +66,50 @@ def write_results_page(
     `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError where a run cannot be
     read, before anything is written, and where `out` cannot be.
     """
-    from alexnet_mp.analysis.results.study_chart import draw_study_chart
     from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
 
-    groups = read_groups(folders)
-    studies = [read_study(Path(sweep)) for sweep in sweeps]
-    pictures, charts = _picture_names(groups, studies)
+    groups, studies = read_groups(folders), [read_study(Path(sweep)) for sweep in sweeps]
+    names = _picture_names(groups, studies)
+    pictured, charted = dict(zip(names, groups, strict=False)), dict(zip(names[len(groups) :], studies, strict=True))
     page = out / PAGE
     try:
         (out / CURVES).mkdir(parents=True, exist_ok=True)
-        for group, picture in zip(groups, pictures, strict=True):
+        for picture, group in pictured.items():
             run = group.median_run
             title = f"{run.summary.network}, experiment {run.summary.experiment}, seed {run.summary.seed}"
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
-        for study, chart in zip(studies, charts, strict=True):
+        for chart, study in charted.items():
             draw_study_chart(study, out / CURVES / chart)
         asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
         command = shlex.join(["python", "launch/results.py", *asked])
-        page.write_text(results_page(groups, pictures, published, command, studies, charts), encoding="utf-8")
+        page.write_text(results_page(pictured, charted, published, command), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write out={out}: {error}") from error
-    return [page, *(out / CURVES / picture for picture in (*pictures, *charts))]
+    return [page, *(out / CURVES / name for name in names)]
 
 
 def results_page(
-    groups: Sequence[RunGroup],
-    pictures: Sequence[str],
-    published: Mapping[str, PublishedResult],
-    command: str,
-    studies: Sequence[Study] = (),
-    charts: Sequence[str] = (),
+    groups: Mapping[str, RunGroup], studies: Mapping[str, Study], published: Mapping[str, PublishedResult], command: str
 ) -> str:
-    """The page, with the name of a picture for each group and each study; `command` is what makes it again."""
+    """The page, with groups and studies by the name of their picture; `command` is what makes it again."""
     parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", _HOW_TO_READ]
-    if any((run.summary.commit or "").endswith("-dirty") for group in groups for run in group.runs):
+    if any((run.summary.commit or "").endswith("-dirty") for group in groups.values() for run in group.runs):
         parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
     if len(groups) > 1:
-        parts.append(_overview(groups))
+        parts.append(_overview(groups.values()))
     experiment = None
-    for group, picture in zip(groups, pictures, strict=True):
+    for picture, group in groups.items():
         known = published_of(group.first.summary.experiment, published, group.first.summary.command)
         if group.first.summary.experiment != experiment:
             experiment = group.first.summary.experiment
             parts += [f"## {text(experiment)}", *([known.note.strip()] if known.note else [])]
         parts += _section(group, known, picture)
-    for study, chart in zip(studies, charts, strict=True):
+    for chart, study in studies.items():
         parts += study_section(study, published_of(study.name, published).note, f"{CURVES}/{chart}")
     return "\n\n".join(parts) + "\n"
 
 
-def _overview(groups: Sequence[RunGroup]) -> str:
+def _overview(groups: Iterable[RunGroup]) -> str:
     shown = [column for column in _columns([]) if column.name in ("top-1 error, %", "top-5 error, %", "minutes")]
     rows = []
     for group in groups:
@@ -170,13 +167,14 @@ def _setup(group: RunGroup) -> str:
 
 
 def _columns(epochs: Sequence[int]) -> list[RunColumn]:
-    error_at = [
-        RunColumn(f"top-1 error at epoch {epoch}, %", partial(_error_at, epoch=epoch), ".2f") for epoch in epochs
-    ]
+    def error_at(run: RunRecord, epoch: int) -> float | None:
+        found = run.at_epoch(epoch)
+        return None if found is None else 100 * found.top1_error
+
     return [
         RunColumn("top-1 error, %", lambda run: 100 * run.summary.top1_error, ".2f"),
         RunColumn("top-5 error, %", lambda run: 100 * run.summary.top5_error, ".2f"),
-        *error_at,
+        *(RunColumn(f"top-1 error at epoch {n}, %", partial(error_at, epoch=n), ".2f") for n in epochs),
         RunColumn("best top-1 error, %", lambda run: 100 * run.best.top1_error, ".2f"),
         RunColumn("best epoch", lambda run: run.best.epoch, ".0f"),
         RunColumn("minutes", lambda run: run.summary.seconds / 60, ".1f"),
@@ -184,16 +182,15 @@ def _columns(epochs: Sequence[int]) -> list[RunColumn]:
     ]
 
 
-def _error_at(run: RunRecord, epoch: int) -> float | None:
-    found = run.at_epoch(epoch)
-    return None if found is None else 100 * found.top1_error
-
-
 def _runs(group: RunGroup, epochs: Sequence[int]) -> str:
     """One row a run; of several, their median and range below."""
     columns = _columns(epochs)
     rows = [
-        [str(run.summary.seed), *(column.of(run) for column in columns), _commit(run.summary.commit)]
+        [
+            str(run.summary.seed),
+            *(column.of(run) for column in columns),
+            text(_SHORT.sub(r"\1", run.summary.commit or "unknown")),
+        ]
         for run in group.runs
     ]
     if len(group.runs) > 1:
@@ -246,20 +243,12 @@ def _spread(found: Spread, runs: int) -> str:
     return f"{found.median:.2f} (median of {of}; {found.low:.2f} to {found.high:.2f})"
 
 
-def _picture_names(groups: Sequence[RunGroup], studies: Sequence[Study]) -> tuple[list[str], list[str]]:
+def _picture_names(groups: Sequence[RunGroup], studies: Sequence[Study]) -> list[str]:
     """`<experiment>-<network>.png` and `study-<name>.png`, with a number for the second one of a name."""
     names: list[str] = []
     pictured = [f"{group.first.summary.experiment}-{group.first.summary.network}" for group in groups]
     for said in (*pictured, *(f"study-{study.name}" for study in studies)):
         stem = re.sub(r"[^\w.-]", "_", said)
-        name, number = f"{stem}.png", 1
-        while name in names:
-            number += 1
-            name = f"{stem}-{number}.png"
-        names.append(name)
-    return names[: len(groups)], names[len(groups) :]
-
-
-def _commit(commit: str | None) -> str:
-    name, dash, dirty = (commit or "unknown").partition("-")
-    return text(name[:10] + dash + dirty)
+        numbered = chain([f"{stem}.png"], (f"{stem}-{number}.png" for number in counting(2)))
+        names.append(next(name for name in numbered if name not in names))
+    return names

@@ -1,33 +1,21 @@
-"""Studies for the page of results: what the variants of a sweep found, over seeds, beside what others found."""
+"""Studies for the page of results: a table and a chart of a sweep's variants over seeds, beside published numbers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from alexnet_mp.analysis.results.groups import Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.presets import preset_names
-from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.common.text import count, markdown_table
+from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import ConfigurationError
 
-POINTS, POINTS_TOP5 = "points above the baseline", "the same of top-5"
-
-
-@dataclass(frozen=True)
-class Range:
-    """Median and range of a number over seeds, as `sweep.json` has them."""
-
-    median: float
-    lowest: float
-    highest: float
-
-    def in_per_cent(self, form: str) -> str:
-        """`12.34 (12.00 to 13.00)`; a sign where the form asks for one."""
-        median, low, high = (f"{100 * value:{form}}" for value in (self.median, self.lowest, self.highest))
-        return median if low == high else f"{median} ({low} to {high})"
+_MOST_CURVES = 3  # more lie upon each other
+_COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
 
 
 @dataclass(frozen=True)
@@ -40,10 +28,10 @@ class StudyVariant:
     name: str
     overrides: tuple[str, ...]
     runs: tuple[RunRecord, ...]
-    top1_error: Range | None
-    above_baseline: Range | None
-    above_baseline_top5: Range | None
-    published: Mapping[str, Any] | None
+    top1_error: Spread | None
+    above_baseline: Spread | None
+    above_baseline_top5: Spread | None
+    published: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,86 +56,80 @@ def read_study(folder: Path) -> Study:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         overrides = tuple(map(str, held["definition"]["overrides"]))
-        finished: dict[str, list[Path]] = {name: [] for name in held["variants"]}
-        for job in held["jobs"]:
-            if job["status"] == "done":
-                finished[job["variant"]].append(folder / job["variant"] / f"seed-{job['seed']}")
-        variants = {name: _variant(name, values) for name, values in held["variants"].items()}
+        done = [(job["variant"], f"seed-{job['seed']}") for job in held["jobs"] if job["status"] == "done"]
+        variants = [
+            _variant(name, values, [folder / name / seed for variant, seed in done if variant == name])
+            for name, values in held["variants"].items()
+        ]
         command = held.get("command")  # older sweeps did not note it
-        study = Study(folder.name, None if command is None else str(command), overrides, (), len(held["jobs"]))
+        return Study(
+            folder.name, None if command is None else str(command), overrides, tuple(variants), len(held["jobs"])
+        )
+    except ConfigurationError:  # of a run
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not what a sweep writes ({error!r}); give a sweep's folder") from error
-    runs = {name: tuple(read_run(run) for run in folders) for name, folders in finished.items()}
-    return replace(study, variants=tuple(replace(variant, runs=runs[name]) for name, variant in variants.items()))
 
 
-def _variant(name: str, values: Mapping[str, Any]) -> StudyVariant:
-    """A variant without its runs."""
+def _variant(name: str, values: Mapping[str, Any], runs: Sequence[Path]) -> StudyVariant:
+    def spread(found: Mapping[str, Any] | None) -> Spread | None:
+        if found is None:
+            return None
+        return Spread(float(found["median"]), float(found["lowest"]), float(found["highest"]), len(runs))
+
     above = values.get("above_baseline", {})
     return StudyVariant(
         name,
         tuple(map(str, values["overrides"])),
-        (),
-        _range(values["top1_error"]),
-        _range(above.get("top1_error")),
-        _range(above.get("top5_error")),
-        values["published"],
+        tuple(map(read_run, runs)),
+        spread(values["top1_error"]),
+        spread(above.get("top1_error")),
+        spread(above.get("top5_error")),
+        values["published"] or {},
     )
 
 
 def study_section(study: Study, note: str, picture: str) -> list[str]:
     """The study's part of the page, in Markdown; `note` is what its reader must know, `picture` its chart's path."""
     parts = [f"## Study {code(study.name)}", *([note.strip()] if note else [])]
-    command = _command(study)
+    command = study.command
+    if command is None and study.name in preset_names("sweep"):  # the folder is called by its preset
+        command = f"python launch/sweep.py sweep={study.name} out=sweeps/{study.name}"
     parts += [block([command])] if command else []
     shared = f"Every run: {code(' '.join(study.overrides))}. " if study.overrides else ""
     parts.append(f"{shared}{_in_common(study.runs)}")
     if len(study.runs) < study.asked:
         parts.append(f"Not complete: {len(study.runs)} of {study.asked} runs are finished.")
     columns = _columns(study)
-    parts.append(
-        markdown_table([list(columns), *([cell(variant) for cell in columns.values()] for variant in study.variants)])
-    )
+    rows = [[cell(variant) for cell in columns.values()] for variant in study.variants]
+    parts.append(markdown_table([list(columns), *rows]))
     parts.append(f"![Top-1 error of every run, by variant]({picture})")
     parts.append("Medians over the seeds, and the range; points are per cent of the images, seed by seed.")
     return parts
 
 
-def _command(study: Study) -> str | None:
-    """The command line that asked for the sweep: as noted, or that of the preset which the folder is called by."""
-    if study.command is None and study.name in preset_names("sweep"):
-        return f"python launch/sweep.py sweep={study.name} out=sweeps/{study.name}"
-    return study.command
-
-
 def _columns(study: Study) -> dict[str, Callable[[StudyVariant], str]]:
     """The table's columns: a header, and what makes a variant's cell. What is alike for all runs has none."""
     compared = any(variant.above_baseline for variant in study.variants)
-    published = [variant.published for variant in study.variants if variant.published]
-    top5 = any(known.get("top5_points") is not None for known in published)
+    published = any(variant.published for variant in study.variants)
+    top5 = any(variant.published.get("top5_points") is not None for variant in study.variants)
     epochs, batches = ({getattr(run.summary, key) for run in study.runs} for key in ("epochs", "batch_size"))
-    columns: dict[str, Callable[[StudyVariant], str]] = {
-        "variant": lambda variant: text(variant.name),
-        "changes": lambda variant: code(" ".join(variant.overrides)) if variant.overrides else "",
-        "seeds": lambda variant: str(len(variant.runs)),
-        "parameters": lambda variant: _of_runs(variant, "parameters"),
+    columns: dict[str, tuple[bool, Callable[[StudyVariant], str]]] = {
+        "variant": (True, lambda variant: text(variant.name)),
+        "changes": (True, lambda variant: code(" ".join(variant.overrides)) if variant.overrides else ""),
+        "seeds": (True, lambda variant: str(len(variant.runs))),
+        "parameters": (True, lambda variant: _of_runs(variant, "parameters")),
+        "epochs": (len(epochs) > 1, lambda variant: _of_runs(variant, "epochs")),
+        "batch": (len(batches) > 1, lambda variant: _of_runs(variant, "batch_size")),
+        "minutes a run": (True, _minutes),
+        "top-1 error, %": (True, lambda variant: _per_cent(variant.top1_error, ".2f") or "-"),
+        "points above the baseline": (compared, lambda variant: _per_cent(variant.above_baseline, "+.2f")),
+        "the same of top-5": (compared and top5, lambda variant: _per_cent(variant.above_baseline_top5, "+.2f")),
+        f"published points{', top-1 / top-5' * top5}": (published, lambda variant: _published_points(variant, top5)),
+        "published top-1 error, %": (published, _published_error),
+        "by": (published, lambda variant: text(str(variant.published.get("source", "")))),
     }
-    if len(epochs) > 1:
-        columns["epochs"] = lambda variant: _of_runs(variant, "epochs")
-    if len(batches) > 1:
-        columns["batch"] = lambda variant: _of_runs(variant, "batch_size")
-    columns["minutes a run"] = _minutes
-    columns["top-1 error, %"] = lambda variant: variant.top1_error.in_per_cent(".2f") if variant.top1_error else "-"
-    if compared:
-        columns[POINTS] = lambda variant: _points(variant.above_baseline)
-    if compared and top5:
-        columns[POINTS_TOP5] = lambda variant: _points(variant.above_baseline_top5)
-    if published:
-        name = "published points, top-1 / top-5" if top5 else "published points"
-        columns[name] = lambda variant: _published_points(variant, top5)
-        columns["published top-1 error, %"] = _published_error
-        columns["by"] = lambda variant: text(str((variant.published or {}).get("source", "")))
-    return columns
+    return {name: cell for name, (is_shown, cell) in columns.items() if is_shown}
 
 
 def _of_runs(variant: StudyVariant, key: str) -> str:
@@ -155,18 +137,21 @@ def _of_runs(variant: StudyVariant, key: str) -> str:
     return f"{getattr(variant.runs[0].summary, key):,}" if variant.runs else "-"
 
 
-def _points(above: Range | None) -> str:
-    return above.in_per_cent("+.2f") if above else ""
+def _per_cent(found: Spread | None, form: str) -> str:
+    """`12.34 (12.00 to 13.00)`; a sign where the form asks for one."""
+    if found is None:
+        return ""
+    median, low, high = (f"{100 * value:{form}}" for value in (found.median, found.low, found.high))
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def _published_points(variant: StudyVariant, with_top5: bool) -> str:
-    known = variant.published or {}
-    points = [known.get("top1_points"), *([known.get("top5_points")] if with_top5 else [])]
+    points = [variant.published.get(key) for key in ("top1_points", "top5_points")[: 1 + with_top5]]
     return "" if points == [None] * len(points) else " / ".join("-" if p is None else f"{p:+g}" for p in points)
 
 
 def _published_error(variant: StudyVariant) -> str:
-    error = (variant.published or {}).get("top1_error")
+    error = variant.published.get("top1_error")
     return "" if error is None else f"{100 * error:.2f}"
 
 
@@ -193,5 +178,36 @@ def _machine(run: RunRecord) -> str:
     return f"{ran.device}, {count(ran.world_size, 'process', 'es')} of {count(ran.threads, 'CPU thread')}; {versions}"
 
 
-def _range(values: object) -> Range | None:
-    return None if values is None else from_mapping(Range, values, "a range of sweep.json")
+def draw_study_chart(study: Study, picture: Path) -> None:
+    """Draw the finished runs as a PNG. Dots are runs, a bar their median; shades are the range over the seeds."""
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.ticker import MaxNLocator
+
+    variants = [variant for variant in study.variants if variant.runs]
+    with_curves = len(variants) <= _MOST_CURVES
+    height = 1.5 + 0.42 * len(variants)
+    figure = Figure(figsize=(10 if with_curves else 7.5, max(height, 4 if with_curves else 0)), layout="constrained")
+    *of_curves, last = figure.subplots(1, 1 + with_curves, squeeze=False)[0]
+    for curves in of_curves:
+        for variant, color in zip(variants, _COLORS, strict=False):
+            runs = [{found.epoch: found.top1_error for found in run.metrics.validations} for run in variant.runs]
+            epochs = sorted(set.intersection(*map(set, runs)))
+            errors = [[100 * run[epoch] for run in runs] for epoch in epochs]
+            curves.plot(epochs, list(map(median, errors)), "o-", ms=3, color=color, label=printable(variant.name))
+            curves.fill_between(epochs, list(map(min, errors)), list(map(max, errors)), color=color, alpha=0.2, lw=0)
+        curves.set(xlabel="epoch", ylabel="top-1 error, %")
+        curves.grid(alpha=0.3)
+        curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+        curves.legend(frameon=False)
+    of_runs = [[100 * run.summary.top1_error for run in variant.runs] for variant in variants]
+    for place, found in enumerate(of_runs):
+        last.plot(found, [place] * len(found), "o", ms=5, color=_COLORS[0], alpha=0.8)
+        last.plot([median(found)] * 2, [place - 0.28, place + 0.28], color="#222222", lw=1.5)
+    baseline = [found for found, variant in zip(of_runs, variants, strict=True) if not variant.above_baseline]
+    if baseline and len(baseline) < len(variants):
+        last.axvline(median(baseline[0]), color="#8a8a8a", lw=0.8, ls="--")
+    last.set_yticks(range(len(variants)), [printable(variant.name) for variant in variants])
+    last.set(xlabel="top-1 error after the last epoch, %", ylim=(len(variants) - 0.5, -0.5))
+    last.grid(axis="x", alpha=0.3)
+    figure.suptitle(f"{printable(study.name)}: top-1 error by variant and seed", parse_math=False, fontsize=11)
+    figure.savefig(picture, dpi=110)
