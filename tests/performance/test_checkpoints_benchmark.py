@@ -7,8 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import checkpoints
 import pytest
 import torch
+from checkpoints import CheckpointsSettings, SavedTraining
+from checkpoints_report import (
+    Round,
+    checkpoints_text,
+    interval_of_median,
+    summarize_checkpoints,
+)
 from torch import Tensor
 
 from alexnet_mp import ConfigurationError, load_checkpoint
@@ -22,14 +30,6 @@ from alexnet_mp.network.table import load_network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark import checkpoints
-from alexnet_mp.performance.benchmark.checkpoints import CheckpointsSettings, SavedTraining
-from alexnet_mp.performance.benchmark.checkpoints_report import (
-    Round,
-    checkpoints_text,
-    interval_of_median,
-    summarize_checkpoints,
-)
 from alexnet_mp.performance.benchmark.output import machine_values
 from tests.support.checkpoints import narrow_network
 from tests.support.processes import as_under_torchrun, run_processes, run_script

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from micro import run
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
 from alexnet_mp.performance.benchmark.interleaved import seconds_interleaved
-from alexnet_mp.performance.benchmark.micro import run
 
 
 def figures(folder: Path, *overrides: str) -> list[dict[str, Any]]:

@@ -41,8 +41,8 @@ def save_checkpoint(
     name. The process of tower 0 waits for the others' finished files (no collective: nothing but crossings
     communicates on the towers' group), adds `description` and the files' SHA-256 as JSON, and renames the folder.
 
-    `momentum` has the optimizer's buffers under the parameters' names. Raises OSError where the disk does not take it,
-    TimeoutError where a tower's file does not come, Abandoned where `abandoned` is set while it is waited for. What
+    `momentum` has the optimizer's buffers under the parameters' names. Raises OSError if the disk does not take it,
+    TimeoutError if a tower's file does not come, Abandoned if `abandoned` is set while it is waited for. What
     was there before is never touched.
     """
     towers = _by_tower(state_dict, momentum or {})
@@ -75,7 +75,7 @@ def load_checkpoint(
     """The parameters named `towers.<t>.<layer>.<tensor>` of some towers, or of all, and the checkpoint's description.
 
     A process that holds one tower reads that tower's file alone: `towers=list(model.placement.devices)`. The
-    description has the network table under `network`. Raises ConfigurationError where the folder is no
+    description has the network table under `network`. Raises ConfigurationError if the folder is no
     checkpoint, is of another format, or one of the files to be read is missing or damaged.
     """
     tensors, description = _load(Path(folder), towers)
@@ -194,7 +194,7 @@ def _wait_for(paths: list[Path], timeout_seconds: float, abandoned: threading.Ev
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. Raises OSError where the disk does not take it."""
+    """Write a safetensors file. Raises OSError if the disk does not take it."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         save_file(dict(tensors), unfinished, metadata)
@@ -205,7 +205,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises OSError where it is missing or none."""
+    """Read a safetensors file. Raises OSError if it is missing or none."""
     try:
         return load_file(path)
     except SafetensorError as error:

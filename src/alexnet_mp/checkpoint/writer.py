@@ -16,7 +16,7 @@ from alexnet_mp.network.table import Network
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What became of a checkpoint: `problem` is empty where it is on the disk, whole. `seconds` the disk took."""
+    """What became of a checkpoint: `problem` is empty if it is on the disk, whole. `seconds` the disk took."""
 
     name: str
     seconds: float

@@ -29,7 +29,7 @@ class FolderLock:
     """Held until it is released, or until every process that was given its `descriptor` has ended."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises BlockingIOError where another process holds it; no lock, no error on file systems that have none."""
+        """Raises BlockingIOError if another process holds it; no lock, no error on file systems that have none."""
         self.descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

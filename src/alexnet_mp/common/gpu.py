@@ -201,8 +201,8 @@ class GpuLink:
     """The connection of a first and a second GPU.
 
     `nvlinks` counts the active NVLinks between exactly these two; with `through_switch`, those to the NVSwitches that
-    join them, of the GPU that has fewer; None where NVML says that NVLink joins them, but not by how many.
-    `peer_read` and `peer_write` are "ok", the reason why not, or None where NVML does not tell.
+    join them, of the GPU that has fewer; None if NVML says that NVLink joins them, but not by how many.
+    `peer_read` and `peer_write` are "ok", the reason why not, or None if NVML does not tell.
     """
 
     nvlinks: int | None

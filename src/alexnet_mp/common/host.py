@@ -52,7 +52,7 @@ def peak_device_bytes(device: "torch.device") -> int:
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that a folder is on, and of what: `ext4 on /dev/sda1`; empty where Linux is not."""
+    """The type of the file system that a folder is on, and of what: `ext4 on /dev/sda1`; empty if Linux is not."""
     table = Path("/proc/self/mounts")
     mounts = [line.split(" ") for line in table.read_text().splitlines()] if table.exists() else []
     place = folder.resolve()

@@ -106,7 +106,7 @@ class EpochDraws:
         return self._views[samples if self._shared_by == 1 else positions // self._shared_by]
 
     def alphas(self, samples: Tensor) -> Tensor | None:
-        """α of the color noise, [n, 3], or None where there is no noise in this epoch."""
+        """α of the color noise, [n, 3], or None if there is no noise in this epoch."""
         return None if self._alphas is None else self._alphas[samples]
 
 

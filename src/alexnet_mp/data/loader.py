@@ -56,7 +56,7 @@ class Loader:
 
     `crop` is (height, width), `batch_size` the global one; `pin_memory` is for batches that go to a GPU.
 
-    Raises ConfigurationError where the data has less than one batch, or images smaller than the crop.
+    Raises ConfigurationError if the data has less than one batch, or images smaller than the crop.
     """
 
     data: DataSet

@@ -97,7 +97,7 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Read and check a pack's manifest.
 
-    Raises ConfigurationError that names the file where there is none (a pack that is not finished has none), where it
+    Raises ConfigurationError that names the file if there is none (a pack that is not finished has none), if it
     is not JSON, is of another format or version, lacks a key or has one too many, or contradicts itself.
     """
     path = folder / MANIFEST

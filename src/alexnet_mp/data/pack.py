@@ -89,7 +89,7 @@ class PackSplit:
 
         Reads go through each shard once from its beginning, neighbors in one system call, without the interpreter's
         lock; threads may read at the same time. Raises IndexError for a row that is not there, ValueError for an `out`
-        of another shape, type or layout, and ConfigurationError that names the shard where it has become shorter.
+        of another shape, type or layout, and ConfigurationError that names the shard if it has become shorter.
         """
         if out.shape != (len(rows), *self.image_shape) or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise ValueError(
@@ -166,7 +166,7 @@ def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> Pac
 
 
 def _check_array(path: Path, kind: str, shape: tuple[int, ...]) -> None:
-    """Raise ConfigurationError where a file is not a `.npy` file of this type and shape, by its header and length."""
+    """Raise ConfigurationError if a file is not a `.npy` file of this type and shape, by its header and length."""
     header, length = npy_header(kind, shape), npy_bytes(kind, shape)
     try:
         found = path.stat()

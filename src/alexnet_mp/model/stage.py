@@ -33,7 +33,7 @@ NamedLayers = Sequence[tuple[str, nn.Module | Concat | AuxHead]]
 def run_layers(layers: NamedLayers, activations: Tensor, masks: Masks, auxiliary: Logits | None) -> Tensor:
     """What comes out of the last layer. Without a mask, dropout rows act as in evaluation.
 
-    Auxiliary classifiers run only where `auxiliary` is given, and leave their logits in it.
+    Auxiliary classifiers run only if `auxiliary` is given, and leave their logits in it.
     """
     for name, layer in layers:
         match layer:

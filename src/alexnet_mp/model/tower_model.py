@@ -68,7 +68,7 @@ class TowerModel(nn.Module):
     ) -> list[Tensor]:
         """The full logits [N, classes] on every local tower, from the same images on each tower's device.
 
-        Auxiliary classifiers are computed only where `auxiliary` is given; it gets their logits [N, classes] by name.
+        Auxiliary classifiers are computed only if `auxiliary` is given; it gets their logits [N, classes] by name.
         """
         towers = self.local_towers()
         masks = self._draw_masks(len(images[0]), step)

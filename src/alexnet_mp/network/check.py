@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def check_one_tower(network: str, towers: int, rows: Mapping[str, Row]) -> None:
-    """Raise ConfigurationError for a row that only a network of one tower may have, where there are more."""
+    """Raise ConfigurationError for a row that only a network of one tower may have, if there are more."""
     alone = [f"{name} ({row.kind})" for name, row in rows.items() if row.one_tower_only]
     if towers > 1 and alone:
         raise ConfigurationError(

@@ -47,7 +47,7 @@ class NetworkCost:
 
 
 def network_cost(network: Network) -> NetworkCost:
-    """Walk the table from the image on. Raises ConfigurationError where a window does not fit its input."""
+    """Walk the table from the image on. Raises ConfigurationError if a window does not fit its input."""
     start = Place("", network.image, network.towers, network.classes)
     return NetworkCost(network.towers, tuple(walk(network.rows, start)))
 
@@ -56,7 +56,7 @@ def network_cost(network: Network) -> NetworkCost:
 class LayerCost:
     """One layer over all towers, or all the layers of a row with branches.
 
-    `output_shape` is one tower's. `operations_each` are of one element of the output, None where several layers are
+    `output_shape` is one tower's. `operations_each` are of one element of the output, None if several layers are
     in the line; `multiply_adds` are those of `operations` that are matrix work.
     """
 
@@ -99,7 +99,7 @@ class LayerCosts:
 
 
 def layer_costs(network: Network) -> LayerCosts:
-    """Count a network. Raises ConfigurationError where a window does not fit its input."""
+    """Count a network. Raises ConfigurationError if a window does not fit its input."""
     costs = {cost.name: cost for cost in network_cost(network).rows}
     counted = {name: _layer(network, cost) for name, cost in costs.items() if cost.operations_each is not None}
     lines, training_only = [], []

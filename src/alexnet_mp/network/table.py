@@ -61,7 +61,7 @@ class Network:
         """The same kernels and units dealt to another number of towers.
 
         A layer that reads only its own tower then reads fewer maps, so the cut network is another network.
-        Raises ConfigurationError where `towers` does not divide a row's total, and for rows of one tower only.
+        Raises ConfigurationError if `towers` does not divide a row's total, and for rows of one tower only.
         """
         if towers < 1:
             raise ConfigurationError(f"towers={towers}: a network needs at least one tower")

@@ -59,6 +59,6 @@ def own_python_command(script: str) -> str | None:
 
 
 def own_command_line(script: str, launch: Launch, but: str) -> str | None:
-    """The command line of this process; None where something else than `script` or its command started it."""
+    """The command line of this process; None if something else than `script` or its command started it."""
     program, *overrides = sys.argv
     return command_line(script, launch, overrides, but) if Path(program).stem == Path(script).stem else None

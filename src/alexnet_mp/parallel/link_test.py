@@ -60,7 +60,7 @@ class Corruption:
 class LinkTest:
     """A link and what its self-test found, over all processes of the run.
 
-    `corrupt` is None where nothing was tested, because nothing is carried; `corrupt_through_host` is None unless copies
+    `corrupt` is None if nothing was tested, because nothing is carried; `corrupt_through_host` is None unless copies
     through host memory were tried after direct ones had failed.
     """
 
@@ -73,7 +73,7 @@ def checked_link(mesh: Mesh, network: Network, images_per_replica: int) -> Link 
     """The mesh's link, once it has carried patterns of every crossing and direction unchanged.
 
     Every process of the run calls it. Between the devices of one process, copies go through host memory from then on,
-    with a warning, where direct ones are corrupt. Raises LinkError in every process where the link of one of them
+    with a warning, where direct ones are corrupt. Raises LinkError in every process if the link of one of them
     cannot be used.
     """
     tested = examined_link(mesh, network, images_per_replica)

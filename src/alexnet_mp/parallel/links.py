@@ -145,7 +145,7 @@ class ProcessLink:
 
     @contextmanager
     def _naming(self, where: str, peers: Sequence[int]) -> Iterator[None]:
-        """Raise PeerLost, which names the crossing and the peers, where an exchange with them fails."""
+        """Raise PeerLost, which names the crossing and the peers, if an exchange with them fails."""
         began = time.monotonic()
         try:
             yield

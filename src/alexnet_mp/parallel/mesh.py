@@ -42,7 +42,7 @@ class Mesh:
         return ProcessLink(self.axes.get_group("tower"))
 
     def replica_group(self) -> dist.ProcessGroup | None:
-        """The processes that hold the same towers in different replicas; None where there is one replica."""
+        """The processes that hold the same towers in different replicas; None if there is one replica."""
         return self.axes.get_group("replica") if self.axes is not None and self.placement.replicas > 1 else None
 
     def from_main(self, value: int) -> int:
@@ -67,7 +67,7 @@ class Mesh:
         return bytes(message.tolist()).decode("utf-8", "surrogateescape")
 
     def all_equal(self, value: int) -> bool:
-        """True where every process passed the same value (63 bits)."""
+        """True if every process passed the same value (63 bits)."""
         if self.axes is None:
             return True
         message = torch.tensor([value, -value])
@@ -117,7 +117,7 @@ class Mesh:
     def silent_ranks(self, seconds: float) -> list[int]:
         """The ranks that do not answer within `seconds`, when an exchange has failed; every one that is left calls it.
 
-        Empty where that cannot be told, because the process that they meet at is gone.
+        Empty if that cannot be told, because the process that they meet at is gone.
         """
         rank, world_size = self.placement.launch.rank, self.placement.launch.world_size
         if world_size == 2:
@@ -127,7 +127,7 @@ class Mesh:
 
 @contextmanager
 def needing_all(what: str) -> Iterator[None]:
-    """Raise PeerLost where an exchange fails because another process hung or is gone.
+    """Raise PeerLost if an exchange fails because another process hung or is gone.
 
     gloo raises a plain RuntimeError for both. A crossing names the peer; a collective cannot.
     """

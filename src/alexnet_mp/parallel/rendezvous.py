@@ -39,7 +39,7 @@ def name_of_start(store: dist.Store, rank: int, world_size: int, timeout: timede
     """A name that the processes that are started together have in common, and no earlier ones.
 
     Rank 0 makes it up, the others answer to it, and it is good once rank 0 has published their answers: a process that
-    does not find its own there has read a name of before. Raises RuntimeError where some do not come.
+    does not find its own there has read a name of before. Raises RuntimeError if some do not come.
     """
     mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
     if rank == 0:
@@ -72,7 +72,7 @@ def silent_ranks(
 ) -> list[int]:
     """The ranks that do not say within so many seconds that they have missed somebody too.
 
-    A process that hangs says nothing, and one that is gone says nothing. Empty where the store does not answer either.
+    A process that hangs says nothing, and one that is gone says nothing. Empty if the store does not answer either.
     """
     silent: list[int] = []
 

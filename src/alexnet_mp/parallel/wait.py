@@ -15,7 +15,7 @@ class Reached(Protocol):
     """A mark in a device's queue, as torch.cuda.Event is."""
 
     def query(self) -> bool:
-        """True where the device has come to it."""
+        """True if the device has come to it."""
 
 
 def wait_with_timeout(
@@ -25,7 +25,7 @@ def wait_with_timeout(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Return when `device` has done what was asked of it so far. Raises PeerLost where `seconds` are not enough.
+    """Return when `device` has done what was asked of it so far. Raises PeerLost if `seconds` are not enough.
 
     Exchanges between GPUs are among it, and the first that reads a number from the GPU waits for them without any
     time-out. A CPU has done everything already. `mark` puts a mark at the end of the device's queue.

@@ -73,7 +73,7 @@ class Checkpointer:
         )
 
     def is_due(self, step: int) -> bool:
-        """True where this process says that it is time; any one's word is enough."""
+        """True if this process says that it is time; any one's word is enough."""
         if self._steps and step % self._steps == 0:
             return True
         return self._mesh.placement.is_main and time.monotonic() - self._saved_at >= self._seconds
@@ -125,7 +125,7 @@ class Checkpointer:
         self._started = ""
 
     def finish(self) -> None:
-        """Wait for the last checkpoint. Raises NotSaved, in every process, where it is not on the disk."""
+        """Wait for the last checkpoint. Raises NotSaved, in every process, if it is not on the disk."""
         self.wait()
         problems = self._mesh.sum_over_processes([float(bool(self._problem))])
         if problems[0]:
@@ -155,7 +155,7 @@ class Checkpointer:
         prune(self._folder.checkpoints, self._keep, best=self._best_of_next[1])
 
     def _settle(self, wait: bool) -> bool:
-        """Take note of what became of the last checkpoint, if that is known; True where it failed."""
+        """Take note of what became of the last checkpoint, if that is known; True if it failed."""
         outcome = self._writer.outcome(wait)
         if outcome is None:
             return False

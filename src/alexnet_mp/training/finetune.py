@@ -35,7 +35,7 @@ def load_initial_weights(model: TowerModel, initial: InitialWeights, scale: Inpu
     Returns, in replica 0, what the weights were trained with and this run, whose input has `scale`, has otherwise: no
     shape shows it, and the first losses would be those of other weights.
 
-    Raises ConfigurationError in every process where the checkpoint cannot be read or does not fit.
+    Raises ConfigurationError in every process if the checkpoint cannot be read or does not fit.
     """
     if initial.checkpoint is None:
         return []

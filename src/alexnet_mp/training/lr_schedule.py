@@ -41,7 +41,7 @@ class LearningRates:
         return rates
 
     def validated(self, error: float) -> bool:
-        """Take note of an epoch's validation error; True where the plateau schedule lowers the rates for it."""
+        """Take note of an epoch's validation error; True if the plateau schedule lowers the rates for it."""
         state, plateau = self.state, self._recipe.schedule.plateau
         if state.best_error is None or error < state.best_error:
             self.state = replace(state, best_error=error, epochs_without_improvement=0)

@@ -55,7 +55,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Whatever of `path` a run has written. Raises ConfigurationError where it cannot be read at all."""
+    """Whatever of `path` a run has written. Raises ConfigurationError if it cannot be read at all."""
     try:
         text = path.read_text(errors="replace")
     except OSError as error:

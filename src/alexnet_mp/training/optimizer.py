@@ -64,7 +64,7 @@ class PaperSGD(torch.optim.Optimizer):
     ) -> None:
         """Take over what `momentum` and `momentum_learning_rates` gave; a b that is not there is 0.
 
-        Raises KeyError where `momentum` has none of one that has moved, but has others.
+        Raises KeyError if `momentum` has none of one that has moved, but has others.
         """
         names = {parameter: name for name, parameter in parameters.items()}
         for group in self.param_groups:

@@ -134,7 +134,7 @@ class Recipe:
         )
 
     def check(self, layers: list[str], replicas: int) -> None:
-        """Raise ConfigurationError where the recipe does not fit the network's `layers` or the replicas."""
+        """Raise ConfigurationError if the recipe does not fit the network's `layers` or the replicas."""
         if self.batch_size % replicas:
             raise ConfigurationError(
                 f"recipe.batch_size={self.batch_size} cannot be shared equally by {replicas} replicas; "

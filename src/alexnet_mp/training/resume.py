@@ -23,7 +23,7 @@ from alexnet_mp.training.state import Progress, TrainingState
 def progress_of_checkpoint(lock: RunLock, settings: TrainSettings, data: DataSet) -> Progress:
     """How far the run of the locked checkpoint is; a run without one is at its beginning.
 
-    Raises ConfigurationError where it is of another network, seed or data, or of no training at all. Any placement may
+    Raises ConfigurationError if it is of another network, seed or data, or of no training at all. Any placement may
     go on from it, and so may another recipe.
     """
     if not lock.checkpoint:
@@ -63,7 +63,7 @@ def restore(lock: RunLock, progress: Progress, model: TowerModel, settings: Trai
     """The state of the locked checkpoint, with the towers of this process; every process of the run calls it.
 
     Replica 0 reads the files, and the others have theirs from it, so that they need not share its disk. Raises
-    ConfigurationError in every process where one cannot read them.
+    ConfigurationError in every process if one cannot read them.
     """
     state, problem = begin(model, settings), ""
     try:

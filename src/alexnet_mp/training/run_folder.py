@@ -77,7 +77,7 @@ class RunFolder:
                 LOG.warning("metrics wait in memory, the disk does not take them: %s", error)
 
     def flush_metrics(self) -> int:
-        """Have the disk hold every line of metrics so far; return their bytes. Raises OSError where it does not."""
+        """Have the disk hold every line of metrics so far; return their bytes. Raises OSError if it does not."""
         if self._is_main:
             self._write_metrics()
             self._begin_anew_if_gone()

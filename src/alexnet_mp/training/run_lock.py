@@ -37,7 +37,7 @@ def lock_run_folder(
 
     The main process does it, and tells all; it alone has the lock. Resumes if the folder has a checkpoint, or if the
     same configuration was started in it and has made none yet; without `run_dir`, resumes in the folder of the
-    processes that torchrun has restarted. Raises ConfigurationError, in every process, where the folder cannot be made,
+    processes that torchrun has restarted. Raises ConfigurationError, in every process, if the folder cannot be made,
     is in use, or holds what nobody can go on from. Nothing in a folder that holds a run is changed.
     """
     found, lock = RunLock(""), None
@@ -114,7 +114,7 @@ def _new_folder(experiment_name: str) -> Path:
 
 
 def _restarted(experiment_name: str, configuration: str) -> Path | None:
-    """The folder of this run where torchrun has started its processes again; None where they are its first.
+    """The folder of this run where torchrun has started its processes again; None if they are its first.
 
     It is found by what was noted in it. TORCHELASTIC_RESTART_COUNT does not tell: it stays where the fault was on
     another node.
@@ -131,7 +131,7 @@ def _is_of(folder: Path, configuration: str) -> bool:
 
 
 def _launch() -> str:
-    """What names the torchrun that started this process, while it lives; empty where none did.
+    """What names the torchrun that started this process, while it lives; empty if none did.
 
     Its run id is not enough: users give several runs the same.
     """

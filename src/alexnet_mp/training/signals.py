@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class StopSignals:
-    """The signal that asked this process to stop, by name; empty where none has."""
+    """The signal that asked this process to stop, by name; empty if none has."""
 
     def __init__(self) -> None:
         self.received = ""

@@ -100,7 +100,7 @@ def summarize(
 
 
 def summary_of_complete(folder: RunFolder, progress: Progress, epochs: int, mesh: Mesh) -> dict[str, Any] | None:
-    """The summary of a run that is complete already; None where there is something left to do."""
+    """The summary of a run that is complete already; None if there is something left to do."""
     text = ""
     if mesh.placement.is_main and progress.epoch >= epochs:
         try:

@@ -139,7 +139,7 @@ def _locked(settings: TrainSettings, configuration: str, mesh: Mesh) -> Iterator
 
 
 def _change(folder: RunFolder, mesh: Mesh, change: Callable[[], None]) -> None:
-    """Have the main process change the folder. Raises ConfigurationError, in every process, where it cannot."""
+    """Have the main process change the folder. Raises ConfigurationError, in every process, if it cannot."""
     problem = ""
     try:
         change()
@@ -163,7 +163,7 @@ def _about(settings: TrainSettings, data: DataSet, configuration: Mapping[str, A
 
 
 def check_agreement(configuration: str, data: DataSet, mesh: Mesh) -> None:
-    """Raise ConfigurationError, in every process, where they were not started with the same configuration and data.
+    """Raise ConfigurationError, in every process, if they were not started with the same configuration and data.
 
     This also makes crossings equal on all towers: network and recipe decide which of them have a backward pass.
     """

@@ -74,8 +74,8 @@ class Trainer:
     def fit(self) -> None:
         """Train to the end of the recipe's epochs; validate after each, and save.
 
-        Raises Stopped where a signal asked for it and everything is saved, NotSaved where the last state could not be,
-        PeerLost where another process hung or is gone, DataLost where images cannot be read, FloatingPointError where
+        Raises Stopped if a signal asked for it and everything is saved, NotSaved if the last state could not be,
+        PeerLost if another process hung or is gone, DataLost if images cannot be read, FloatingPointError if
         numbers are not finite any more.
         """
         epochs = self._settings.recipe.epochs

@@ -30,7 +30,7 @@ _MUST_AGREE = {  # what members of an ensemble have in common, and what to do ab
 class EnsembleMember:
     """One checkpoint: its network, and the data and the scale of the input that it is evaluated with.
 
-    `class_names` are those it was trained on, empty where it does not say. `says_path` is True where the path of the
+    `class_names` are those it was trained on, empty if it does not say. `says_path` is True if the path of the
     data is its own word and nobody's change.
     """
 
@@ -42,7 +42,7 @@ class EnsembleMember:
     class_names: tuple[str, ...] = ()
 
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
-        """The state dict of some towers; raises ConfigurationError where it is damaged or not the network's."""
+        """The state dict of some towers; raises ConfigurationError if it is damaged or not the network's."""
         state, _ = load_checkpoint(self.folder, towers)
         with torch.device("meta"):
             layers = {tower: Tower(self.network, tower, seed=0).state_dict() for tower in towers}
@@ -60,7 +60,7 @@ class EnsembleMember:
     def load_data(self, verify: bool | None = None) -> DataSet:
         """Open its data, and check their checksums where `verify`, or its settings, say so.
 
-        Raises ConfigurationError where they are not here or do not fit; says whose word the path was.
+        Raises ConfigurationError if they are not here or do not fit; says whose word the path was.
         """
         settings = self.data if verify is None else replace(self.data, verify=verify)
         try:
@@ -73,7 +73,7 @@ class EnsembleMember:
             ) from error
 
     def check_classes(self, data: DataSet) -> None:
-        """Raise ConfigurationError where `data` has other classes than it was trained on, or in another order."""
+        """Raise ConfigurationError if `data` has other classes than it was trained on, or in another order."""
         trained, given = self.class_names, data.class_names
         if trained and trained != given:
             pairs = enumerate(zip(trained, given, strict=False))
@@ -103,7 +103,7 @@ def open_ensemble(settings: EvaluateSettings) -> list[EnsembleMember]:
 
 
 def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> EnsembleMember:
-    """Read what a checkpoint says, without its weights; raises ConfigurationError where it does not say enough."""
+    """Read what a checkpoint says, without its weights; raises ConfigurationError if it does not say enough."""
     try:
         description = load_checkpoint(folder, towers=[])[1]
     except ConfigurationError as error:

@@ -44,7 +44,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     """Evaluate checkpoints as the settings say; every process of a run calls it.
 
     Whatever is wrong with settings, checkpoints, data and the folder for the results is said before the processes join:
-    ConfigurationError. Raises FloatingPointError where the loss is not finite.
+    ConfigurationError. Raises FloatingPointError if the loss is not finite.
     """
     members = open_ensemble(settings)
     network = members[0].network

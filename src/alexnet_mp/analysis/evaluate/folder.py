@@ -97,7 +97,7 @@ def _write_csv(path: Path, kind: type[object], rows: Sequence[object]) -> None:
 def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:
     """The folder `out`, or one of this checkpoint's own; the main process makes it.
 
-    Raises ConfigurationError where it cannot be made, where `out` holds results already, or where the checkpoint's own
+    Raises ConfigurationError if it cannot be made, if `out` holds results already, or if the checkpoint's own
     folder holds the answer to another `question` than this, for example about another checkpoint of the same run.
     """
     path = _own_folder(checkpoint, question) if out is None else Path(out).absolute()

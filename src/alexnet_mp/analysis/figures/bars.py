@@ -12,7 +12,7 @@ RIGHT_COLOR, OTHER_COLOR = "#e57373", "#8fb4da"  # the paper's red and blue, lig
 def draw_bars(axes: Axes, names: Sequence[str], probabilities: Sequence[float], right: int | None = None) -> None:
     """Draw a bar for each class, the first at the top, its name upon it; the axis goes from 0 to 1.
 
-    `right` is the place of the right class among `names`, None where it is unknown or not among them: that bar is red
+    `right` is the place of the right class among `names`, None if it is unknown or not among them: that bar is red
     and its name bold. Names may come from files of others, and are shown as they are.
     """
     places = list(range(len(names)))

@@ -18,7 +18,7 @@ def last_hidden_features(model: TowerModel, preprocess: Preprocessing, batch: Ba
     Of the paper's network these are the 4096 of fc7 (paper §6), which dropout that is not inverted has halved: all of
     them alike, so the nearest are the same. `batch` has one view of each image.
 
-    Raises ConfigurationError where this process holds only some of the towers.
+    Raises ConfigurationError if this process holds only some of the towers.
     """
     towers = model.local_towers()
     if len(towers) != model.network.towers:

@@ -49,7 +49,7 @@ class RunKernels:
     """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colorful each of them is.
 
     With `since_start` both are of what training has added. `colorfulness` has one tensor [kernels] a tower, NaN for
-    dead ones, and is empty where the network reads no colors. `separation` is None then, for one tower, and where all
+    dead ones, and is empty if the network reads no colors. `separation` is None then, for one tower, and where all
     kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `trains` is what
     runs of one group share of their configurations.
     """
@@ -98,7 +98,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
     After a short run from large initial weights most of a kernel is still the noise that it began as, which is
     colorful alike on all towers.
 
-    Raises ConfigurationError where there is none, or it is damaged.
+    Raises ConfigurationError if there is none, or it is damaged.
     """
     folder = checkpoint or newest_checkpoint(Path(run) / "checkpoints").folder
     if folder is None:
@@ -135,7 +135,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
 
 
 def _check_drawn_by_seed(description: Mapping[str, Any], configuration: Mapping[str, Any], layer: str) -> None:
-    """Raise ConfigurationError where a run's first layer began with the weights of another run, or nobody knows."""
+    """Raise ConfigurationError if a run's first layer began with the weights of another run, or nobody knows."""
     if "seed" not in description:
         raise ConfigurationError(
             "since_start=true: it has no seed, which would tell the weights that it began with (a checkpoint that was "

@@ -49,7 +49,7 @@ def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str | None = No
     `state_dict` has all towers' parameters, as a checkpoint or `TowerModel.state_dict` names them. Without the name of
     the `layer`, it is the convolution that reads the fewest channels, since files keep no order of layers.
 
-    Raises ConfigurationError where there is no such layer, or two that may be it.
+    Raises ConfigurationError if there is no such layer, or two that may be it.
     """
     found: dict[str, dict[int, Tensor]] = {}
     for name, tensor in state_dict.items():
@@ -72,7 +72,7 @@ def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str | None = No
 def initial_kernels(network: Network, seed: int) -> list[Tensor]:
     """The same kernels before the first step of a run with this seed, which keys them.
 
-    Raises ConfigurationError where the layer that reads the image is no convolution.
+    Raises ConfigurationError if the layer that reads the image is no convolution.
     """
     name = network.first_layer
     row = network.rows[name]

@@ -88,7 +88,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     `images` are those of the `split`, by number, or `examples` drawn by `seed`. `neighbors` of each are sought among
     all training images, or the first `among`.
 
-    Memory is bounded by a batch, whatever the number of training images. Raises ConfigurationError where data or
+    Memory is bounded by a batch, whatever the number of training images. Raises ConfigurationError if data or
     checkpoint cannot be read or do not fit each other, and for images that the split does not have.
     """
     network = member.network

@@ -30,7 +30,7 @@ class TrainingCurve:
     """A run's error on the training split, a fraction, after epoch 0, 1, 2 ...; after 0 that of guessing.
 
     `activation` is `ReLU`, `tanh`, or both, in words; `none` for a network without.
-    `epochs_to_line` is where the curve first is at `line` or below, linear between two epochs; None where it is not.
+    `epochs_to_line` is where the curve first is at `line` or below, linear between two epochs; None if it is not.
     """
 
     run: str
@@ -52,7 +52,7 @@ class Ratio:
     """tanh's epochs to the line by ReLU's, at one seed.
 
     Where tanh does not come to the line, `ratio` is None and `at_least` is what its epochs by ReLU's would be if it
-    came to the line right after its last one. Both are None where ReLU does not come to it.
+    came to the line right after its last one. Both are None if ReLU does not come to it.
     """
 
     seed: int
@@ -87,7 +87,7 @@ def epochs_to(line: float, errors: Sequence[float]) -> float | None:
 def compare_activations(folders: Sequence[str], line: float) -> Comparison:
     """Read finished runs that were trained with `training_error=true`.
 
-    Raises ConfigurationError for a run that cannot be read or has no training errors, and where two of one activation
+    Raises ConfigurationError for a run that cannot be read or has no training errors, and if two of one activation
     differ in more than their seed, or in nothing.
     """
     first: dict[str, RunRecord] = {}

@@ -93,7 +93,7 @@ def _error_chart(metrics: Metrics) -> ChartFigure:
 
 
 def speed_chart(metrics: Metrics) -> ChartFigure | None:
-    """Images a second in every training line; None where no line has them."""
+    """Images a second in every training line; None if no line has them."""
     speeds = _over_epochs(metrics, lambda step: step.images_per_second)
     if not speeds:
         return None

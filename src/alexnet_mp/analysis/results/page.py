@@ -63,8 +63,8 @@ def write_results_page(
 ) -> list[Path]:
     """Write `results.md` and the curves of the runs in `folders` into the folder `out`; return the files written.
 
-    `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError where a run cannot be
-    read, before anything is written, and where `out` cannot be.
+    `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError if a run cannot be
+    read, before anything is written, and if `out` cannot be.
     """
     from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
 

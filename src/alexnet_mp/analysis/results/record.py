@@ -1,10 +1,10 @@
-"""Reads the folder of a finished run: its summary, configuration, metrics and evaluations."""
+"""The reader of run folders: whatever files a run has left, and the record of a finished one, which must be whole."""
 
 import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -57,7 +57,7 @@ class Evaluated:
     """What this reads of `evaluation/*/summary.json`; errors are fractions.
 
     The softmax of several `checkpoints`, each a folder, was averaged. `data` has the name of the data set, `input` how
-    its pixels were scaled; both None where they were not recorded.
+    its pixels were scaled; both None if they were not recorded.
     """
 
     split: str
@@ -77,19 +77,27 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """What the folder of a finished run holds.
+class RunFiles:
+    """What a folder holds of a run that has finished, was interrupted, or goes on.
 
     `configuration` is its `config.yaml`; `data` says in words what it was trained on; `evaluations` were made of its
-    checkpoints afterwards.
+    checkpoints afterwards. `missing` says by the name of a file that is not there or damaged why it is not read.
     """
 
     folder: Path
-    summary: RunSummary
+    summary: RunSummary | None
     configuration: Mapping[str, Any]
     data: str
     metrics: Metrics
     evaluations: tuple[Evaluated, ...]
+    missing: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunRecord(RunFiles):
+    """A finished run, of which nothing is missing."""
+
+    summary: RunSummary
 
     @property
     def best(self) -> EvaluationLine:
@@ -147,25 +155,46 @@ class _OneOfEach(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Read the folder of a finished run.
+def read_run_files(folder: Path) -> RunFiles:
+    """Read whatever the folder of a run holds. Raises ConfigurationError for metrics or a log that cannot be opened."""
+    missing: dict[str, str] = {}
 
-    Raises ConfigurationError that names what is missing, damaged or of another run.
-    """
-    summary = read_summary(folder)
-    configuration = read_configuration(folder / "config.yaml")
+    def attempt(name: str, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except ConfigurationError as error:
+            missing[name] = str(error)
+            return otherwise
+
+    summary: RunSummary | None = attempt("summary.json", lambda: read_summary(folder), None)
+    nothing: Mapping[str, Any] = {}
+    no_evaluations: tuple[Evaluated, ...] = ()
+    configuration = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), nothing)
     log = folder / "metrics.jsonl"
     metrics = read_metrics(log) if log.is_file() else Metrics()
-    evaluations = tuple(_read(Evaluated, path) for path in sorted(folder.glob("evaluation/*/summary.json")))
-    check_whole_metrics(metrics, log)
-    last = metrics.validations[-1]
-    if (last.epoch, last.top1_error) != (summary.epochs, summary.top1_error):
+    evaluations = attempt("evaluation", lambda: _evaluations(folder), no_evaluations)
+    data = said_of_data(folder / "train.log", configuration)
+    return RunFiles(folder, summary, configuration, data, metrics, evaluations, missing)
+
+
+def require_finished(run: RunFiles) -> RunRecord:
+    """The record of a finished run. Raises ConfigurationError that names what is missing, damaged or of another run."""
+    for why in run.missing.values():
+        raise ConfigurationError(why)
+    assert run.summary is not None
+    check_whole_metrics(run.metrics, run.folder / "metrics.jsonl")
+    ends, last = run.summary, run.metrics.validations[-1]
+    if (last.epoch, last.top1_error) != (ends.epochs, ends.top1_error):
         raise ConfigurationError(
-            f"{folder}: summary.json ends at epoch {summary.epochs} with top-1 error {summary.top1_error}, and "
+            f"{run.folder}: summary.json ends at epoch {ends.epochs} with top-1 error {ends.top1_error}, and "
             f"metrics.jsonl at epoch {last.epoch} with {last.top1_error}; they are of different runs"
         )
-    data = said_of_data(folder / "train.log", configuration)
-    return RunRecord(folder, summary, configuration, data, metrics, evaluations)
+    return RunRecord(**vars(run))
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the folder of a finished run; raises ConfigurationError as `require_finished` does."""
+    return require_finished(read_run_files(folder))
 
 
 def read_summary(folder: Path) -> RunSummary:
@@ -174,6 +203,10 @@ def read_summary(folder: Path) -> RunSummary:
         why = "a run that has not finished" if (folder / "metrics.jsonl").is_file() else "not the folder of a run"
         raise ConfigurationError(f"{folder} is {why}: it has no summary.json")
     return _read(RunSummary, folder / "summary.json")
+
+
+def _evaluations(folder: Path) -> tuple[Evaluated, ...]:
+    return tuple(_read(Evaluated, path) for path in sorted(folder.glob("evaluation/*/summary.json")))
 
 
 def read_configuration(path: Path) -> Mapping[str, Any]:

@@ -11,8 +11,8 @@ def dropout_scales(network: Network, convention: Convention) -> dict[str, float]
     With the authors' dropout, evaluation halves what comes out of a dropout row (p = 0.5). PyTorch's and Caffe's do
     not, so for them the weights that read from there, fc7's and fc8's, are halved instead (times 1 - p).
 
-    Raises ConfigurationError where a row stands between dropout and the next layer with weights whose output does not
-    scale with its input (any normalization, tanh), and where branches or an auxiliary classifier do, so that several
+    Raises ConfigurationError if a row stands between dropout and the next layer with weights whose output does not
+    scale with its input (any normalization, tanh), and if branches or an auxiliary classifier do, so that several
     layers read what comes out of it.
     """
     scales: dict[str, float] = {}

@@ -24,7 +24,7 @@ class ForeignInput:
     """What the network of a file from elsewhere was given, as far as its first layer's weights can make up for it.
 
     `channels` is the order of its colors: Caffe's nets read `bgr`. `std` is what each channel was divided by, on the
-    0..255 scale and in the order red, green, blue; None where pixels were not divided.
+    0..255 scale and in the order red, green, blue; None if pixels were not divided.
     """
 
     channels: Literal["rgb", "bgr"] = "rgb"
@@ -43,7 +43,7 @@ def renamed(weights: Mapping[str, Tensor], network: Network) -> dict[str, str]:
     several with equal shapes, the lower the number in a layer's name the earlier its row, as `features.8` before
     `features.10`. Batch normalization's `num_batches_tracked` is passed over.
 
-    Raises ConfigurationError that lists both sides where a layer fits no row or a row no layer, and where layers of
+    Raises ConfigurationError that lists both sides if a layer fits no row or a row no layer, and if layers of
     equal shapes have names that differ in more than numbers, so that nothing says which comes first.
     """
     given = {name: tuple(t.shape) for name, t in weights.items() if not name.endswith("num_batches_tracked")}
@@ -69,7 +69,7 @@ def as_read_by_us(single: Mapping[str, Tensor], network: Network, given: Foreign
     """The same network for images whose channels are red, green, blue, and not divided: the first layer is rewritten.
 
     w ((x - mean) / std) = (w / std) (x - mean), so that its weights are divided by `given.std`. The mean is not in the
-    weights: it stays the data's. Raises ConfigurationError for an image that has not the channels for it, and where
+    weights: it stays the data's. Raises ConfigurationError for an image that has not the channels for it, and if
     another row reads the image before the first layer does.
     """
     if given.is_ours:

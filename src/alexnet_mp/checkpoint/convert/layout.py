@@ -23,7 +23,7 @@ def to_single_device(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     `fc7.weight` [4096,4096], `fc8.weight` [1000,4096], biases beside. It only regroups, so it is right for gradients
     too.
 
-    Raises ConfigurationError for a name that is not `towers.<t>.<layer>.<tensor>`, and where a tower is missing.
+    Raises ConfigurationError for a name that is not `towers.<t>.<layer>.<tensor>`, and if a tower is missing.
     """
     single = {}
     for layer, towers in _by_layer(state_dict).items():
@@ -39,7 +39,7 @@ def to_single_device(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
     """The inverse of `to_single_device`: cut a single device's parameters up for the towers of `network`.
 
-    Raises ConfigurationError where a tensor is missing, left over, or of another shape than the table's.
+    Raises ConfigurationError if a tensor is missing, left over, or of another shape than the table's.
     """
     check_single_device(state_dict, network)
     towers: dict[str, Tensor] = {}
@@ -115,7 +115,7 @@ def _join_columns(towers: list[dict[str, Tensor]]) -> Tensor:
 
 
 def check_single_device(state_dict: Mapping[str, Tensor], network: Network) -> None:
-    """Raise ConfigurationError where a tensor is missing, left over, or of another shape than the table's."""
+    """Raise ConfigurationError if a tensor is missing, left over, or of another shape than the table's."""
     expected = single_device_shapes(network)
     wrong = [f"{name} is missing" for name in expected if name not in state_dict]
     wrong += [f"{name} is not in the network table" for name in state_dict if name not in expected]

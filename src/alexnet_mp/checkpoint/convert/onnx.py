@@ -45,7 +45,7 @@ def save_onnx(
 
     With `dropout="inverted"` the weights are as PyTorch's dropout wants them and nothing is multiplied behind dropout;
     the logits are the same. The model's metadata have the table, and of a checkpoint's `description` the class names
-    and the scale of the input. Raises ConfigurationError where the package onnx is missing, a row's kind has no
+    and the scale of the input. Raises ConfigurationError if the package onnx is missing, a row's kind has no
     translation here, or the weights are more than the format takes.
     """
     try:

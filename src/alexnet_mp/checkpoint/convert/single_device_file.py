@@ -66,7 +66,7 @@ def load_single_device(
 
     A file of ours says its network and dropout in its metadata. The arguments are for files from elsewhere: safetensors
     or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' where it is None.
-    Half-precision weights become float32. Raises ConfigurationError where the file cannot be read, no network is known,
+    Half-precision weights become float32. Raises ConfigurationError if the file cannot be read, no network is known,
     an argument contradicts the metadata, or layers or shapes are not the table's.
     """
     weights, metadata = read_weights(path)

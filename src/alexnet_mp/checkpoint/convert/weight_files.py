@@ -17,7 +17,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file by name, and what safetensors says beside them.
 
     A file with one of TORCH_SUFFIXES is read by `torch.load(weights_only=True)`, which makes tensors and plain
-    containers and nothing else; any other is safetensors. Raises ConfigurationError where it cannot be read.
+    containers and nothing else; any other is safetensors. Raises ConfigurationError if it cannot be read.
     """
     if path.suffix.lower() in TORCH_SUFFIXES:
         return _read_torch(path), {}

@@ -40,7 +40,7 @@ def download() -> Path:
 def list_cifar10(archive: Path, scratch: Path) -> Listing:
     """The pictures of the archive, whose batches are unpacked into the folder `scratch`.
 
-    Raises ConfigurationError where the file is not such an archive, lacks a batch, or has a batch that is no whole
+    Raises ConfigurationError if the file is not such an archive, lacks a batch, or has a batch that is no whole
     number of records or has a label without a name.
     """
     folder = scratch / "cifar10"

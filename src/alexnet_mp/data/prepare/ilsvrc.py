@@ -26,7 +26,7 @@ def list_ilsvrc(source: Path) -> Listing:
     """The pictures in the three files of the folder `source`, found where they lie, never unpacked.
 
     The classes are the class tars' wnids, sorted: not in the order of the devkit's ILSVRC2012_ID. Raises
-    ConfigurationError where a file is missing, damaged or hostile, and where validation and devkit do not fit.
+    ConfigurationError if a file is missing, damaged or hostile, and if validation and devkit do not fit.
     """
     for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT):
         if not (source / name).is_file():

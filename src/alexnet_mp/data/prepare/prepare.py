@@ -52,7 +52,7 @@ class PackSummary:
 def prepare(settings: PreparationSettings) -> PackSummary:
     """Make the pack `settings.out` of the pictures in `settings.source`, or go on where an earlier start ended.
 
-    The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError where
+    The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError if
     the source, the target or the disk do not allow it, or with `strict` for the first picture that cannot be decoded.
     """
     started = time.perf_counter()

@@ -38,7 +38,7 @@ class PreparationSettings:
 def list_source(source: str, kind: SourceKind, scratch: Path) -> Listing:
     """The pictures of a source; `kind` is `auto` or says which it must be. `scratch` is a folder for what is unpacked.
 
-    Raises ConfigurationError where the source does not exist or is not of that kind.
+    Raises ConfigurationError if the source does not exist or is not of that kind.
     """
     path = Path(source)
     if not path.exists() and source != DOWNLOAD:

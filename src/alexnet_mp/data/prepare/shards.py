@@ -59,7 +59,7 @@ def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[Shar
     """Make every shard; one worker is this process itself. What comes back is in no order.
 
     Raises the ConfigurationError of a shard that cannot be made, when the shards that are being made are done, and one
-    where a process dies.
+    if a process dies.
     """
     if workers == 1:
         for task in tasks:
@@ -102,7 +102,7 @@ def _end_with_parent() -> None:
 
 
 def make_shard(task: ShardTask) -> ShardResult:
-    """Write a shard. Raises ConfigurationError where it cannot, or where `strict` and a picture cannot be decoded."""
+    """Write a shard. Raises ConfigurationError if it cannot, or if `strict` and a picture cannot be decoded."""
     try:
         with pillow_limits(task.max_pixels):
             return _make(task)

@@ -27,8 +27,8 @@ class TarMember:
 def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = None) -> Iterator[TarMember]:
     """The files in the tar that `file` (opened from `path`) holds between `offset` and `offset + length`.
 
-    Raises ConfigurationError that names the tar where a header is damaged or it has been cut short, and the member
-    where its name is absolute or has `..`, or it is a link, a device, or sparse.
+    Raises ConfigurationError that names the tar if a header is damaged or it has been cut short, and the member
+    if its name is absolute or has `..`, or it is a link, a device, or sparse.
     """
     end = os.fstat(file.fileno()).st_size if length is None else offset + length
     name: str | None = None
@@ -62,8 +62,8 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
 def read_compressed_tar(path: Path, largest_file: int, largest: int) -> Iterator[tuple[str, IO[bytes]]]:
     """The files in a .tar.gz: the last part of each one's name, and its content, to be read before the next.
 
-    Raises ConfigurationError that names the member where its name is absolute or has `..`, it is a link or a device, or
-    it has more than `largest_file` bytes; and where all would have more than `largest`, whatever the headers say: a
+    Raises ConfigurationError that names the member if its name is absolute or has `..`, it is a link or a device, or
+    it has more than `largest_file` bytes; and if all would have more than `largest`, whatever the headers say: a
     small file can hold any number of zeros. What a damaged file makes `gzip` and `tarfile` raise passes through.
     """
     with (

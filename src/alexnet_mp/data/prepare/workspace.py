@@ -75,7 +75,7 @@ class Workspace:
             )
 
     def finished(self, task: ShardTask) -> ShardResult | None:
-        """What is in the task's shard where that was finished before; None where it must be made."""
+        """What is in the task's shard where that was finished before; None if it must be made."""
         try:
             result = from_mapping(ShardResult, json.loads(self._sidecar(task).read_text()), "")
             shard = npy_bytes(UINT8, (result.count, task.size, task.size, 3))
@@ -105,7 +105,7 @@ class Workspace:
 
 
 def read_sums(path: Path, size: int) -> NDArray[np.uint32]:
-    """The sum of a shard's pixels. Raises ValueError or OSError where the file is not one."""
+    """The sum of a shard's pixels. Raises ValueError or OSError if the file is not one."""
     shape = (size, size, 3)
     header = npy_header(UINT32, shape)
     content = path.read_bytes() if path.stat().st_size == npy_bytes(UINT32, shape) else b""
@@ -115,7 +115,7 @@ def read_sums(path: Path, size: int) -> NDArray[np.uint32]:
 
 
 def check_disk(out: Path, tasks: list[ShardTask]) -> None:
-    """Raise ConfigurationError where the disk has no room for the shards that are still to be made."""
+    """Raise ConfigurationError if the disk has no room for the shards that are still to be made."""
     size = tasks[0].size if tasks else 1
     needed = npy_bytes(FLOAT64, (size, size, 3))
     for task in tasks:

@@ -36,7 +36,7 @@ class Measurement:
     passes. `peak_memory_bytes` is resident memory above what the process held once torch and this library were
     imported, from building the network on; on GPUs, the peak that torch allocated on the fullest one. Bytes are of a
     step: what one tower sends to all its peers, counted on the link and by the network table; gradients that were
-    all-reduced; what a part of a pipeline sends. `exchanges` are those of all timed steps, None where nothing crosses.
+    all-reduced; what a part of a pipeline sends. `exchanges` are those of all timed steps, None if nothing crosses.
     """
 
     steps: int

@@ -97,7 +97,7 @@ whole_network = replicated(_whole, paper_sgd, MEMORY_FORMAT)
 
 
 def check_split(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError where there are no towers to place, or no place for them."""
+    """Raise ConfigurationError if there are no towers to place, or no place for them."""
     if network.towers == 1:
         raise ConfigurationError(f"network {network.name} has one tower; there is nothing to split")
     choose_placement("auto", device, network.towers, Launch(0, processes, 0, processes))

@@ -155,7 +155,7 @@ def balanced_cuts(costs: Sequence[float], parts: int) -> list[int]:
 
 
 def check_pipeline(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError where layers, batch or devices are too few for so many parts."""
+    """Raise ConfigurationError if layers, batch or devices are too few for so many parts."""
     check_several(network, device, processes)
     blocks = len(cuttable_blocks(network))
     if blocks < processes:

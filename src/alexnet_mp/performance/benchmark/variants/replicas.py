@@ -88,12 +88,12 @@ class GradientBytes:
 
 
 def check_one(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError where one process cannot have the device."""
+    """Raise ConfigurationError if one process cannot have the device."""
     choose_placement("simulated", device, 1, Launch())
 
 
 def check_replicas(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError where the batch or the devices cannot be shared by so many processes."""
+    """Raise ConfigurationError if the batch or the devices cannot be shared by so many processes."""
     check_several(network, device, processes)
     if batch_size % processes:
         raise ConfigurationError(
@@ -102,7 +102,7 @@ def check_replicas(network: Network, device: str, processes: int, batch_size: in
 
 
 def check_several(network: Network, device: str, processes: int) -> None:
-    """Raise ConfigurationError where there would be one process only, or more than devices."""
+    """Raise ConfigurationError if there would be one process only, or more than devices."""
     if processes == 1:
         raise ConfigurationError(f"network {network.name} has one tower, so there is one process; nothing to share")
     choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))

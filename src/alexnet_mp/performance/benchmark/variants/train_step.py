@@ -46,7 +46,7 @@ class TrainStep:
 class TrainingVariant:
     """`check` runs before the variant's processes start, `build` in each of them.
 
-    `check(network, device, processes, batch_size)` raises ConfigurationError where this machine, network or batch does
+    `check(network, device, processes, batch_size)` raises ConfigurationError if this machine, network or batch does
     not allow it. `ours` says whose code it is, for the chart.
     """
 
