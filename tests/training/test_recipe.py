@@ -225,7 +225,7 @@ LATE_FIRST = [asdict(Milestone(9, 0.1)), asdict(Milestone(3, 0.2))]
         ({"schedule": {"milestones": [asdict(Milestone(1, 0.1))], "plateau": {}}}, 1, "both milestones and plateau"),
         ({"schedule": {"milestones": LATE_FIRST}}, 1, r"not in order of after_epoch: \[9, 3\]"),
         ({"weights": Rates(float("nan"), 0.0)}, 1, "recipe.weights.learning_rate is nan"),
-        ({"biases": Rates(0.1, -1.0)}, 1, "recipe.biases.weight_decay is -1.0, must not be negative"),
+        ({"biases": Rates(0.1, -1.0)}, 1, "recipe.biases.weight_decay is -1.0, must be a number of at least 0"),
         ({"schedule": Schedule(plateau=Plateau(factor=0.0))}, 1, "factor is 0.0, must be more than 0 and less than 1"),
     ],
 )

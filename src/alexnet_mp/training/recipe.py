@@ -1,15 +1,16 @@
 """The recipe: everything of training that is not the network."""
 
 from dataclasses import dataclass, field, replace
-from math import sqrt
+from math import inf, sqrt
 from typing import Annotated, Literal
 
-from alexnet_mp.common.schema import Bound, NonNegativeFloat, NonNegativeInt, PositiveInt
+from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt
 from alexnet_mp.data.augmentation import Augmentation
 from alexnet_mp.data.loader import Order
 from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.errors import ConfigurationError
 
+Rate = Annotated[float, Bound("be a number of at least 0", lambda value: 0 <= value < inf)]
 Kind = Literal["weights", "biases"]
 KINDS: tuple[Kind, ...] = ("weights", "biases")
 BatchScaling = Literal["fixed", "linear", "square_root"]
@@ -19,8 +20,8 @@ BatchScaling = Literal["fixed", "linear", "square_root"]
 class Rates:
     """Learning rate ε and weight decay of one kind of parameter."""
 
-    learning_rate: NonNegativeFloat
-    weight_decay: NonNegativeFloat
+    learning_rate: Rate
+    weight_decay: Rate
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Milestone:
     """
 
     after_epoch: int
-    learning_rate: NonNegativeFloat
+    learning_rate: Rate
     kind: Literal["weights", "biases", "both"] = "both"
     layers: tuple[str, ...] | None = None
 

@@ -51,13 +51,10 @@ def summarize_processes(
         alone = alone or found["images_per_second_of_rounds"]
         used = min(count * threads, cores) / min(threads, cores)
         ratios = [speed / one for speed, one in zip(found["images_per_second_of_rounds"], alone, strict=True)]
-        step = setup.batch_size / found["images_per_second"]
-        parts = {
-            "products": found["fraction_of_bound"],
-            "update": found["step_seconds"]["optimizer"] / step,
-            "crossings": found["step_seconds"]["exposed_crossing"] / step,
-            "late_towers": found["step_seconds"]["skew"] / step,
-        }
+        seconds, step = found["step_seconds"], setup.batch_size / found["images_per_second"]
+        measured_parts = {"update": "optimizer", "crossings": "exposed_crossing", "late_towers": "skew"}
+        parts = {"products": found["fraction_of_bound"]}
+        parts |= {name: seconds[part] / step for name, part in measured_parts.items()}
         values.append(
             {
                 **found,
