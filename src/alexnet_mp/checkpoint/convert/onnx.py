@@ -21,9 +21,8 @@ from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.checkpoint.convert.single_device_file import about, scaled
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.network.rows import Convention, RowCost
+from alexnet_mp.network.rows import Convention, Row, RowCost, plain, weighted
 from alexnet_mp.network.table import Network
 from alexnet_mp.version import __version__
 
@@ -154,28 +153,28 @@ def write_graph(network: Network, dropout: Convention, weights: Mapping[str, Arr
     return graph
 
 
-def _windows(row: rows.Conv | rows.MaxPool | rows.AveragePool) -> dict[str, list[int]]:
+def _windows(row: weighted.Conv | plain.MaxPool | plain.AveragePool) -> dict[str, list[int]]:
     begin, end = row.pad
     return {"kernel_shape": [row.size] * 2, "strides": [row.stride] * 2, "pads": [begin, begin, end, end]}
 
 
-def _add_convolution(graph: Graph, row: rows.Conv, at: InGraph) -> None:
+def _add_convolution(graph: Graph, row: weighted.Conv, at: InGraph) -> None:
     group = at.towers if row.reads == "own" else 1
     attributes = {**_windows(row), "group": group}
     graph.add("Conv", at.name, f"{at.name}.weight", f"{at.name}.bias", attributes=attributes)
 
 
-def _add_product(graph: Graph, row: rows.FullyConnected | rows.Classifier, at: InGraph) -> None:
+def _add_product(graph: Graph, row: weighted.FullyConnected | weighted.Classifier, at: InGraph) -> None:
     name = at.name
     if at.cost.reads == "own" and at.towers > 1 and not at.cost.bias_on_tower_0_only:
         _add_grouped_product(graph, at)
         return
     graph.add("Flatten", f"{name}.flat", attributes={"axis": 1})
-    output = OUTPUT if isinstance(row, rows.Classifier) else ""
+    output = OUTPUT if isinstance(row, weighted.Classifier) else ""
     graph.add("Gemm", name, f"{name}.weight", f"{name}.bias", attributes={"transB": 1}, output=output)
 
 
-def _add_lrn(graph: Graph, row: rows.LocalResponseNorm, at: InGraph) -> None:
+def _add_lrn(graph: Graph, row: plain.LocalResponseNorm, at: InGraph) -> None:
     """Every tower's maps by themselves: [N, towers * C, H, W] seen as [N * towers, C, H, W]."""
     name, towers = at.name, at.towers
     maps, height, width = at.cost.input_shape
@@ -188,7 +187,7 @@ def _add_lrn(graph: Graph, row: rows.LocalResponseNorm, at: InGraph) -> None:
         graph.add("Reshape", f"{name}.together", graph.constant(f"{name}.of_all", [-1, towers * maps, height, width]))
 
 
-def _add_spatial_norm(graph: Graph, row: rows.SpatialNorm, at: InGraph) -> None:
+def _add_spatial_norm(graph: Graph, row: plain.SpatialNorm, at: InGraph) -> None:
     """a / (k + alpha * mean of a² over the window)^beta, zeros outside counted in every mean."""
     name, maps, pad = at.name, graph.last, row.size // 2
     window = {"kernel_shape": [row.size] * 2, "pads": [pad] * 4, "count_include_pad": 1}
@@ -200,12 +199,12 @@ def _add_spatial_norm(graph: Graph, row: rows.SpatialNorm, at: InGraph) -> None:
     graph.add("Mul", name, maps)
 
 
-def _add_batch_norm(graph: Graph, row: rows.BatchNorm, at: InGraph) -> None:
+def _add_batch_norm(graph: Graph, row: plain.BatchNorm, at: InGraph) -> None:
     tensors = [f"{at.name}.{each}" for each in (*at.cost.parameters_of_a_tower, *at.cost.buffers_of_a_tower)]
     graph.add("BatchNormalization", at.name, *tensors, attributes={"epsilon": row.epsilon})
 
 
-def _add_group_norm(graph: Graph, row: rows.GroupNorm, at: InGraph) -> None:
+def _add_group_norm(graph: Graph, row: plain.GroupNorm, at: InGraph) -> None:
     """Each group as one channel [N, groups, values], which InstanceNormalization normalizes; then scale and shift."""
     name, groups = at.name, at.towers * row.groups
     maps = at.towers * at.cost.input_shape[0]
@@ -221,7 +220,7 @@ def _add_group_norm(graph: Graph, row: rows.GroupNorm, at: InGraph) -> None:
         graph.add(operator, f"{name}.{operator.lower()}", f"{name}.{tensor}")
 
 
-def _add_dropout(graph: Graph, row: rows.Dropout, at: InGraph) -> None:
+def _add_dropout(graph: Graph, row: plain.Dropout, at: InGraph) -> None:
     if at.dropout == "authors":
         graph.add("Mul", at.name, graph.constant(f"{at.name}.kept", 1 - row.p))
 
@@ -238,19 +237,19 @@ def _add_grouped_product(graph: Graph, at: InGraph) -> None:
 
 
 # How each kind of row is written; branches, auxiliary classifiers and unshared weights have no translation.
-NODES: dict[type[rows.Row], Callable[[Graph, Any, InGraph], None]] = {
-    rows.Conv: _add_convolution,
-    rows.FullyConnected: _add_product,
-    rows.Classifier: _add_product,
-    rows.Relu: lambda graph, row, at: graph.add("Relu", at.name),
-    rows.Tanh: lambda graph, row, at: graph.add("Tanh", at.name),
-    rows.LocalResponseNorm: _add_lrn,
-    rows.SpatialNorm: _add_spatial_norm,
-    rows.BatchNorm: _add_batch_norm,
-    rows.GroupNorm: _add_group_norm,
-    rows.MaxPool: lambda graph, row, at: graph.add("MaxPool", at.name, attributes=_windows(row)),
-    rows.AveragePool: lambda graph, row, at: graph.add(
+NODES: dict[type[Row], Callable[[Graph, Any, InGraph], None]] = {
+    weighted.Conv: _add_convolution,
+    weighted.FullyConnected: _add_product,
+    weighted.Classifier: _add_product,
+    plain.Relu: lambda graph, row, at: graph.add("Relu", at.name),
+    plain.Tanh: lambda graph, row, at: graph.add("Tanh", at.name),
+    plain.LocalResponseNorm: _add_lrn,
+    plain.SpatialNorm: _add_spatial_norm,
+    plain.BatchNorm: _add_batch_norm,
+    plain.GroupNorm: _add_group_norm,
+    plain.MaxPool: lambda graph, row, at: graph.add("MaxPool", at.name, attributes=_windows(row)),
+    plain.AveragePool: lambda graph, row, at: graph.add(
         "AveragePool", at.name, attributes={**_windows(row), "count_include_pad": 0}
     ),
-    rows.Dropout: _add_dropout,
+    plain.Dropout: _add_dropout,
 }

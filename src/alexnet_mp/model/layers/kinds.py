@@ -18,7 +18,7 @@ from alexnet_mp.model.layers.weighted import (
     TwoInputLayer,
     matrix_product,
 )
-from alexnet_mp.network import rows
+from alexnet_mp.network.rows import Row, RowCost, plain, weighted
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LayerPlace:
     treated by themselves.
     """
 
-    cost: rows.RowCost
+    cost: RowCost
     tower: int
     may_overwrite: bool
     towers_together: int = 1
@@ -42,32 +42,32 @@ class LayerPlace:
 
 LayerOf = Callable[[Any, LayerPlace], nn.Module]
 
-LAYERS: dict[type[rows.Row], LayerOf] = {
-    rows.Conv: lambda row, at: _product_layer(Convolution(row.stride, row.pad), at.cost),
-    rows.Local: lambda row, at: LocallyConnected(at.cost.parameters_of_a_tower["weight"], row.stride, row.pad),
-    rows.FullyConnected: lambda row, at: _product_layer(matrix_product, at.cost),
-    rows.Classifier: lambda row, at: PartialLogits(at.cost.parameters_of_a_tower["own_weight"], at.tower == 0),
-    rows.Relu: lambda row, at: nn.ReLU(inplace=at.may_overwrite),
-    rows.Tanh: lambda row, at: nn.Tanh(),
-    rows.LocalResponseNorm: lambda row, at: LocalResponseNorm(
+LAYERS: dict[type[Row], LayerOf] = {
+    weighted.Conv: lambda row, at: _product_layer(Convolution(row.stride, row.pad), at.cost),
+    weighted.Local: lambda row, at: LocallyConnected(at.cost.parameters_of_a_tower["weight"], row.stride, row.pad),
+    weighted.FullyConnected: lambda row, at: _product_layer(matrix_product, at.cost),
+    weighted.Classifier: lambda row, at: PartialLogits(at.cost.parameters_of_a_tower["own_weight"], at.tower == 0),
+    plain.Relu: lambda row, at: nn.ReLU(inplace=at.may_overwrite),
+    plain.Tanh: lambda row, at: nn.Tanh(),
+    plain.LocalResponseNorm: lambda row, at: LocalResponseNorm(
         row.n, row.k, row.alpha, row.beta, row.alpha_scales, at.towers_together
     ),
-    rows.SpatialNorm: lambda row, at: SpatialNorm(row.size, row.k, row.alpha, row.beta),
-    rows.BatchNorm: lambda row, at: BatchNorm(at.maps, row.momentum, row.epsilon),
-    rows.GroupNorm: lambda row, at: nn.GroupNorm(row.groups * at.towers_together, at.maps, row.epsilon),
-    rows.MaxPool: lambda row, at: MaxPool(row.size, row.stride, row.pad),
-    rows.AveragePool: lambda row, at: AveragePool(row.size, row.stride, row.pad),
-    rows.GlobalAveragePool: lambda row, at: GlobalAveragePool(),
-    rows.Dropout: lambda row, at: Dropout(row.p, row.inverted),
+    plain.SpatialNorm: lambda row, at: SpatialNorm(row.size, row.k, row.alpha, row.beta),
+    plain.BatchNorm: lambda row, at: BatchNorm(at.maps, row.momentum, row.epsilon),
+    plain.GroupNorm: lambda row, at: nn.GroupNorm(row.groups * at.towers_together, at.maps, row.epsilon),
+    plain.MaxPool: lambda row, at: MaxPool(row.size, row.stride, row.pad),
+    plain.AveragePool: lambda row, at: AveragePool(row.size, row.stride, row.pad),
+    plain.GlobalAveragePool: lambda row, at: GlobalAveragePool(),
+    plain.Dropout: lambda row, at: Dropout(row.p, row.inverted),
 }
 
 
-def layer_of(row: rows.Row, at: LayerPlace) -> nn.Module:
+def layer_of(row: Row, at: LayerPlace) -> nn.Module:
     """The layer of a row; its parameters have the names and shapes of the row's cost, their values are not drawn."""
     return LAYERS[type(row)](row, at)
 
 
-def _product_layer(product: Product, cost: rows.RowCost) -> nn.Module:
+def _product_layer(product: Product, cost: RowCost) -> nn.Module:
     shapes = cost.parameters_of_a_tower
     if cost.reads == "both":
         return TwoInputLayer(product, shapes["own_weight"], shapes.get("peer_weight"))
