@@ -1,6 +1,7 @@
 """The house keeps its order: who may import whom, how many rooms there are, how large files and functions may be."""
 
 import ast
+import configparser
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,14 @@ def test_files_and_functions_are_short() -> None:
 def test_every_file_says_in_its_first_line_what_it_is_for() -> None:
     for path in sources():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_every_folder_is_a_package_of_the_wheel() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(Path(__file__).parent.parent / "setup.cfg", encoding="utf-8")
+    folders = {path.parent.relative_to(PACKAGE).parts for path in sources()}
+    named = {".".join(("alexnet_mp", *parts)) for parts in folders} | {"alexnet_mp.conf"}
+    assert set(settings["options"]["packages"].split()) == named
 
 
 # A row of a table and its layer share a name, and so do the entry points of commands.
