@@ -89,7 +89,7 @@ def test_the_wheel_holds_nothing_but_the_package(installed: Path) -> None:
 
 def test_every_preset_composes_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     presets = [
-        f"{path.parts[1]}={Path(*path.parts[2:]).with_suffix(str()).as_posix()}"
+        f"{path.parts[1]}={Path(*path.parts[2:]).with_suffix('').as_posix()}"
         for path in checkout_files()
         if path.parts[0] == "conf" and path.parts[1] in GROUPS and path.suffix == ".yaml"
     ]
