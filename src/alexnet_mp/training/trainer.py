@@ -132,6 +132,7 @@ class Trainer:
         progress = self._progress
         in_force = self._run.state.rates.after(progress.epoch)
         set_learning_rates(self._optimizer, in_force)
+        last_layer = self._model.network.learned_layers[-1]  # walks the table, so not in every step
         self._model.train()
         last = logged = time.perf_counter()
         steps_since = 0
@@ -149,7 +150,7 @@ class Trainer:
                         "step": progress.step,
                         "epoch": progress.epoch + 1,
                         "loss": agreed.loss,
-                        "learning_rate": in_force[self._model.network.learned_layers[-1], "weights"],
+                        "learning_rate": in_force[last_layer, "weights"],
                         "images_per_second": steps_since * self._batch_size / (now - logged),
                         **self._run.gpu_metrics(),
                     }
