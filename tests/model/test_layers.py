@@ -131,30 +131,6 @@ def test_inverted_dropout_is_pytorchs():
     torch.testing.assert_close(layer(x, None), F.dropout(x, 0.25, training=False))
 
 
-def test_dropout_masks_keep_half_and_differ_between_towers_layers_and_steps():
-    network = load_network("small")
-    first, second = (Tower(network, t, seed=0) for t in (0, 1))
-    masks = first.draw_masks(0, 7, 512, slice(0, 512))
-    assert masks["dropout6"].shape == (512, 256)
-    # 131,072 fair coins: the share of heads is within 0.5 +- 5 standard deviations of 0.5 / sqrt(131072).
-    assert abs(masks["dropout6"].double().mean().item() - 0.5) < 5 * 0.5 / 131072**0.5
-    others = [
-        masks["dropout7"],
-        second.draw_masks(0, 7, 512, slice(0, 512))["dropout6"],
-        first.draw_masks(0, 8, 512, slice(0, 512))["dropout6"],
-        first.draw_masks(1, 7, 512, slice(0, 512))["dropout6"],
-    ]
-    assert all(not torch.equal(masks["dropout6"], other) for other in others)
-
-
-def test_replicas_take_their_rows_of_one_mask():
-    tower = Tower(load_network("small"), 0, seed=0)
-    whole = tower.draw_masks(0, 3, 8, slice(0, 8))
-    halves = [tower.draw_masks(0, 3, 8, rows) for rows in (slice(0, 4), slice(4, 8))]
-    for name, mask in whole.items():
-        assert torch.equal(mask, torch.cat([half[name] for half in halves]))
-
-
 def test_initial_weights_have_the_tables_deviation_and_biases():
     tower = Tower(load_network("original_2012"), 0, seed=0)
     for name, std, bias in [("conv2", 0.01, 1), ("conv3", 0.03, 0), ("conv4", 0.03, 1), ("fc6", 0.01, 1)]:

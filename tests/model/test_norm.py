@@ -108,7 +108,8 @@ def three_steps(placement_kind: str, share_statistics: bool = False) -> dict[str
 
 
 def save_three_steps(folder: str, *arguments) -> None:
-    save_file(three_steps(*arguments), Path(folder) / f"{torch.distributed.get_rank()}.safetensors")
+    state = {name: tensor.contiguous() for name, tensor in three_steps(*arguments).items()}
+    save_file(state, Path(folder) / f"{torch.distributed.get_rank()}.safetensors")
 
 
 def in_two_processes(folder: Path, *arguments) -> list[dict[str, Tensor]]:

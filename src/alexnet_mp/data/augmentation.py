@@ -73,7 +73,7 @@ class Views:
         return len(self.tops)
 
     def __getitem__(self, index: Tensor) -> "Views":
-        return Views(self.tops[index], self.lefts[index], self.flips[index])
+        return Views(self.tops[index].long(), self.lefts[index].long(), self.flips[index])
 
 
 class EpochDraws:

@@ -165,7 +165,8 @@ class Loader:
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory)
         crop_and_flip(images, request.views, pixels)
         labels = torch.from_numpy(request.images.labels[request.rows.numpy()])
-        return Batch(pixels, labels, request.views, request.alphas)
+        batch = Batch(pixels, labels, request.views, request.alphas)
+        return batch.pinned() if self.pin_memory else batch
 
     def _buffer(self, size: int) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
         held = getattr(self._of_thread, "buffer", None)

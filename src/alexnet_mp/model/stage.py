@@ -59,15 +59,14 @@ class StageInput(Protocol):
     def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor: ...
 
 
+@dataclass(frozen=True)
 class ImageInput:
-    """The input of the first stage: the image enters, nothing crosses.
+    """The input of the first stage: the image enters, nothing crosses. From here on maps have this memory format."""
 
-    From here on maps are in channels_last, in which convolution, pooling and LRN are all faster than in the contiguous
-    format (docs/performance.md).
-    """
+    memory_format: torch.memory_format = torch.channels_last
 
     def own_half(self, own: Tensor) -> Tensor:
-        return own.contiguous(memory_format=torch.channels_last) if own.ndim == 4 else own
+        return own.contiguous(memory_format=self.memory_format) if own.ndim == 4 else own
 
     def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         return partial

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.errors import ConfigurationError
@@ -23,12 +23,17 @@ class Tower(nn.Module):
     Weights are drawn by (seed, layer, tower), so a tower is the same whoever builds it and wherever it lives.
     """
 
-    def __init__(self, network: Network, index: int, seed: int) -> None:
+    def __init__(
+        self, network: Network, index: int, seed: int, memory_format: torch.memory_format = torch.channels_last
+    ) -> None:
+        """Maps and the kernels of convolutions are in `memory_format`."""
         super().__init__()
         self.index = index
         self._network_name, self._seed = network.name, seed
         self._costs = {cost.name: cost for cost in network_cost(network).rows}
-        stages: list[tuple[StageInput, list[tuple[str, nn.Module | Concat | AuxHead]]]] = [(ImageInput(), [])]
+        stages: list[tuple[StageInput, list[tuple[str, nn.Module | Concat | AuxHead]]]] = [
+            (ImageInput(memory_format), [])
+        ]
         before: rows.Row | None = None
         for name, row in network.rows.items():
             layer = self._add_row(name, row, before)
@@ -39,11 +44,8 @@ class Tower(nn.Module):
             before = row
         stages.append((SumOfLogits(index), []))
         self.stages = [Stage(head, tuple(tail)) for head, tail in stages]
-        self._dropout_shapes = {
-            name: (self._costs[name].output_shape, row.p)
-            for name, row in network.layer_rows.items()
-            if isinstance(row, rows.Dropout)
-        }
+        for kernels in (each for each in self.parameters() if each.ndim == 4):
+            kernels.data = kernels.data.contiguous(memory_format=memory_format)
 
     def _add_row(self, name: str, row: rows.Row, before: rows.Row | None) -> nn.Module | Concat | AuxHead:
         if isinstance(row, rows.Branches):
@@ -74,14 +76,3 @@ class Tower(nn.Module):
             )
         self.add_module(name, layer)
         return layer
-
-    def draw_masks(self, seed: int, step: int, total: int, taken: slice) -> dict[str, Tensor]:
-        """The dropout masks of one step: drawn for the whole global batch of `total` images, of which `taken` are ours.
-
-        Keyed by (seed, step, layer, tower), so they are the same under every placement and number of replicas.
-        """
-        masks = {}
-        for name, (shape, p) in self._dropout_shapes.items():
-            generator = keyed_generator(seed, "dropout", step, name, self.index)
-            masks[name] = torch.rand(total, *shape, generator=generator, dtype=torch.float32, device="cpu")[taken] >= p
-        return masks

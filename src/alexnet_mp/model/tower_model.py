@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from alexnet_mp.common.device import memory_format_of_maps
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.dropout_masks import DropoutMasks
 from alexnet_mp.model.stage import Logits
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.crossings import crossing_points
@@ -49,6 +51,10 @@ class TowerModel(nn.Module):
             if point and link and rounded
             else None
             for point in crossing_points(network)
+        ]
+        self._masks = [
+            DropoutMasks(network, [t for t, where in placement.devices.items() if where == device], device)
+            for device in dict.fromkeys(placement.devices.values())
         ]
         self._training_forwards = 0
 
@@ -103,17 +109,15 @@ class TowerModel(nn.Module):
         if step is None:
             step = self._training_forwards
             self._training_forwards += 1
-        start, total = self.placement.replica * images, self.placement.replicas * images
+        masks: dict[tuple[int, str], Tensor] = {}
+        for of_a_device in self._masks:
+            masks |= of_a_device.draw(self.seed, step, self.placement.replica * images, images)
         return [
-            {
-                name: mask.to(self.placement.devices[tower.index], non_blocking=True)
-                for name, mask in tower.draw_masks(self.seed, step, total, slice(start, start + images)).items()
-            }
-            for tower in self.local_towers()
+            {name: mask for (tower, name), mask in masks.items() if tower == each.index} for each in self.local_towers()
         ]
 
 
 def _build_tower(network: Network, index: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tower:
     with device:
-        tower = Tower(network, index, seed)
+        tower = Tower(network, index, seed, memory_format_of_maps(device))
     return tower if next(tower.parameters()).dtype == dtype else tower.to(dtype)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet_mp.common.device import upload
 from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
 
 
@@ -139,7 +140,7 @@ def merge_replicated_logits(logits: Sequence[Tensor]) -> Tensor:
 
 def to_towers(tensor: Tensor, devices: Sequence[torch.device]) -> list[Tensor]:
     """The same tensor on each local tower's device: every tower of a replica sees the same images."""
-    return [tensor.to(device, non_blocking=True) for device in devices]
+    return [upload(tensor, device) for device in devices]
 
 
 def _to_all_peers(halves: Sequence[Tensor], towers: int) -> Tensors:

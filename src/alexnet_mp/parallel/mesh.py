@@ -83,8 +83,10 @@ class Mesh:
         """Overwrite each process's tensors by those of the process that holds the same towers in replica 0."""
         group = self.replica_group()
         for tensor in tensors if group is not None else ():
+            message = tensor.contiguous()  # whatever the memory formats in the two replicas are
             with needing_all("replica 0's tensors"):
-                dist.broadcast(tensor, group=group, group_src=0)
+                dist.broadcast(message, group=group, group_src=0)
+            tensor.copy_(message)
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """Every process's values, in order of rank; all pass equally many."""
@@ -139,7 +141,7 @@ def needing_all(what: str) -> Iterator[None]:
 
 @contextmanager
 def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
-    """Concat the processes of a run, each group with an explicit time-out, and leave them at the end."""
+    """Join the processes of a run, each group with an explicit time-out, and leave them at the end."""
     if placement.launch.world_size == 1:
         yield Mesh(placement, None)
         return

@@ -41,6 +41,11 @@ class Placement:
         return {tower: torch.device(own.type, own.index - self.first_tower + tower) for tower in range(self.towers)}
 
     @property
+    def on_gpus(self) -> bool:
+        """True if this process's towers are on GPUs; otherwise they are on a CPU."""
+        return self.devices[self.first_tower].type == "cuda"
+
+    @property
     def is_main(self) -> bool:
         """True in the one process that prints and writes."""
         return self.launch.rank == 0

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from alexnet_mp.common.device import Precision
 from alexnet_mp.common.schema import PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.data.load import DataSettings
 from alexnet_mp.data.loader import LoaderSettings
@@ -30,12 +31,12 @@ class TrainSettings:
     seed: int
     initial_weights: InitialWeights
     batch_scaling: BatchScaling
-    precision: Literal["float32", "float64", "bf16"]
+    precision: Precision
     crossing_dtype: Literal["float16", "bfloat16"] | None
     compile: Literal["auto", "on", "off"]
     threads: PositiveInt | None
     run_dir: str | None
-    log_every_steps: PositiveInt
+    log_every_steps: PositiveInt | None
     keep_checkpoints: PositiveInt
     checkpoint_minutes: PositiveFloat
     checkpoint_steps: PositiveInt | None

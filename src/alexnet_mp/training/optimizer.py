@@ -29,19 +29,23 @@ class PaperSGD(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         assert closure is None, "the paper's rule evaluates the loss once"
+        alike: dict[tuple[float, float, float], list[Any]] = {}  # what one call of a kernel can update
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if group["lr"] == 0 or not parameters:
+            rates = group["lr"], group["weight_decay"], group["momentum"]
+            alike.setdefault(rates, []).extend(group["params"])
+        for (learning_rate, weight_decay, momentum), parameters in alike.items():
+            parameters = [each for each in parameters if each.grad is not None]
+            if learning_rate == 0 or not parameters:
                 continue
             sgd(
                 parameters,
-                [parameter.grad for parameter in parameters],
-                [self._buffer(parameter, group["lr"]) for parameter in parameters],
+                [each.grad for each in parameters],
+                [self._buffer(parameter, learning_rate) for parameter in parameters],
                 fused=True,  # one pass over weights, gradients and velocities
                 foreach=False,
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=group["lr"],
+                weight_decay=weight_decay,
+                momentum=momentum,
+                lr=learning_rate,
                 dampening=0.0,
                 nesterov=False,
                 maximize=False,

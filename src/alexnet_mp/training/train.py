@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from alexnet_mp.common.device import set_precision
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.load import load_data
@@ -48,6 +49,9 @@ def train(configuration: Mapping[str, Any]) -> dict[str, Any]:
     settings = settings.on_replicas(placement.replicas)
     recipe = settings.recipe
     recipe.check(network.learned_layers, placement.replicas)
+    if settings.precision == "tf32" and not placement.on_gpus:
+        raise ConfigurationError("precision=tf32 is a mode of GPUs, and the towers are on a CPU; use precision=float32")
+    set_precision(settings.precision)
     data = _load_data(settings, placement)
     loader = _loader(settings, placement, data)
     crop, color = network.image[1:], recipe.augmentation.color
@@ -121,7 +125,7 @@ def _loader(settings: TrainSettings, placement: Placement, data: DataSet) -> Loa
         recipe.augmentation,
         recipe.order,
         settings.loader,
-        pin_memory=any(device.type == "cuda" for device in placement.devices.values()),
+        pin_memory=placement.on_gpus,
     )
 
 

@@ -31,6 +31,7 @@ from alexnet_mp.training.signals import StopSignals
 from alexnet_mp.training.state import TrainingState
 from alexnet_mp.training.validation import Errors, evaluate
 
+LOG_EVERY_ON_GPUS = 20  # steps, if the configuration does not say; reading a loss makes the host wait for the GPU
 SECONDS_TO_ANSWER = 2.0  # after another process was lost, for the others to notice it too
 
 
@@ -68,8 +69,9 @@ class Trainer:
         self._model, self._optimizer, self._progress = run.state.model, run.state.optimizer, run.state.progress
         self._losses = data_parallel(LossOnEveryTower(self._model, run.settings.autocast), run.mesh)
         self._devices = list(run.mesh.placement.devices.values())
-        self._reads_every_loss = all(device.type == "cpu" for device in self._devices)
+        self._reads_every_loss = not run.mesh.placement.on_gpus
         self._batch_size = run.settings.recipe.batch_size
+        self._log_every = run.settings.log_every_steps or (1 if self._reads_every_loss else LOG_EVERY_ON_GPUS)
 
     def fit(self) -> None:
         """Train to the end of the recipe's epochs; validate after each, and save.
@@ -190,7 +192,7 @@ class Trainer:
     def _is_logged(self) -> bool:
         """True at the steps of which `metrics.jsonl` has a line."""
         position = self._progress.samples_of_epoch // self._batch_size
-        return position % self._settings.log_every_steps == 0 or position == self._loader.steps_per_epoch
+        return position % self._log_every == 0 or position == self._loader.steps_per_epoch
 
     def _validate(self, bar: "tqdm[Any]") -> None:
         progress = self._progress

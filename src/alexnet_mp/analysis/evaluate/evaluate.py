@@ -58,8 +58,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     share = Share(placement.replica, placement.replicas)
     crop = network.image[1:]
     batch_size = min(settings.batch_size, len(data.splits["train"]))  # what the loader allows, for the sake of training
-    on_a_gpu = any(device.type == "cuda" for device in placement.devices.values())
-    loader = Loader(data, crop, batch_size, share, seed=0, pin_memory=on_a_gpu)
+    loader = Loader(data, crop, batch_size, share, seed=0, pin_memory=placement.on_gpus)
     preprocess = Preprocessing(data.statistics, crop, members[0].input, settings.dtype)
     weights = [member.weights(list(placement.devices)) for member in members]
     question = _question(members, data, split, settings.views)

@@ -9,7 +9,7 @@ Only x is kept for the backward pass: to compute d again costs less than to fetc
 
 The squares of a block are written to a buffer in which every pixel has room for the part of a window that hangs over
 the first and the last map. There, "the next map" is a fixed number of elements away for all maps, pixels and images
-alike, so a sum over windows is a sum of shifted flat tensors, in either memory format. Five terms take three additions.
+alike, so a sum over windows is a sum of shifted flat tensors, in either memory format.
 """
 
 from collections.abc import Iterator
@@ -76,44 +76,46 @@ class Blocks:
         self.rows = rows_in_a_block(rows, BLOCK_BYTES)
         _, self._maps, self._pixels = rows.shape
         self._row = (self._maps + window.n - 1) * self._pixels  # elements of a row, with the overhang
-        size = self.rows * self._row + (window.n - 1) * self._pixels
+        self._size = self.rows * self._row + (window.n - 1) * self._pixels
         # With k / n in the overhang too, the terms of every window, clipped or not, add up to k.
-        self._share = rows.new_tensor(window.k / window.n)
-        self._squares = rows.new_full((size,), window.k / window.n)
+        self._squares = rows.new_full((self._size + 1,), window.k / window.n)
+        self._share = self._squares[-1]  # k / n where the device has it: to upload a number would make the host wait
         self._terms: Tensor | None = None
-        self._spare = [rows.new_empty(size) for _ in range(3)]
-        self._sums_in: int | None = None  # the spare buffer that the last sums lie in
+        self._sums, self._roots, self._powers = (rows.new_empty(self._size) for _ in range(3))
 
     def normalize(self, x: Tensor, y: Tensor) -> None:
         """Write x p into `y`."""
-        torch.mul(x, self._of_maps(self._power(self._inverse_root(x))), out=y)
+        torch.mul(x, self._of_maps(self._power(self._denominators(x))), out=y)
 
     def gradient(self, x: Tensor, dy: Tensor, dx: Tensor) -> None:
         """Write the gradient of x into `dx`."""
-        root = self._inverse_root(x)
-        torch.mul(dy, self._of_maps(self._power(root)), out=dx)
-        from_each = self._of_maps(root.mul_(root)).mul_(x).mul_(dx)  # dy p x / d
-        back = self._sums_over_windows_that_hold(from_each)
+        if self._terms is None:
+            self._terms = self._squares.new_zeros(self._size)
+        denominators = self._denominators(x)
+        torch.mul(dy, self._of_maps(self._power(denominators)), out=dx)
+        # Map i lies in the windows of the maps that its own window, mirrored, would hold.
+        terms = self._inside(self._terms, len(x), (self._window.n - 1) // 2)
+        torch.mul(x, dx, out=terms).div_(self._of_maps(denominators))  # dy p x / d
+        back = self._of_maps(self._window_sums(self._terms, len(x)))
         dx.addcmul_(x, back, value=-2 * self._window.alpha * self._window.beta)
 
-    def _inverse_root(self, x: Tensor) -> Tensor:
-        """d^-½, flat. It and `_power` lie in spare buffers, until the next sums."""
+    def _denominators(self, x: Tensor) -> Tensor:
+        """d, flat; in the buffer of the sums, until the next ones."""
         inside = self._inside(self._squares, len(x), self._window.n // 2)
         torch.addcmul(self._share, x, x, value=self._window.alpha, out=inside)
-        return self._window_sums(self._squares, len(x)).rsqrt_()
+        return self._window_sums(self._squares, len(x))
 
-    def _power(self, inverse_root: Tensor) -> Tensor:
-        """d^-β, flat, from d^-½."""
-        out = self._spare[self._free(self._sums_in)][: len(inverse_root)]
-        return inverse_power(inverse_root, self._window.beta, out)
+    def _power(self, denominators: Tensor) -> Tensor:
+        """d^-β, flat."""
+        length = len(denominators)
+        root = torch.rsqrt(denominators, out=self._roots[:length])
+        return inverse_power(root, self._window.beta, self._powers[:length])
 
-    def _sums_over_windows_that_hold(self, terms: Tensor) -> Tensor:
-        """For each map the sum of `terms` over the maps whose window holds it, [rows, maps, pixels]."""
-        if self._terms is None:
-            self._terms = torch.zeros_like(self._squares)
-        # They are the maps that its own window, mirrored, would hold.
-        self._inside(self._terms, len(terms), (self._window.n - 1) // 2).copy_(terms)
-        return self._of_maps(self._window_sums(self._terms, len(terms)))
+    def _window_sums(self, padded: Tensor, rows: int) -> Tensor:
+        """At each place the sum of the n elements from there on, a map apart, flat."""
+        length = rows * self._row
+        shifted = padded.as_strided((self._window.n, length), (self._pixels, 1))
+        return torch.sum(shifted, 0, out=self._sums[:length])
 
     def _of_maps(self, flat: Tensor) -> Tensor:
         return flat.view(-1, self._row // self._pixels, self._pixels).narrow(1, 0, self._maps)
@@ -121,31 +123,6 @@ class Blocks:
     def _inside(self, padded: Tensor, rows: int, before: int) -> Tensor:
         flat = padded[: rows * self._row]
         return flat.view(rows, -1, self._pixels).narrow(1, before, self._maps)
-
-    def _window_sums(self, padded: Tensor, rows: int) -> Tensor:
-        """At each place the sum of the n elements from there on, a map apart: sums of 1, 2, 4, ... terms, doubled."""
-        n, length = self._window.n, rows * self._row
-        run, span, total, summed = padded[: length + (n - 1) * self._pixels], 1, None, 0
-        run_in = total_in = None
-        while True:
-            if n & span:
-                part = run[summed * self._pixels :][:length]
-                if total is None:
-                    total, total_in = part, run_in
-                else:
-                    free = self._free(run_in, total_in)
-                    total, total_in = torch.add(total, part, out=self._spare[free][:length]), free
-                summed += span
-            if summed == n:
-                assert total is not None
-                self._sums_in = total_in
-                return total
-            shift, free = span * self._pixels, self._free(run_in, total_in)
-            run = torch.add(run[:-shift], run[shift:], out=self._spare[free][: len(run) - shift])
-            run_in, span = free, 2 * span
-
-    def _free(self, *taken: int | None) -> int:
-        return next(number for number in range(len(self._spare)) if number not in taken)
 
 
 def _compiled_blocks(rows: Tensor, window: Window) -> Any:

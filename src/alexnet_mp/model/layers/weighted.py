@@ -109,7 +109,8 @@ class PartialLogits(nn.Module):
         self.bias = nn.Parameter(torch.empty(own_shape[0])) if has_bias else None
 
     def forward(self, own: Tensor) -> Tensor:
-        return matrix_product(own, self.own_weight, self.bias)
+        # In the weights' dtype, because logits are summed across towers and autocast would have rounded them.
+        return matrix_product(own, self.own_weight, self.bias).to(self.own_weight.dtype)
 
 
 Weighted = OwnLayer | LocallyConnected | TwoInputLayer | PartialLogits
