@@ -3,7 +3,7 @@
 It sees every operation of PyTorch on the thread that runs it, forward, backward and update, also under FakeTensorMode,
 where nothing is computed and a large network costs nothing. It cannot see what a kernel does inside, waits that CUDA
 makes by itself (an allocation, a library's first call), or a copy to a device that a CPU build cannot tell from none;
-so every copy to a device but `common.device.upload`'s is taken for one that waits. Autograd's threads for other devices
+so every copy to a device is taken for one that waits, but those of `common.device.upload` and of the link. Autograd's threads for other devices
 are not seen: a CPU build has none.
 """
 
@@ -23,6 +23,7 @@ from alexnet_mp.common import device as common_device
 from alexnet_mp.data import preprocessing
 from alexnet_mp.model.layers import lrn, spatial_norm
 from alexnet_mp.parallel import crossing
+from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 
 SOURCES = str(Path(alexnet_mp.__file__).parent)
@@ -66,13 +67,18 @@ def audited_step(monkeypatch) -> Iterator[Audit]:
         with _paused(audit):
             return sum_over_processes(mesh, values)
 
-    sum_over_processes = Mesh.sum_over_processes
+    def copy_between_towers(link: LocalLink, parcel: torch.Tensor, device: torch.device) -> torch.Tensor:
+        with _paused(audit):
+            return copy(link, parcel, device)
+
+    sum_over_processes, copy = Mesh.sum_over_processes, LocalLink._copy
     with monkeypatch.context() as patch, ExitStack() as modes:
         for module in (lrn, spatial_norm):
             patch.setattr(module, "rows_in_a_block", lambda tensor, _bytes: len(tensor))
         for module in (preprocessing, crossing):
             patch.setattr(module, "upload", counted_upload)
         patch.setattr(Mesh, "sum_over_processes", agreement)
+        patch.setattr(LocalLink, "_copy", copy_between_towers)
         modes.enter_context(_Functions(audit))
         modes.enter_context(_Operations(audit))
         yield audit
