@@ -12,7 +12,7 @@ from alexnet_mp.checkpoint.convert.weight_files import TORCH_SUFFIXES
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.common.cli import run_command, show
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
 
@@ -40,13 +40,11 @@ def run(configuration: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"source={source} does not exist")
     if out.exists():
         raise ConfigurationError(f"out={out} exists already; nothing was written")
-    try:
+    with explained(f"cannot write out={out}"):
         if source.is_dir():
             _from_checkpoint(source, out, settings)
         else:
             _from_file(source, out, settings)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
 
 
 def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None:

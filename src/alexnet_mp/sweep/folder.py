@@ -11,7 +11,7 @@ from typing import Any
 from alexnet_mp.common.disk import FolderLock, write_whole
 from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import csv_cell
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, sweep_rows, sweep_values
 from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, SweepSettings
 
@@ -48,12 +48,11 @@ def check_definition(out: Path, settings: SweepSettings) -> None:
     path = out / JSON_FILE
     if not path.exists():
         return
-    try:
+    unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError)
+    with explained(f"{path} is not what a sweep writes; choose another out", *unreadable):
         values = json.loads(path.read_text(encoding="utf-8"))
         version, definition = values["format_version"], values["definition"]
         held = {"overrides": definition["overrides"], "variants": dict(definition["variants"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not what a sweep writes ({error}); choose another out") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{path} has format_version {version!r}; this version reads {FORMAT_VERSION}")
     asked = _definition(settings)

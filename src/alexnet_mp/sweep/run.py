@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.common.text import count
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.sweep.folder import check_definition, sweep_lock, write_sweep_results
 from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command
 from alexnet_mp.sweep.processes import job_environment, last_error, run_jobs, start_process
@@ -96,10 +96,8 @@ def run_sweep(
             command,
         )
         missing = [job for job, run in before.items() if run is None]
-        try:
+        with explained(f"cannot write out={out}"):
             sweep.write()
-        except OSError as error:
-            raise ConfigurationError(f"cannot write out={out}: {error}") from error
         sizes = [(jobs, "job"), (settings.variants, "variant"), (settings.seeds, "seed")]
         total, variants, seeds = (count(len(each), thing) for each, thing in sizes)
         done = f"; {len(jobs) - len(missing)} done before" if len(missing) < len(jobs) else ""

@@ -16,7 +16,7 @@ from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.prepare.decode import BadPicture, decode_image, pillow_limits
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link
@@ -58,10 +58,8 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     # A color takes the place of the data's mean image; the checkpoint need not say then what it was trained on.
     changes = settings.data if settings.mean_color is None else DataChanges(source="digits")
     member = open_member(Path(settings.checkpoint).absolute(), changes, settings.input)
-    try:
+    with explained(f"checkpoint {member.folder}", ConfigurationError):
         mean, names = _mean_and_names(member, settings)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"checkpoint {member.folder}: {error}") from error
     network, crop = member.network, member.network.image[1:]
     with pillow_limits(settings.max_pixels):
         pictures = [_decode(path, len(mean), settings.max_pixels) for path in settings.paths]
@@ -113,20 +111,14 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
 
 
 def _names_in(path: Path) -> tuple[str, ...]:
-    try:
+    with explained(f"class_names={path} cannot be read", OSError, UnicodeDecodeError):
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"class_names={path} cannot be read: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def _decode(path: Path, size: int, max_pixels: int) -> Pixels:
-    try:
+    with explained(f"cannot read {path}"), explained(f"cannot decode {path}", BadPicture):
         return decode_image(path.read_bytes(), size, max_pixels)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    except BadPicture as error:
-        raise ConfigurationError(f"cannot decode {path}: {error}") from error
 
 
 def _batches(pictures: Sequence[Pixels], crop: tuple[int, int], views_per_image: int) -> Iterator[Batch]:
@@ -187,9 +179,7 @@ def draw_photographs(found: Sequence[Classified], out: Path) -> None:
         left.set_title(short_name(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
         draw_bars(right, photograph.names, photograph.probabilities)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
+    with explained(f"cannot write out={out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(unfinished, dpi=120, format="png")
         unfinished.replace(out)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error

@@ -15,7 +15,7 @@ from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import Network, parse_network
 
@@ -110,15 +110,13 @@ def open_member(folder: Path, data_changes: DataChanges, input_changes: InputCha
         inside = sorted(path.name for path in folder.glob("checkpoints/*"))
         hint = f"; the checkpoints of this run are checkpoints/{{{','.join(inside)}}}" if inside else ""
         raise ConfigurationError(f"{error}{hint}") from error
-    try:
+    with explained(f"checkpoint {folder}", ConfigurationError):
         network = parse_network(description["network"])
         data = _data_settings(description.get("data"), data_changes)
         scale = _input_scale(description.get("input"), input_changes)
         names = description.get("class_names", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ConfigurationError("its class_names are not a list of names")
-    except ConfigurationError as error:
-        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
     says_path = data_changes.path is None and data.path is not None
     return EnsembleMember(folder, network, data, scale, says_path, tuple(names))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.text import csv_cell, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.validation import Evaluation
 
 SUMMARY = "summary.json"
@@ -77,13 +77,11 @@ def write_results(
         "confusions.png": lambda path: draw_confusions(evaluation.confusions, names, confusions, path, title),
         SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
     }
-    try:
+    with explained(f"cannot write the results into {folder}"):
         for name in FILES:
             unfinished = folder / f".{name}.unfinished"
             writers[name](unfinished)
             unfinished.replace(folder / name)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the results into {folder}: {error}") from error
 
 
 def _write_csv(path: Path, kind: type[object], rows: Sequence[object]) -> None:
@@ -107,11 +105,9 @@ def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, 
     differs = _differs(path / SUMMARY, question) if SUMMARY in held else ""
     if differs:
         raise ConfigurationError(f"{path} holds results for {differs}; choose another folder with out=FOLDER")
-    try:
-        if is_main:
+    if is_main:
+        with explained(f"cannot make the folder {path}; choose another with out=FOLDER"):
             path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot make the folder {path}: {error}; choose another with out=FOLDER") from error
     return path
 
 

@@ -25,7 +25,7 @@ from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.text import markdown_table, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Classifier, reads_of
 from alexnet_mp.network.table import Network, parse_network
 
@@ -104,7 +104,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
     if folder is None:
         raise ConfigurationError(f"{run} has no whole checkpoint, so no kernels to draw")
     state, description = load_checkpoint(folder)
-    try:
+    with explained(f"checkpoint {folder}", ConfigurationError, AttributeError, LookupError, TypeError, ValueError):
         network = parse_network(description["network"])
         progress = description.get("progress") or {}
         validation = progress.get("validation") or {}
@@ -130,8 +130,6 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             colorfulness=colors,
             separation=separation(colors) if len(colors) > 1 and living else None,
         )
-    except (ConfigurationError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
 
 
 def _check_drawn_by_seed(description: Mapping[str, Any], configuration: Mapping[str, Any], layer: str) -> None:

@@ -16,7 +16,7 @@ from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.text import printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.curves import draw_learning_curves
 from alexnet_mp.training.metrics import read_metrics
 
@@ -46,12 +46,10 @@ class _Figure:
         for suffix, write in writers.items():
             path = folder / f"{self.name}.{suffix}"
             unfinished = path.with_name(f".unfinished-{path.name}")
-            try:
+            with explained(f"cannot write {path}; out=FOLDER names another place"):
                 folder.mkdir(parents=True, exist_ok=True)
                 write(unfinished)
                 unfinished.replace(path)
-            except OSError as error:
-                raise ConfigurationError(f"cannot write {path}: {error}; out=FOLDER names another place") from error
             yield f"wrote {path}"
         yield from self.found
 

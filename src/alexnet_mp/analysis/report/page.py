@@ -31,7 +31,7 @@ from alexnet_mp.analysis.results.page import REBUILT
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.common.text import count
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import network_cost
 
 _SHEET_WIDTH = 700  # pixels of a picture of kernels, about
@@ -59,11 +59,9 @@ def write_report(
     run = read_folder(folder)
     analysis = analyze_checkpoint(folder, options)
     page = as_html(run, analysis, published, command)
-    try:
+    with explained(f"cannot write out={out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page.encode())
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return [*run.lacking, *analysis.missing]
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from alexnet_mp.common.text import markdown_table
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
 from alexnet_mp.network.table import Network
 
@@ -51,7 +51,7 @@ def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> l
     counted = [layer_costs(network) for network in networks]
     folder = out / _FOLDER
     written = [out / f"{_FOLDER}.md"]
-    try:
+    with explained(f"cannot write the layer costs to out={out}"):
         folder.mkdir(parents=True, exist_ok=True)
         for each in counted:
             written.append(folder / f"{each.network}.csv")
@@ -63,8 +63,6 @@ def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> l
             written.append(folder / "comparison.png")
             _draw(counted, [each.network for each in counted], "one image, forward", written[-1])
         written[0].write_text(layer_costs_page(counted, charts, str(out)))
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the layer costs to out={out}: {error}") from error
     return written
 
 

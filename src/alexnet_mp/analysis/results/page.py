@@ -23,7 +23,7 @@ from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.analysis.results.studies import Study, draw_study_chart, read_study, study_section
 from alexnet_mp.common.text import count, markdown_table, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import explained
 
 PAGE, CURVES = "results.md", "curves"
 _SHORT = re.compile(r"^([^-]{,10})[^-]*")  # a commit's first digits; `-dirty` stays behind them
@@ -72,7 +72,7 @@ def write_results_page(
     names = _picture_names(groups, studies)
     pictured, charted = dict(zip(names, groups, strict=False)), dict(zip(names[len(groups) :], studies, strict=True))
     page = out / PAGE
-    try:
+    with explained(f"cannot write out={out}"):
         (out / CURVES).mkdir(parents=True, exist_ok=True)
         for picture, group in pictured.items():
             run = group.median_run
@@ -83,8 +83,6 @@ def write_results_page(
         asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
         command = shlex.join(["python", "launch/results.py", *asked])
         page.write_text(results_page(pictured, charted, published, command), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return [page, *(out / CURVES / name for name in names)]
 
 

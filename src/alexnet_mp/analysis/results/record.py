@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.parallel.launch import Launch, command_line
 from alexnet_mp.training.metrics import EvaluationLine, Metrics, check_whole_metrics, read_metrics
 
@@ -211,10 +211,8 @@ def _evaluations(folder: Path) -> tuple[Evaluated, ...]:
 
 def read_configuration(path: Path) -> Mapping[str, Any]:
     """A run's `config.yaml` as plain values. Raises ConfigurationError if it is damaged or not there."""
-    try:
+    with explained(f"{path} is not YAML", yaml.YAMLError, ValueError, RecursionError):
         configuration = _OneOfEach(_text(path)).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(configuration, Mapping):
         raise ConfigurationError(f"{path} is not a configuration")
     return configuration
@@ -222,21 +220,18 @@ def read_configuration(path: Path) -> Mapping[str, Any]:
 
 def _read(cls: type[T], path: Path) -> T:
     """The dataclass `cls` from those keys of a JSON file that it has; the others are for other readers."""
-    try:
-        mapping = json.loads(_text(path))
+    text = _text(path)
+    with explained(str(path), ConfigurationError, ValueError, RecursionError):
+        mapping = json.loads(text)
         if isinstance(mapping, Mapping):
             known = {field.name for field in dataclasses.fields(cast(Any, cls))}
             mapping = {name: value for name, value in mapping.items() if name in known}
         return from_mapping(cls, mapping, "")
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _text(path: Path) -> str:
-    try:
+    with explained(f"cannot read {path}", OSError, UnicodeDecodeError):
         return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.text import count, markdown_table, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import explained
 
 _MOST_CURVES = 3  # more lie upon each other
 _COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
@@ -53,7 +53,8 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Read `sweep.json` and the finished runs; raises ConfigurationError that names which of them cannot be read."""
     path = folder / "sweep.json"
-    try:
+    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    with explained(f"{path} is not what a sweep writes; give a sweep's folder", *unreadable):
         held = json.loads(path.read_text(encoding="utf-8"))
         overrides = tuple(map(str, held["definition"]["overrides"]))
         done = [(job["variant"], f"seed-{job['seed']}") for job in held["jobs"] if job["status"] == "done"]
@@ -65,10 +66,6 @@ def read_study(folder: Path) -> Study:
         return Study(
             folder.name, None if command is None else str(command), overrides, tuple(variants), len(held["jobs"])
         )
-    except ConfigurationError:  # of a run
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not what a sweep writes ({error!r}); give a sweep's folder") from error
 
 
 def _variant(name: str, values: Mapping[str, Any], runs: Sequence[Path]) -> StudyVariant:

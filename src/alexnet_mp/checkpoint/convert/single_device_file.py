@@ -15,7 +15,7 @@ from alexnet_mp.checkpoint.convert.layout import check_single_device, from_singl
 from alexnet_mp.checkpoint.convert.weight_files import read_weights
 from alexnet_mp.checkpoint.files import write_tensors
 from alexnet_mp.common.text import printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
 
@@ -73,11 +73,10 @@ def load_single_device(
     given = given or ForeignInput()
     description: dict[str, Any] = {}
     if "network" in metadata:
-        try:
+        refused = (ConfigurationError, ValueError, RecursionError)
+        with explained(f"{path}: the network table in its metadata", *refused):
             said = parse_network(json.loads(metadata["network"]))
             description = about(json.loads(metadata.get("about", "{}")))
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{path}: the network table in its metadata: {error}") from error
         if not given.is_ours:
             raise ConfigurationError(f"{path} is a file of this library, which needs no channels= and no input_std=")
         if network not in (None, said):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
 from alexnet_mp.data.prepare.tar import TarMember, index_tar, read_compressed_tar
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
@@ -31,11 +31,9 @@ def list_ilsvrc(source: Path) -> Listing:
     for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT):
         if not (source / name).is_file():
             raise ConfigurationError(f"source={source} has no file {name}")
-    try:
+    with explained(f"cannot read source={source}"):
         train, class_names = _train(source / TRAIN_TAR)
         validation = _validation(source / VALIDATION_TAR, _labels(source / DEVKIT, class_names))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read source={source}: {error}") from error
     return Listing("ilsvrc", "image", class_names, {"train": train, "validation": validation})
 
 
@@ -88,14 +86,10 @@ def _validation(path: Path, labels: list[int]) -> list[Picture]:
 def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
     """The class of every validation picture: the ground truth's ILSVRC2012_IDs through the devkit's table to wnids."""
     files: dict[str, bytes] = {}
-    try:
+    with explained(f"{path} is damaged", tarfile.TarError, EOFError, zlib.error, ValueError, OSError):
         for name, content in read_compressed_tar(path, _LARGEST_DEVKIT_FILE, _LARGEST_DEVKIT):
             if name in (_META, _TRUTH):
                 files[name] = content.read()
-    except ConfigurationError:
-        raise
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
-        raise ConfigurationError(f"{path} is damaged: {error}") from error
     missing = {_META, _TRUTH} - files.keys()
     if missing:
         raise ConfigurationError(f"{path} has no {min(missing)}")

@@ -30,7 +30,7 @@ from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workspace import Workspace, check_disk, read_sums, write_array
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 SHARD_BYTES = 256 * 10**6
 LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too
@@ -62,12 +62,10 @@ def prepare(settings: PreparationSettings) -> PackSummary:
     with Workspace(out) as workspace:
         listing = list_source(settings.source, settings.kind, workspace.folder)
         tasks = plan_shards(listing, settings, workspace)
-        try:
+        with explained(f"cannot write out={out}"):
             workspace.adopt(_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
             manifest = _write_rest(listing, settings, tasks, results, workspace)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
 
 

@@ -22,7 +22,7 @@ from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 from alexnet_mp.data.prepare.listing import Encoding, Picture
 from alexnet_mp.data.prepare.statistics import no_sums
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 Triple = tuple[int, int, int]
 
@@ -103,11 +103,8 @@ def _end_with_parent() -> None:
 
 def make_shard(task: ShardTask) -> ShardResult:
     """Write a shard. Raises ConfigurationError if it cannot, or if `strict` and a picture cannot be decoded."""
-    try:
-        with pillow_limits(task.max_pixels):
-            return _make(task)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {task.file}: {error}") from error
+    with explained(f"cannot write {task.file}"), pillow_limits(task.max_pixels):
+        return _make(task)
 
 
 def _make(task: ShardTask) -> ShardResult:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 _BLOCK = 512
 _LONGEST_EXTENSION = 1 << 16  # bytes of a header that only extends another: a name, or some times
@@ -37,10 +37,8 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
         block = _read(file, path, offset, _BLOCK, end)
         if not any(block):
             return
-        try:
+        with explained(f"{path} is not a tar file, or damaged at byte {offset:,}", tarfile.HeaderError):
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise ConfigurationError(f"{path} is not a tar file, or damaged at byte {offset:,}: {error}") from error
         data, extends = offset + _BLOCK, header.type in _EXTENSIONS
         member = TarMember(header.name if name is None or extends else name, data, header.size)
         if size is not None and not extends:

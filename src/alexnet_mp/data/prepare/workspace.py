@@ -19,7 +19,7 @@ from alexnet_mp.common.disk import FolderLock, flush, write_whole
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, FileEntry, Manifest, npy_bytes, npy_header
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 FOLDER = ".preparation"
 _PLAN = "plan.json"
@@ -62,11 +62,10 @@ class Workspace:
         if not path.exists():
             write_whole(path, json.dumps(dict(plan), indent=1).encode())
             return
-        try:
+        unreadable = (OSError, ValueError, AttributeError, RecursionError)
+        with explained(f"cannot read {path}; remove the folder {self.out}", *unreadable):
             begun = json.loads(path.read_text())
             differing = [key for key in plan if begun.get(key) != plan[key]]
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
         if differing:
             changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
             raise ConfigurationError(
