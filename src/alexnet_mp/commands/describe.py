@@ -1,12 +1,12 @@
 """Print what a network costs, layer by layer, or write it for several: python launch/describe.py network=paper."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.disk import write_json
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.describe import describe, layer_table
@@ -44,10 +44,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
     show(layer_table(description))
     if settings.json:
-        try:
-            Path(settings.json).write_text(json.dumps(description, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write json={settings.json}: {error}") from error
+        write_json(settings.json, description)
 
 
 def _write_page(names: tuple[str, ...], out: Path, charts: bool) -> None:

@@ -1,13 +1,11 @@
 """Predict a training step, its memory and 90 epochs: python launch/plan.py network=paper hardware=two_gtx_580."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.cli import run_command, show
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.disk import write_json
 from alexnet_mp.performance.cost_model.comparisons import (
     benchmark_table,
     compare_with_benchmark,
@@ -29,10 +27,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     values, text = _values_and_text(settings)
     show(text)
     if settings.json:
-        try:
-            Path(settings.json).write_text(json.dumps(values, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write json={settings.json}: {error}") from error
+        write_json(settings.json, values)
 
 
 def _values_and_text(settings: PlanSettings) -> tuple[object, str]:

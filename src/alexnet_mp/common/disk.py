@@ -1,8 +1,12 @@
 """Files and folders that survive a power cut: durable writes, and a lock for each folder."""
 
 import fcntl
+import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from alexnet_mp.errors import explained
 
 
 def flush(path: Path) -> None:
@@ -23,6 +27,25 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     unfinished.replace(path)
     flush(path.parent)
+
+
+def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> list[Path]:
+    """Make `folder` and write its files, each whole or not at all, by the writer beside its name; return their paths.
+
+    A writer is given the path to write to, which ends as the file's name does. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, write in writers.items():
+        unfinished = folder / f".unfinished-{name}"
+        write(unfinished)
+        unfinished.replace(folder / name)
+    return [folder / name for name in writers]
+
+
+def write_json(path: str, values: object) -> None:
+    """Write the numbers that a command's key `json` asks for. Raises ConfigurationError if it cannot."""
+    with explained(f"cannot write json={path}"):
+        Path(path).write_text(json.dumps(values, indent=2) + "\n")
 
 
 class FolderLock:

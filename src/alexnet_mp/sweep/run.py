@@ -128,7 +128,9 @@ def _result(job: Job, code: int | OSError, log_start: int, stopped: signal.Signa
 
 def _in_words(result: JobResult) -> str:
     if result.run is not None:
-        found = [(measure.shown.partition(", %"), measure.text(measure.value(result.run))) for measure in MEASURES]
+        found = [
+            (measure.shown.partition(", %"), measure.text(measure.value(result.run))) for measure in MEASURES.values()
+        ]
         return "done, " + ", ".join(f"{name} {text}{' %' if unit else ''}" for (name, unit, _), text in found)
     if result.status == "stopped":
         return f"stopped by {result.error}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
+from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
@@ -178,8 +179,5 @@ def draw_photographs(found: Sequence[Classified], out: Path) -> None:
         left.set_axis_off()
         left.set_title(short_name(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
         draw_bars(right, photograph.names, photograph.probabilities)
-    unfinished = out.with_name(f".{out.name}.unfinished")
     with explained(f"cannot write out={out}"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(unfinished, dpi=120, format="png")
-        unfinished.replace(out)
+        write_files(out.parent, {out.name: lambda path: figure.savefig(path, dpi=120, format="png")})

@@ -2,11 +2,12 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import csv_cell, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.validation import Evaluation
@@ -70,7 +71,7 @@ def write_results(
     split = f"{printable(summary['data']['name'])} {summary['split']}"
     title = f"{split}, views {summary['views']}: top-1 error {100 * summary['top1_error']:.2f} %"
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    writers: dict[str, Callable[[Path], object]] = {
+    writers = {
         "classes.csv": lambda path: _write_csv(path, ClassErrors, classes),
         "confusions.csv": lambda path: _write_csv(path, Confusion, confusions[:most]),
         "classes.png": lambda path: draw_classes(classes, path, title),
@@ -78,10 +79,7 @@ def write_results(
         SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
     }
     with explained(f"cannot write the results into {folder}"):
-        for name in FILES:
-            unfinished = folder / f".{name}.unfinished"
-            writers[name](unfinished)
-            unfinished.replace(folder / name)
+        write_files(folder, writers)
 
 
 def _write_csv(path: Path, kind: type[object], rows: Sequence[object]) -> None:

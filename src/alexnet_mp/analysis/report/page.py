@@ -30,7 +30,6 @@ from alexnet_mp.analysis.results.groups import (
 from alexnet_mp.analysis.results.page import REBUILT
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.common.disk import write_whole
-from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import network_cost
 
@@ -142,13 +141,11 @@ def _published_numbers(record: RunRecord | None, references: Sequence[Reference]
     """
     rows = []
     for reference in references:
-        after = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
-        after += "" if reference.views is None else f", {count(reference.views, 'view')}"
         found, difference = compare_with_reference(RunGroup((record,)), reference) if record else "not finished", ""
         if not isinstance(found, str):
             difference = f"{found.median - reference.value:+.2f}".replace("-", "−")
             found = f"{found.median:.2f}"
-        rows.append({**vars(reference), "after": after, "found": found, "difference": difference})
+        rows.append({**vars(reference), "after": reference.after, "found": found, "difference": difference})
     return rows
 
 
@@ -158,7 +155,7 @@ def _evaluation_rows(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
         {
             **vars(each),
             "checkpoint": ", ".join(each.checkpoint_names) or "not recorded",
-            "images_of": f"{(each.data or {}).get('name') or ''} {each.split}".strip(),
+            "images_of": each.images_of,
         }
         for each in evaluations
     ]

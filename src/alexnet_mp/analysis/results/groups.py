@@ -3,12 +3,13 @@
 import fnmatch
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord, read_run
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.training.metrics import EvaluationLine
 
@@ -47,6 +48,12 @@ class Reference:
     at_epoch: int | None = None
     views: int | None = None
 
+    @property
+    def after(self) -> str:
+        """What of a run it is compared with: `last epoch`, `epoch 90, 10 views`."""
+        epoch = "last epoch" if self.at_epoch is None else f"epoch {self.at_epoch}"
+        return epoch if self.views is None else f"{epoch}, {count(self.views, 'view')}"
+
 
 @dataclass(frozen=True)
 class PublishedResult:
@@ -77,9 +84,41 @@ class Spread:
     """Median and range of a number over runs."""
 
     median: float
-    low: float
-    high: float
+    lowest: float
+    highest: float
     count: int
+
+    def in_words(self, write: Callable[[float], str]) -> str:
+        """`12.34 (12.00 to 13.00)`, each number as `write` writes it; of one run that alone."""
+        median, lowest, highest = map(write, (self.median, self.lowest, self.highest))
+        return median if self.count == 1 else f"{median} ({lowest} to {highest})"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of every run: what a table calls it, and how it is written there, times `factor`.
+
+    `value` is None for a run that does not have it.
+    """
+
+    shown: str
+    value: Callable[[RunRecord], float | None]
+    form: str = ".2f"
+    factor: float = 1.0
+
+    def text(self, value: float | None) -> str:
+        """A cell with a value of this measure."""
+        return "-" if value is None else f"{self.factor * value:{self.form}}"
+
+    def spread(self, runs: Sequence[RunRecord]) -> Spread | None:
+        """Median and range over those runs that have it, if there is one."""
+        known = [value for run in runs if (value := self.value(run)) is not None]
+        return spread(known) if known else None
+
+
+TOP1_ERROR = Measure("top-1 error, %", lambda run: run.summary.top1_error, factor=100)
+TOP5_ERROR = Measure("top-5 error, %", lambda run: run.summary.top5_error, factor=100)
+IMAGES_PER_SECOND = Measure("images/s", lambda run: run.summary.images_per_second, ".0f")
 
 
 def what_trains(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.parallel.launch import Launch, command_line
 from alexnet_mp.training.metrics import EvaluationLine, Metrics, check_whole_metrics, read_metrics
@@ -51,6 +52,14 @@ class RunSummary:
     crossing_bytes_per_step: int | None = None
     peak_memory_bytes_per_tower: tuple[int, ...] = ()
 
+    @property
+    def processes_in_words(self) -> str:
+        return f"{count(self.world_size, 'process', 'es')} of {count(self.threads, 'CPU thread')}"
+
+    @property
+    def versions_in_words(self) -> str:
+        return ", ".join(f"{program} {version}" for program, version in self.versions.items())
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -74,6 +83,11 @@ class Evaluated:
     @property
     def checkpoint_names(self) -> tuple[str, ...]:
         return tuple(Path(checkpoint).name for checkpoint in self.checkpoints)
+
+    @property
+    def images_of(self) -> str:
+        """The data set, if its name was recorded, and the split."""
+        return f"{(self.data or {}).get('name') or ''} {self.split}".strip()
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,8 @@ def read_study(folder: Path) -> Study:
 
 
 def _variant(name: str, values: Mapping[str, Any], runs: Sequence[Path]) -> StudyVariant:
-    def spread(found: Mapping[str, Any] | None) -> Spread | None:
-        if found is None:
-            return None
-        return Spread(float(found["median"]), float(found["lowest"]), float(found["highest"]), len(runs))
+    def spread(found: Mapping[str, float] | None) -> Spread | None:
+        return None if found is None else Spread(**{key: float(found[key]) for key in found}, count=len(runs))
 
     above = values.get("above_baseline", {})
     return StudyVariant(
@@ -135,11 +133,7 @@ def _of_runs(variant: StudyVariant, key: str) -> str:
 
 
 def _per_cent(found: Spread | None, form: str) -> str:
-    """`12.34 (12.00 to 13.00)`; a sign where the form asks for one."""
-    if found is None:
-        return ""
-    median, low, high = (f"{100 * value:{form}}" for value in (found.median, found.low, found.high))
-    return median if low == high else f"{median} ({low} to {high})"
+    return "" if found is None else found.in_words(lambda value: f"{100 * value:{form}}")
 
 
 def _published_points(variant: StudyVariant, with_top5: bool) -> str:
@@ -170,9 +164,7 @@ def _in_common(runs: Sequence[RunRecord]) -> str:
 
 
 def _machine(run: RunRecord) -> str:
-    ran = run.summary
-    versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
-    return f"{ran.device}, {count(ran.world_size, 'process', 'es')} of {count(ran.threads, 'CPU thread')}; {versions}"
+    return f"{run.summary.device}, {run.summary.processes_in_words}; {run.summary.versions_in_words}"
 
 
 def draw_study_chart(study: Study, picture: Path) -> None:
