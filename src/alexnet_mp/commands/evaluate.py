@@ -1,6 +1,7 @@
 """Evaluate: python launch/evaluate.py checkpoint=CHECKPOINT views=10; see `conf/evaluate.yaml` for the keys."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from alexnet_mp.analysis.evaluate.evaluate import CheckpointEvaluation, evaluate_checkpoints
@@ -42,10 +43,7 @@ def _text(found: CheckpointEvaluation) -> str:
     return "\n".join(f"{name:<11} {value}" for name, value in lines)
 
 
-def main() -> None:
-    """Entry point of `launch/evaluate.py`."""
-    run_command("evaluate", run)
-
+main = partial(run_command, "evaluate", run)  # what launch/evaluate.py calls
 
 if __name__ == "__main__":
     main()

@@ -46,10 +46,7 @@ def _values_and_text(settings: PlanSettings) -> tuple[object, str]:
     return values, plan_text(values)
 
 
-def main() -> None:
-    """Entry point of `launch/plan.py`."""
-    run_command("plan", run)
-
+main = partial(run_command, "plan", run)  # what launch/plan.py calls
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """Draw a run, or several: python launch/plot.py run_dir=RUN; see `conf/plot.yaml` for the figures and keys."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from alexnet_mp.analysis.figures.plot import plot
@@ -15,10 +16,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         show(line)
 
 
-def main() -> None:
-    """Entry point of `launch/plot.py`."""
-    run_command("plot", run)
-
+main = partial(run_command, "plot", run)  # what launch/plot.py calls
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         show(f"wrote {path}")
 
 
-def main() -> None:
-    """Entry point of `launch/results.py`."""
-    run_command("results", run)
-
+main = partial(run_command, "results", run)  # what launch/results.py calls
 
 if __name__ == "__main__":
     main()

@@ -33,10 +33,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         sys.exit(1)
 
 
-def main() -> None:
-    """Entry point of `launch/sweep.py`."""
-    run_command("sweep", run)
-
+main = partial(run_command, "sweep", run)  # what launch/sweep.py calls
 
 if __name__ == "__main__":
     main()
