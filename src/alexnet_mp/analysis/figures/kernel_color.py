@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet_mp.analysis.figures.kernels import (
     Separation,
-    colorfulness_of_towers,
+    colorfulness,
     first_layer_kernels,
     initial_kernels,
     kernel_sheet,
@@ -114,7 +114,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             _check_drawn_by_seed(description, configuration, network.first_layer)
             began = initial_kernels(network, int(description["seed"]))
             kernels = [now - before for now, before in zip(kernels, began, strict=True)]
-        colors = colorfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
+        colors = colorfulness(kernels) if kernels[0].shape[1] == 3 else []
         living = all(bool((~values.isnan()).any()) for values in colors)
         return RunKernels(
             folder=run,

@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, class_errors, most_confused
-from alexnet_mp.analysis.figures.kernels import colorfulness_of_towers, kernel_sheet, separation
+from alexnet_mp.analysis.figures.kernels import colorfulness, kernel_sheet, separation
 from alexnet_mp.analysis.report.checkpoint_analysis import (
     CheckpointAnalysis,
     Predictions,
@@ -103,7 +103,7 @@ def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:
 
     There is a `problem` instead for no kernels, and for kernels whose channels cannot be shown as colors.
     """
-    colors = colorfulness_of_towers(towers) if towers else []
+    colors = colorfulness(towers) if towers else []
     sheets = []
     try:
         for tower, (kernels, color) in enumerate(zip(towers, colors, strict=True)):
