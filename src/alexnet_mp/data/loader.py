@@ -95,12 +95,16 @@ class Loader:
         """
         return self._ahead(self._training_requests(epoch, skip))
 
-    def evaluation(self, split: str, views: Literal[1, 10] = 1) -> Iterator[Batch]:
+    def evaluation(self, split: str, views: Literal[1, 10] = 1, rows: Tensor | None = None) -> Iterator[Batch]:
         """This replica's share of a split, cropped in the center or to ten views; over all replicas every image once.
 
+        `rows` [n] are the numbers of the images to take, in that order; without it, all of the split.
         A batch of ten views has fewer images, so that it has no more crops than one of training.
         """
-        return self._ahead(self._evaluation_requests(self.data.splits[split], views))
+        images = self.data.splits[split]
+        return self._ahead(
+            self._evaluation_requests(images, views, torch.arange(len(images)) if rows is None else rows)
+        )
 
     def validation(self) -> Iterator[Batch]:
         """`evaluation` of the split that training does not see, in the center."""
@@ -129,9 +133,9 @@ class Loader:
     def _evaluation_size(self, views: int) -> int:
         return max(1, self.batch_size // self.share.replicas // views)
 
-    def _evaluation_requests(self, images: Images, count: Literal[1, 10]) -> Iterator[_Request]:
+    def _evaluation_requests(self, images: Images, count: Literal[1, 10], rows: Tensor) -> Iterator[_Request]:
         views = evaluation_views(count, self._slack)
-        mine = torch.arange(len(images))[self.share.replica :: self.share.replicas]
+        mine = rows[self.share.replica :: self.share.replicas]
         for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
 

@@ -75,9 +75,10 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
             model = TowerModel(member.network, placement, link, seed=0, dtype=settings.dtype)
             model.load_state_dict(weights.pop(0))
             models.append(model)
-        batches = loader.evaluation(split, settings.views)
+        mine = len(range(share.replica, images, share.replicas))
+        batches = with_progress_bar(loader.evaluation(split, settings.views), mine, hidden=not placement.is_main)
         started = time.perf_counter()
-        evaluation = evaluate(models, _with_bar(batches, images, share, placement.is_main), preprocess, mesh)
+        evaluation = evaluate(models, batches, preprocess, mesh)
         seconds = time.perf_counter() - started
     if not math.isfinite(evaluation.errors.loss):
         folders = ", ".join(str(member.folder) for member in members)
@@ -118,10 +119,10 @@ def _circumstances(settings: EvaluateSettings, placement: Placement, seconds: fl
     }
 
 
-def _with_bar(batches: Iterator[Batch], images: int, share: Share, is_main: bool) -> Iterator[Batch]:
-    mine = len(range(share.replica, images, share.replicas))
+def with_progress_bar(batches: Iterator[Batch], images: int, hidden: bool = False) -> Iterator[Batch]:
+    """The batches, with a bar on standard error that counts their images."""
     interval = 0.2 if sys.stderr.isatty() else 5
-    with tqdm(total=mine, disable=not is_main, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
+    with tqdm(total=images, disable=hidden, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch.labels))

@@ -1,5 +1,6 @@
 """The kernels of one run as a picture, and whether towers specialize in every run: numbers, page and chart of seeds."""
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -156,7 +157,7 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Kernel
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run is named twice in runs")
-    groups: list[list[RunKernels]] = []
+    groups: dict[str, list[RunKernels]] = {}
     for folder in folders:
         run = read_kernels(folder, since_start=since_start)
         if run.separation is None:
@@ -164,23 +165,18 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Kernel
                 f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
                 "channel(s), and living kernels on every tower are needed"
             )
-        shared = (run.group, run.network, run.trains)
-        alike = next((group for group in groups if (group[0].group, group[0].network, group[0].trains) == shared), [])
+        shared = json.dumps([run.group, run.network.to_mapping(), run.trains], sort_keys=True, default=str)
+        alike = groups.setdefault(shared, [])
         for other in alike:
             if other.seed == run.seed:
                 raise ConfigurationError(f"{other.folder} and {folder} are both {run.group}, seed {run.seed}")
-        if not alike:
-            groups.append(alike)
         alike.append(run)
-    names = Counter(group[0].group for group in groups)
-    return [
-        KernelGroup(
-            f"{first.group}, as {first.folder}" if names[first.group] > 1 else first.group,
-            tuple(sorted(group, key=lambda run: run.seed)),
-        )
-        for group in groups
-        for first in group[:1]
-    ]
+    names = Counter(group[0].group for group in groups.values())
+    found = []
+    for first, *others in groups.values():
+        name = f"{first.group}, as {first.folder}" if names[first.group] > 1 else first.group
+        found.append(KernelGroup(name, tuple(sorted([first, *others], key=lambda run: run.seed))))
+    return found
 
 
 def kernel_values(run: RunKernels) -> dict[str, Any]:

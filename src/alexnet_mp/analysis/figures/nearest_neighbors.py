@@ -1,9 +1,7 @@
 """Test images with their most probable classes, and the training images nearest to them: the paper's Figure 4."""
 
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +9,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
+from alexnet_mp.analysis.evaluate.evaluate import with_progress_bar
 from alexnet_mp.analysis.figures.bars import draw_bars
 from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
 from alexnet_mp.analysis.figures.settings import PlotSettings
@@ -93,8 +91,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     """
     network = member.network
     data = member.load_data()
-    if member.class_names and member.class_names != data.class_names:
-        raise ConfigurationError(f"checkpoint {member.folder} was trained on other classes than those of {data.name}")
+    member.check_classes(data)
     split = data.held_out if settings.split is None else choice(settings.split, data.splits, "split")
     rows = _rows(settings, len(data.splits[split]), split)
     placement = choose_placement("simulated", settings.device, network.towers, Launch())
@@ -155,16 +152,8 @@ def _rows(settings: PlotSettings, available: int, split: str) -> Tensor:
 
 
 def _training_batches(data: DataSet, crop: tuple[int, int], count: int) -> Iterator[Batch]:
-    train = data.splits["train"]
-    size = min(_BATCH, len(train))
-    batches = Loader(data, crop, size, Share(), seed=0).evaluation("train")
-    interval = 0.2 if sys.stderr.isatty() else 5
-    with tqdm(total=count, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
-        for number, batch in enumerate(islice(batches, -(-count // size))):
-            kept = min(len(batch.labels), count - number * size)
-            views = batch.views[torch.arange(kept)]
-            yield replace(batch, pixels=batch.pixels[:kept], labels=batch.labels[:kept], views=views)
-            bar.update(kept)
+    loader = Loader(data, crop, min(_BATCH, len(data.splits["train"])), Share(), seed=0)
+    return with_progress_bar(loader.evaluation("train", rows=torch.arange(count)), count)
 
 
 def neighbor_values(found: NearestNeighbors) -> dict[str, object]:

@@ -39,13 +39,6 @@ class ReportedRun(RunFiles):
         return str(self.configuration.get("experiment_name") or self.folder.resolve().name)
 
     @property
-    def data_name(self) -> str:
-        """The name of the data set: that of its folder, or its source."""
-        data = self.configuration.get("data")
-        known = data if isinstance(data, Mapping) else {}
-        return Path(str(known["path"])).name if known.get("path") else str(known.get("source") or "unknown data")
-
-    @property
     def batch_size(self) -> int | None:
         """The global batch."""
         return self.summary.batch_size if self.summary else self.recipe.batch_size if self.recipe else None

@@ -141,14 +141,11 @@ def read_groups(folders: Sequence[str]) -> list[RunGroup]:
     """
     if not folders:
         raise ConfigurationError("runs is empty; give the folders of finished runs: runs=[runs/a,runs/b]")
-    seen: set[Path] = set()
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ConfigurationError("a run is named twice in runs")
     runs: dict[str, dict[str, list[RunRecord]]] = {}
-    for name in folders:
-        folder = Path(name)
-        if folder.resolve() in seen:
-            raise ConfigurationError(f"run folder {name} is named twice")
-        seen.add(folder.resolve())
-        run = read_run(folder)
+    for folder in folders:
+        run = read_run(Path(folder))
         ran = run.summary
         where = [ran.placement, ran.world_size, ran.device, ran.threads, ran.versions]
         shared = json.dumps([what_trains(run.configuration), where], sort_keys=True, default=str)

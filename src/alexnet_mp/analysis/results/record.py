@@ -106,6 +106,12 @@ class RunFiles:
     evaluations: tuple[Evaluated, ...]
     missing: Mapping[str, str]
 
+    @property
+    def data_name(self) -> str | None:
+        """The name of the data set: that of its folder, or its source; None if the configuration has neither."""
+        path, source = (_at(self.configuration, "data", key) for key in ("path", "source"))
+        return Path(str(path)).name if path else str(source) if source else None
+
 
 @dataclass(frozen=True)
 class RunRecord(RunFiles):
@@ -151,9 +157,7 @@ class RunRecord(RunFiles):
 
     def is_own_data(self, evaluated: Evaluated) -> bool:
         """Whether an evaluation was on the data set that this run was trained on, by its name, as far as is known."""
-        path = _at(self.configuration, "data", "path")
-        name = Path(str(path)).name if path else _at(self.configuration, "data", "source")
-        return evaluated.data is None or evaluated.data.get("name") == name
+        return evaluated.data is None or evaluated.data.get("name") == self.data_name
 
     def at_epoch(self, epoch: int) -> EvaluationLine | None:
         """The validation after `epoch` epochs, where there is one."""
@@ -181,12 +185,10 @@ def read_run_files(folder: Path) -> RunFiles:
             return otherwise
 
     summary: RunSummary | None = attempt("summary.json", lambda: read_summary(folder), None)
-    nothing: Mapping[str, Any] = {}
-    no_evaluations: tuple[Evaluated, ...] = ()
-    configuration = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), nothing)
+    configuration: Mapping[str, Any] = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), {})
+    evaluations: tuple[Evaluated, ...] = attempt("evaluation", lambda: _evaluations(folder), ())
     log = folder / "metrics.jsonl"
     metrics = read_metrics(log) if log.is_file() else Metrics()
-    evaluations = attempt("evaluation", lambda: _evaluations(folder), no_evaluations)
     data = said_of_data(folder / "train.log", configuration)
     return RunFiles(folder, summary, configuration, data, metrics, evaluations, missing)
 
