@@ -1,15 +1,12 @@
 """CIFAR-10's binary archive as a source: downloaded and verified, or a local file."""
 
-import shutil
-import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pooch  # type: ignore[import-untyped]
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
-from alexnet_mp.data.prepare.tar import read_compressed_tar
+from alexnet_mp.data.prepare.tar import unpack
 from alexnet_mp.errors import ConfigurationError, explained
 
 DOWNLOAD = "cifar10"
@@ -43,15 +40,7 @@ def list_cifar10(archive: Path, scratch: Path) -> Listing:
     folder = scratch / "cifar10"
     folder.mkdir(exist_ok=True)
     wanted = {_NAMES, *(name for names in _FILES.values() for name in names)}
-    damaged = (tarfile.TarError, EOFError, zlib.error, OSError)
-    with explained(f"{archive} is not CIFAR-10's binary version, or damaged", *damaged):
-        for name, content in read_compressed_tar(archive, _LARGEST_FILE, _LARGEST):
-            if name in wanted:  # by their last names alone, so that no name can lead elsewhere
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
-    missing = [name for name in sorted(wanted) if not (folder / name).exists()]
-    if missing:
-        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version: it has no {missing[0]}")
+    unpack(archive, wanted, folder, _LARGEST_FILE, _LARGEST, "CIFAR-10's binary version")
     class_names = tuple((folder / _NAMES).read_text(errors="replace").split())
     if not class_names or len(set(class_names)) != len(class_names):
         raise ConfigurationError(f"{archive}: {_NAMES} does not have one name for every class")

@@ -1,9 +1,11 @@
-"""What is in a tar file: where its members lie, by its headers alone, or the members of a compressed one, in turn."""
+"""Reads tar files without trust: indexes where members lie by their headers alone, or unpacks a compressed one."""
 
 import gzip
 import os
+import shutil
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
@@ -57,14 +59,16 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
             yield member
 
 
-def read_compressed_tar(path: Path, largest_file: int, largest: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files in a .tar.gz: the last part of each one's name, and its content, to be read before the next.
+def unpack(path: Path, wanted: Collection[str], folder: Path, largest_file: int, largest: int, what: str) -> None:
+    """Write those files of a .tar.gz into `folder` that are called one of `wanted`, wherever in the archive they are.
 
-    Raises ConfigurationError that names the member if its name is absolute or has `..`, it is a link or a device, or
-    it has more than `largest_file` bytes; and if all would have more than `largest`, whatever the headers say: a
-    small file can hold any number of zeros. What a damaged file makes `gzip` and `tarfile` raise passes through.
+    Raises ConfigurationError if the archive is damaged, or not `what`, since it lacks one of them. It names the member
+    if its name is absolute or has `..`, it is a link or a device, or it has more than `largest_file` bytes. Refuses an
+    archive that would have more than `largest`, whatever the headers say: a small file can hold any number of zeros.
     """
+    damaged = (tarfile.TarError, EOFError, zlib.error, ValueError, OSError)
     with (
+        explained(f"{path} is damaged, or not {what}", *damaged),
         gzip.open(path) as unzipped,
         tarfile.open(fileobj=cast(IO[bytes], _Bounded(unzipped, path, largest)), mode="r|") as archive,
     ):
@@ -72,9 +76,13 @@ def read_compressed_tar(path: Path, largest_file: int, largest: int) -> Iterator
             _refuse_hostile(member, member.name, path)
             if not 0 <= member.size <= largest_file:
                 raise ConfigurationError(f"{path}: member {member.name!r} has {member.size:,} bytes; refused")
-            content = archive.extractfile(member)
-            if content is not None:
-                yield PurePosixPath(member.name).name, content
+            content, name = archive.extractfile(member), PurePosixPath(member.name).name
+            if content is not None and name in wanted:  # its last name alone, so that none can lead elsewhere
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+    for name in sorted(wanted):
+        if not (folder / name).exists():
+            raise ConfigurationError(f"{path} is not {what}: it has no {name}")
 
 
 class _Bounded:
