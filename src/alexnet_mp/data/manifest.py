@@ -123,12 +123,8 @@ def parse_manifest(content: bytes) -> Manifest:
         raise ConfigurationError(
             f"it has format_version {version!r} and this version reads {FORMAT_VERSION}; prepare it again"
         )
-    settings = mapping.get("settings")
-    if "settings" in mapping and not isinstance(settings, Mapping):
-        raise ConfigurationError(f"settings must be a mapping of keys, not {settings!r}")
     with explained("a number or a nesting is too large", OverflowError, RecursionError):
-        ready = {"settings": dict(settings)} if settings is not None else {}
-        manifest = from_mapping(Manifest, mapping, "", ready=ready)
+        manifest = from_mapping(Manifest, mapping, "")
     problem = next(_problems(manifest), None)
     if problem:
         raise ConfigurationError(problem)
