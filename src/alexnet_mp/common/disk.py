@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from alexnet_mp.errors import explained
+from alexnet_mp.errors import ConfigurationError, explained
 
 
 def flush(path: Path) -> None:
@@ -46,6 +46,20 @@ def write_json(path: str, values: object) -> None:
     """Write the numbers that a command's key `json` asks for. Raises ConfigurationError if it cannot."""
     with explained(f"cannot write json={path}"):
         Path(path).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def lock_folder(folder: Path, out: Path, busy: str) -> "FolderLock":
+    """Make `folder`, in which the user's `out` is to be written, and lock it.
+
+    Raises ConfigurationError with the words `busy` if another process holds it, and if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FolderLock(folder)
+    except BlockingIOError as error:
+        raise ConfigurationError(busy) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
 
 
 class FolderLock:

@@ -1,16 +1,14 @@
 """The folder of a sweep: its lock, the check that it holds no other sweep, and the files with its results."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.common.disk import FolderLock, write_whole
+from alexnet_mp.common.disk import FolderLock, lock_folder, write_whole
 from alexnet_mp.common.schema import differences
-from alexnet_mp.common.text import csv_cell
+from alexnet_mp.common.text import csv_table
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, sweep_rows, sweep_values
 from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, SweepSettings
@@ -25,15 +23,8 @@ def sweep_lock(out: Path) -> Iterator[FolderLock]:
     Raises ConfigurationError if it cannot be made, and if another sweep, or a job that one left running when it was
     killed, works in it.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(out)
-    except BlockingIOError as error:
-        raise ConfigurationError(
-            f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
-        ) from error
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
+    busy = f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
+    lock = lock_folder(out, out, busy)
     try:
         yield lock
     finally:
@@ -79,12 +70,7 @@ def write_sweep_results(
         "seeds": list(settings.seeds),
         **sweep_values(results),
     }
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ROW_KEYS, lineterminator="\n")
-    writer.writeheader()
-    for row in sweep_rows(results):
-        writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
-    write_whole(out / CSV_FILE, text.getvalue().encode())
+    write_whole(out / CSV_FILE, csv_table(ROW_KEYS, sweep_rows(results)).encode())
     write_whole(out / JSON_FILE, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 

@@ -1,6 +1,5 @@
 """The results of an evaluation: its summary, tables of the classes and of the confusions, and pictures of both."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.disk import write_files
-from alexnet_mp.common.text import csv_cell, printable
+from alexnet_mp.common.text import csv_table, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.validation import Evaluation
 
@@ -72,8 +71,8 @@ def write_results(
     title = f"{split}, views {summary['views']}: top-1 error {100 * summary['top1_error']:.2f} %"
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     writers = {
-        "classes.csv": lambda path: _write_csv(path, ClassErrors, classes),
-        "confusions.csv": lambda path: _write_csv(path, Confusion, confusions[:most]),
+        "classes.csv": lambda path: path.write_text(_csv(ClassErrors, classes), "utf-8"),
+        "confusions.csv": lambda path: path.write_text(_csv(Confusion, confusions[:most]), "utf-8"),
         "classes.png": lambda path: draw_classes(classes, path, title),
         "confusions.png": lambda path: draw_confusions(evaluation.confusions, names, confusions, path, title),
         SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
@@ -82,12 +81,8 @@ def write_results(
         write_files(folder, writers)
 
 
-def _write_csv(path: Path, kind: type[object], rows: Sequence[object]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(kind.__annotations__), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in vars(row).items()})
+def _csv(kind: type[object], rows: Sequence[object]) -> str:
+    return csv_table(list(kind.__annotations__), map(vars, rows))
 
 
 def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.common.disk import FolderLock, flush, write_whole
+from alexnet_mp.common.disk import flush, lock_folder, write_whole
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, FileEntry, Manifest, npy_bytes, npy_header
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
@@ -37,13 +37,7 @@ class Workspace:
         if out.is_dir() and not self.folder.is_dir() and any(out.iterdir()):
             raise ConfigurationError(f"out={out} has files that are not a pack's; give an empty or a new folder")
         self._made = not out.exists()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(self.folder)
-        except BlockingIOError as error:
-            raise ConfigurationError(f"another process is preparing out={out} at this moment") from error
-        except OSError as error:
-            raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
+        self._lock = lock_folder(self.folder, out, f"another process is preparing out={out} at this moment")
 
     def __enter__(self) -> "Workspace":
         return self
