@@ -107,8 +107,8 @@ def _load(folder: Path, towers: Sequence[int] | None) -> tuple[dict[str, Tensor]
     for tower in range(description["network"]["towers"]) if towers is None else towers:
         path = _tower_file(folder, tower)
         _check_file(path, description)
-        with explained(f"checkpoint file {path} is missing or damaged"):
-            tensors.update(read_tensors(path))
+        with explained(f"checkpoint file {path} is missing or damaged", OSError, SafetensorError):
+            tensors.update(load_file(path))
     return tensors, description
 
 
@@ -197,11 +197,3 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         raise OSError(str(error)) from error
     flush(unfinished)
     unfinished.replace(path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises OSError if it is missing or none."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error

@@ -31,11 +31,14 @@ class ConvertSettings:
     input_std: tuple[float, ...] | None = None
     network: Network | None = None
 
+    @property
+    def foreign_input(self) -> ForeignInput:
+        return ForeignInput(self.channels, self.input_std)
+
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Convert `source` to `out`; which way follows from what `source` is and from the name of `out`."""
-    named = parse_network(configuration["network"]) if "network" in configuration else None
-    settings = from_mapping(ConvertSettings, configuration, "", ready={"network": named})
+    settings = from_mapping(ConvertSettings, configuration, "")
     source, out = Path(settings.source), Path(settings.out)
     if not source.exists():
         raise ConfigurationError(f"source={source} does not exist")
@@ -49,7 +52,7 @@ def run(configuration: Mapping[str, Any]) -> None:
 
 
 def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None:
-    if settings.network is not None or not _foreign_input(settings).is_ours:
+    if settings.network is not None or not settings.foreign_input.is_ours:
         raise ConfigurationError(
             f"{source} is a checkpoint; network=, channels= and input_std= are for files from elsewhere"
         )
@@ -72,17 +75,13 @@ def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
             f"{source} becomes a checkpoint, which is a folder; out={out} is named like a file, which a second command "
             "makes of that"
         )
-    found = load_single_device(source, settings.network, settings.dropout, _foreign_input(settings))
+    found = load_single_device(source, settings.network, settings.dropout, settings.foreign_input)
     description = {**found.about, "converted_from": source.name}
     save_checkpoint(out, found.state_dict, found.network, description, timeout_seconds=60)
     others = {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for ours, theirs in found.names.items()}
     if any(theirs != ours for theirs, ours in others.items()):
         show("\n".join(f"{theirs} is {ours}" for theirs, ours in others.items()))
     show(f"wrote {out}: {found.network.name} in {found.network.towers} towers")
-
-
-def _foreign_input(settings: ConvertSettings) -> ForeignInput:
-    return ForeignInput(settings.channels, settings.input_std)
 
 
 main = partial(run_command, "convert", run)  # what launch/convert.py calls

@@ -111,22 +111,10 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     found = []
     for n, row in enumerate(rows.tolist()):
         near = center_views(train, places[n], network.image[1:])
-        neighbors = [
-            Neighbor(image, names[label], distance, pixels)
-            for image, label, distance, pixels in zip(
-                places[n].tolist(), near.labels.tolist(), distances[n].tolist(), near.pixels, strict=True
-            )
-        ]
-        found.append(
-            QueryImage(
-                image=row,
-                label=names[int(batch.labels[n])],
-                pixels=batch.pixels[n],
-                classes=tuple(names[label] for label in classes[n].tolist()),
-                probabilities=tuple(probabilities[n].tolist()),
-                neighbors=tuple(neighbors),
-            )
-        )
+        each = zip(places[n].tolist(), near.labels.tolist(), distances[n].tolist(), near.pixels, strict=True)
+        neighbors = tuple(Neighbor(image, names[label], distance, pixels) for image, label, distance, pixels in each)
+        label, likely = names[int(batch.labels[n])], tuple(names[label] for label in classes[n].tolist())
+        found.append(QueryImage(row, label, batch.pixels[n], likely, tuple(probabilities[n].tolist()), neighbors))
     return NearestNeighbors(split, searched, tuple(found))
 
 
