@@ -50,7 +50,9 @@ def save_checkpoint(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for tower, tensors in towers.items():
-            _write_tower(partial, tower, tensors)
+            path = _tower_file(partial, tower)
+            write_tensors(path, tensors)
+            write_whole(_digest_file(partial, tower), _sha256(path).encode())
         if 0 not in towers:
             return
         everyone = range(network.towers)
@@ -150,12 +152,6 @@ def _by_tower(weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> 
             of_tower = towers.setdefault(int(name.split(".")[1]), {})
             of_tower[prefix + name] = tensor.detach().contiguous()
     return towers
-
-
-def _write_tower(partial: Path, tower: int, tensors: dict[str, Tensor]) -> None:
-    path = _tower_file(partial, tower)
-    write_tensors(path, tensors)
-    write_whole(_digest_file(partial, tower), _sha256(path).encode())
 
 
 def _tower_file(folder: Path, tower: int) -> Path:

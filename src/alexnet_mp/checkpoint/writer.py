@@ -37,7 +37,7 @@ class CheckpointWriter:
         self._network = network
         self._timeout_seconds = timeout_seconds
         self._saved = saved
-        self._copies: dict[str, Tensor] = {}
+        self._copies: dict[str, dict[str, Tensor]] = {"weights": {}, "momentum": {}}
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         self._outcome: WriteResult | None = None
@@ -52,9 +52,10 @@ class CheckpointWriter:
     ) -> None:
         """Copy the tensors and return; the thread writes the copies. Not while another is being written."""
         assert not self.is_busy, "one checkpoint at a time"
-        copies = {"weights": self._copied("weights", weights), "momentum": self._copied("momentum", momentum)}
+        for kind, tensors in (("weights", weights), ("momentum", momentum)):
+            self._copy(self._copies[kind], tensors)
         self._abandoned.clear()
-        arguments = (name, copies, dict(description))
+        arguments = (name, dict(description))
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint")
         self._thread.start()
 
@@ -77,25 +78,23 @@ class CheckpointWriter:
             self.abandon()
             self._thread.join()
 
-    def _copied(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # The same memory for every checkpoint: new memory costs more than the copy.
-        return {name: self._copy(f"{kind} {name}", tensor) for name, tensor in tensors.items()}
+    def _copy(self, copies: dict[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        """Into the same memory for every checkpoint: new memory costs more than the copy."""
+        for name, tensor in tensors.items():
+            if name not in copies:
+                copies[name] = torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
+            copies[name].copy_(tensor.detach())
 
-    def _copy(self, key: str, tensor: Tensor) -> Tensor:
-        if key not in self._copies:
-            self._copies[key] = torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
-        return self._copies[key].copy_(tensor.detach())
-
-    def _write(self, name: str, copies: dict[str, dict[str, Tensor]], description: dict[str, Any]) -> None:
+    def _write(self, name: str, description: dict[str, Any]) -> None:
         started, problem = time.perf_counter(), ""
         try:
             save_checkpoint(
                 self._checkpoints / name,
-                copies["weights"],
+                self._copies["weights"],
                 self._network,
                 description,
                 self._timeout_seconds,
-                copies["momentum"],
+                self._copies["momentum"],
                 self._abandoned,
             )
             if self._saved:

@@ -1,17 +1,15 @@
 """Classify: python launch/classify.py checkpoint=CHECKPOINT pictures=[FILE,FILE]; see `conf/classify.yaml`."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from alexnet_mp.analysis.evaluate.classification import bars_of_text, classify, draw_photographs
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Classify, print bars of text, and draw them if a file is named."""
     settings = from_mapping(ClassifySettings, configuration, "")
     found = classify(settings)

@@ -1,17 +1,16 @@
 """Convert weights: a checkpoint's towers to one device's file or to ONNX, and files of others to a checkpoint."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from alexnet_mp.checkpoint.convert.foreign import ForeignInput
 from alexnet_mp.checkpoint.convert.onnx import save_onnx
 from alexnet_mp.checkpoint.convert.single_device_file import load_single_device, save_single_device
 from alexnet_mp.checkpoint.convert.weight_files import TORCH_SUFFIXES
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Convention
@@ -36,7 +35,7 @@ class ConvertSettings:
         return ForeignInput(self.channels, self.input_std)
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Convert `source` to `out`; which way follows from what `source` is and from the name of `out`."""
     settings = from_mapping(ConvertSettings, configuration, "")
     source, out = Path(settings.source), Path(settings.out)

@@ -1,12 +1,10 @@
 """Print what a network costs, layer by layer, or write it for several: python launch/describe.py network=paper."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.disk import write_json
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
@@ -34,7 +32,7 @@ class DescribeSettings:
             raise ConfigurationError("towers and json are of one network: give network=NAME in place of networks")
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Print the table, and write it as JSON if asked; or write the page of several networks and print its paths."""
     of_network = {key: value for key, value in configuration.items() if key not in OF_TRAINING}
     settings = from_mapping(DescribeSettings, of_network, "")

@@ -1,10 +1,8 @@
 """Predict a training step, its memory and 90 epochs: python launch/plan.py network=paper hardware=two_gtx_580."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.disk import write_json
 from alexnet_mp.performance.cost_model.comparisons import (
     benchmark_table,
@@ -20,7 +18,7 @@ from alexnet_mp.performance.cost_model.report import plan_text, plan_values
 from alexnet_mp.performance.cost_model.settings import PlanSettings, parse_plan_settings
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Print the plan, or a comparison; write the same numbers as JSON to the file that `json` names."""
     # An ablation may change the recipe too, which costs the same.
     settings = parse_plan_settings({key: value for key, value in configuration.items() if key != "recipe"})

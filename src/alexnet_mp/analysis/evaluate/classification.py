@@ -62,8 +62,11 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     with explained(f"checkpoint {member.folder}", ConfigurationError):
         mean, names = _mean_and_names(member, settings)
     network, crop = member.network, member.network.image[1:]
+    pictures = []
     with pillow_limits(settings.max_pixels):
-        pictures = [_decode(path, len(mean), settings.max_pixels) for path in settings.paths]
+        for path in settings.paths:
+            with explained(f"cannot read {path}"), explained(f"cannot decode {path}", BadPicture):
+                pictures.append(decode_image(path.read_bytes(), len(mean), settings.max_pixels))
     statistics = Statistics(mean, np.zeros(3), np.eye(3))  # no color noise
     preprocess = Preprocessing(statistics, crop, member.input, torch.float32)
     placement = choose_placement("auto", settings.device, network.towers, launch)
@@ -96,7 +99,9 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
         data = member.load_data(verify=False)  # the mean image is all that is needed of them
         mean, names = data.statistics.mean_image, names or data.class_names
     if settings.class_names is not None:
-        names = _names_in(Path(settings.class_names))
+        with explained(f"class_names={settings.class_names} cannot be read", OSError, UnicodeDecodeError):
+            lines = Path(settings.class_names).read_text(encoding="utf-8").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
     names = names or tuple(f"class {number}" for number in range(network.classes))
     if len(names) != network.classes:
         raise ConfigurationError(
@@ -109,17 +114,6 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
             "choose size=, or other data"
         )
     return mean, names
-
-
-def _names_in(path: Path) -> tuple[str, ...]:
-    with explained(f"class_names={path} cannot be read", OSError, UnicodeDecodeError):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _decode(path: Path, size: int, max_pixels: int) -> Pixels:
-    with explained(f"cannot read {path}"), explained(f"cannot decode {path}", BadPicture):
-        return decode_image(path.read_bytes(), size, max_pixels)
 
 
 def _batches(pictures: Sequence[Pixels], crop: tuple[int, int], views_per_image: int) -> Iterator[Batch]:

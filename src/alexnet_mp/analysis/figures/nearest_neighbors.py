@@ -1,6 +1,5 @@
 """Test images with their most probable classes, and the training images nearest to them: the paper's Figure 4."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
 from alexnet_mp.common.text import short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
-from alexnet_mp.data.dataset import DataSet, Images, Share
+from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
@@ -101,9 +100,11 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     batch = center_views(data.splits[split], rows, network.image[1:])
     probabilities, classes = most_probable(model, preprocess, batch, _CLASSES_SHOWN)
     searched = min(settings.among or len(data.splits["train"]), len(data.splits["train"]))
+    loader = Loader(data, network.image[1:], min(_BATCH, len(data.splits["train"])), Share(), seed=0)
+    batches = loader.evaluation("train", rows=torch.arange(searched))
     distances, places = nearest(
         last_hidden_features(model, preprocess, batch),
-        _training_batches(data, network.image[1:], searched),
+        with_progress_bar(batches, searched),
         lambda batch: last_hidden_features(model, preprocess, batch),
         min(settings.neighbors, searched),
     )
@@ -137,11 +138,6 @@ def _rows(settings: PlotSettings, available: int, split: str) -> Tensor:
     if outside:
         raise ConfigurationError(f"images={outside}: {split} has images 0 to {available - 1}")
     return torch.tensor(settings.images)
-
-
-def _training_batches(data: DataSet, crop: tuple[int, int], count: int) -> Iterator[Batch]:
-    loader = Loader(data, crop, min(_BATCH, len(data.splits["train"])), Share(), seed=0)
-    return with_progress_bar(loader.evaluation("train", rows=torch.arange(count)), count)
 
 
 def neighbor_values(found: NearestNeighbors) -> dict[str, object]:

@@ -186,7 +186,10 @@ def read_run_files(folder: Path) -> RunFiles:
 
     summary: RunSummary | None = attempt("summary.json", lambda: read_summary(folder), None)
     configuration: Mapping[str, Any] = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), {})
-    evaluations: tuple[Evaluated, ...] = attempt("evaluation", lambda: _evaluations(folder), ())
+    summaries = sorted(folder.glob("evaluation/*/summary.json"))
+    evaluations: tuple[Evaluated, ...] = attempt(
+        "evaluation", lambda: tuple(_read(Evaluated, path) for path in summaries), ()
+    )
     log = folder / "metrics.jsonl"
     metrics = read_metrics(log) if log.is_file() else Metrics()
     data = said_of_data(folder / "train.log", configuration)
@@ -219,10 +222,6 @@ def read_summary(folder: Path) -> RunSummary:
         why = "a run that has not finished" if (folder / "metrics.jsonl").is_file() else "not the folder of a run"
         raise ConfigurationError(f"{folder} is {why}: it has no summary.json")
     return _read(RunSummary, folder / "summary.json")
-
-
-def _evaluations(folder: Path) -> tuple[Evaluated, ...]:
-    return tuple(_read(Evaluated, path) for path in sorted(folder.glob("evaluation/*/summary.json")))
 
 
 def read_configuration(path: Path) -> Mapping[str, Any]:

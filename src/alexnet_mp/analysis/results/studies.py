@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from alexnet_mp.analysis.results.groups import Spread
+from alexnet_mp.analysis.results.groups import TOP1_ERROR, Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.presets import preset_names
@@ -28,7 +28,6 @@ class StudyVariant:
     name: str
     overrides: tuple[str, ...]
     runs: tuple[RunRecord, ...]
-    top1_error: Spread | None
     above_baseline: Spread | None
     above_baseline_top5: Spread | None
     published: Mapping[str, Any]
@@ -77,7 +76,6 @@ def _variant(name: str, values: Mapping[str, Any], runs: Sequence[Path]) -> Stud
         name,
         tuple(map(str, values["overrides"])),
         tuple(map(read_run, runs)),
-        spread(values["top1_error"]),
         spread(above.get("top1_error")),
         spread(above.get("top5_error")),
         values["published"] or {},
@@ -117,7 +115,7 @@ def _columns(study: Study) -> dict[str, Callable[[StudyVariant], str]]:
         "epochs": (len(epochs) > 1, lambda variant: _of_runs(variant, "epochs")),
         "batch": (len(batches) > 1, lambda variant: _of_runs(variant, "batch_size")),
         "minutes a run": (True, _minutes),
-        "top-1 error, %": (True, lambda variant: _per_cent(variant.top1_error, ".2f") or "-"),
+        TOP1_ERROR.shown: (True, lambda variant: _per_cent(TOP1_ERROR.spread(variant.runs), ".2f") or "-"),
         "points above the baseline": (compared, lambda variant: _per_cent(variant.above_baseline, "+.2f")),
         "the same of top-5": (compared and top5, lambda variant: _per_cent(variant.above_baseline_top5, "+.2f")),
         f"published points{', top-1 / top-5' * top5}": (published, lambda variant: _published_points(variant, top5)),
@@ -155,16 +153,13 @@ def _in_common(runs: Sequence[RunRecord]) -> str:
     """Length and batch where all runs have the same, and every machine that one of them ran on."""
     if not runs:
         return ""
-    epochs, batches = {run.summary.epochs for run in runs}, {run.summary.batch_size for run in runs}
+    summaries = [run.summary for run in runs]
+    epochs, batches = {ran.epochs for ran in summaries}, {ran.batch_size for ran in summaries}
     trained = [count(max(epochs), "epoch")] * (len(epochs) == 1) + [f"batch {max(batches)}"] * (len(batches) == 1)
-    machines = dict.fromkeys(map(_machine, runs))
-    commits = ", ".join(sorted({(run.summary.commit or "unknown")[:10] for run in runs}))
+    machines = dict.fromkeys(f"{ran.device}, {ran.processes_in_words}; {ran.versions_in_words}" for ran in summaries)
+    commits = ", ".join(sorted({(ran.commit or "unknown")[:10] for ran in summaries}))
     said = [", ".join(trained), *machines, f"commit{'s' * (',' in commits)} {commits}"]
     return text(f"{'; '.join(filter(None, said))}.")
-
-
-def _machine(run: RunRecord) -> str:
-    return f"{run.summary.device}, {run.summary.processes_in_words}; {run.summary.versions_in_words}"
 
 
 def draw_study_chart(study: Study, picture: Path) -> None:
