@@ -22,6 +22,8 @@ def explained(what: str, *kinds: type[Exception]) -> Iterator[None]:
         if isinstance(error, ConfigurationError) and ConfigurationError not in kinds:
             raise
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, OSError) and error.strerror and str(error.filename) in what:
+            why = error.strerror  # without the name again
         raise ConfigurationError(f"{what}: {' '.join(why.split()) or type(error).__name__}") from error
 
 

@@ -76,6 +76,12 @@ class FolderLock:
         except OSError:
             pass
 
+    def __enter__(self) -> "FolderLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Let another process have the folder."""
         os.close(self.descriptor)

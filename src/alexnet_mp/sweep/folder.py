@@ -1,8 +1,7 @@
 """The folder of a sweep: its lock, the check that it holds no other sweep, and the files with its results."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,14 @@ from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, SweepSettings
 FORMAT_VERSION = 1
 
 
-@contextmanager
-def sweep_lock(out: Path) -> Iterator[FolderLock]:
-    """Make the folder `out` and have it for this sweep alone; yields the lock, which its jobs hold too.
+def sweep_lock(out: Path) -> FolderLock:
+    """Make the folder `out` and lock it for this sweep alone; its jobs hold the lock too.
 
     Raises ConfigurationError if it cannot be made, and if another sweep, or a job that one left running when it was
     killed, works in it.
     """
     busy = f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
-    lock = lock_folder(out, out, busy)
-    try:
-        yield lock
-    finally:
-        lock.release()
+    return lock_folder(out, out, busy)
 
 
 def check_definition(out: Path, settings: SweepSettings) -> None:

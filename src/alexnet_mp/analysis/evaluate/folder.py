@@ -14,7 +14,6 @@ from alexnet_mp.training.validation import Evaluation
 SUMMARY = "summary.json"
 FILES = ("classes.csv", "confusions.csv", "classes.png", "confusions.png", SUMMARY)
 LARGEST_MATRIX = 20  # classes whose confusions can be read as a matrix
-_QUESTION = ("network", "checkpoints", "data", "input", "split", "views")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _differs(summary: Path, question: dict[str, Any]) -> str:
     """What an earlier summary was about, where that was not this question."""
     try:
         earlier = json.loads(summary.read_text())
-        differing = [f"{key} {json.dumps(earlier[key])}" for key in _QUESTION if earlier[key] != question[key]]
+        differing = [f"{key} {json.dumps(earlier[key])}" for key in question if earlier[key] != question[key]]
     except (OSError, ValueError, KeyError, TypeError):
         return f"nobody knows what ({summary.name} cannot be read)"
     return next(iter(differing), "")

@@ -15,7 +15,7 @@ from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import count, markdown_table
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Relu, Tanh
 from alexnet_mp.network.table import parse_network
 
@@ -197,10 +197,8 @@ def _curve(run: RunRecord, folder: str, line: float) -> TrainingCurve:
             "with training_error=true"
         )
     errors = (1 - 1 / network.classes, *(found[epoch] for epoch in sorted(found)))
-    try:
+    with explained(f"{run.folder}: config.yaml, recipe.weights.learning_rate", KeyError, TypeError, ValueError):
         learning_rate = float(run.configuration["recipe"]["weights"]["learning_rate"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{run.folder}: its config.yaml has no recipe.weights.learning_rate") from error
     return TrainingCurve(
         run=folder,
         activation=" and ".join(name for kind, name in _NAMES.items() if kind in kinds) or "none",

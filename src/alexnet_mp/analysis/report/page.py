@@ -28,7 +28,7 @@ from alexnet_mp.analysis.results.groups import (
     published_of,
 )
 from alexnet_mp.analysis.results.page import REBUILT
-from alexnet_mp.analysis.results.record import Evaluated, RunRecord
+from alexnet_mp.analysis.results.record import RunRecord
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import network_cost
@@ -91,7 +91,7 @@ def as_html(
         crossing=crossing_bytes(run, network, run.batch_size) if network and run.batch_size else None,
         published=numbers,
         published_numbers=_published_numbers(run.record, numbers.references),
-        evaluations=_evaluation_rows(run.record.evaluations) if run.record else [],
+        evaluations=run.record.evaluations if run.record else (),
         rebuilt=REBUILT,
         whole_configuration=yaml.safe_dump(dict(run.configuration), sort_keys=False, allow_unicode=True),
         command=command,
@@ -147,15 +147,3 @@ def _published_numbers(record: RunRecord | None, references: Sequence[Reference]
             found = f"{found.median:.2f}"
         rows.append({**vars(reference), "after": reference.after, "found": found, "difference": difference})
     return rows
-
-
-def _evaluation_rows(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """Each evaluation, with its `checkpoint` or checkpoints and its `images_of`, a split of a data set, in words."""
-    return [
-        {
-            **vars(each),
-            "checkpoint": ", ".join(each.checkpoint_names) or "not recorded",
-            "images_of": each.images_of,
-        }
-        for each in evaluations
-    ]

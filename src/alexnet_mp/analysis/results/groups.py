@@ -115,9 +115,17 @@ class Measure:
         known = [value for run in runs if (value := self.value(run)) is not None]
         return spread(known) if known else None
 
+    def median_and_range(self, runs: Sequence[RunRecord]) -> tuple[str, str]:
+        """Two cells, of those runs that have it."""
+        found = self.spread(runs)
+        if found is None:
+            return "-", "-"
+        return self.text(found.median), f"{self.text(found.lowest)} to {self.text(found.highest)}"
+
 
 TOP1_ERROR = Measure("top-1 error, %", lambda run: run.summary.top1_error, factor=100)
 TOP5_ERROR = Measure("top-5 error, %", lambda run: run.summary.top5_error, factor=100)
+MINUTES = Measure("minutes", lambda run: run.summary.seconds / 60, ".1f")
 IMAGES_PER_SECOND = Measure("images/s", lambda run: run.summary.images_per_second, ".0f")
 
 

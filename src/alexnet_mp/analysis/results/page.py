@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alexnet_mp.analysis.results.groups import (
     IMAGES_PER_SECOND,
+    MINUTES,
     TOP1_ERROR,
     TOP5_ERROR,
     Measure,
@@ -36,9 +37,6 @@ result is that after its last epoch. The best epoch is picked on the very images
 Minutes and images/s are of the training steps alone, without validation and checkpoints."""
 
 REBUILT = "This command was not recorded but rebuilt from summary.json; other keys that were changed may be missing."
-
-
-_MINUTES = Measure("minutes", lambda run: run.summary.seconds / 60, ".1f")
 
 
 def write_results_page(
@@ -91,11 +89,11 @@ def results_page(
 
 
 def _overview(groups: Iterable[RunGroup]) -> str:
-    shown = (TOP1_ERROR, TOP5_ERROR, _MINUTES)
+    shown = (TOP1_ERROR, TOP5_ERROR, MINUTES)
     rows = []
     for group in groups:
         ran = group.first.summary
-        cells = [_median_and_range(measure, group.runs)[0] for measure in shown]
+        cells = [measure.median_and_range(group.runs)[0] for measure in shown]
         rows.append([text(ran.experiment), code(_name(group)), str(ran.epochs), str(len(group.runs)), *cells])
     medians = markdown_table([["experiment", "network", "epochs", "runs", *(each.shown for each in shown)], *rows])
     return f"{medians}\n\nOf several runs, which differ in their seed alone, these are medians."
@@ -158,7 +156,7 @@ def _runs(group: RunGroup, epochs: Sequence[int]) -> str:
         *(Measure(f"top-1 error at epoch {n}, %", partial(error_at, epoch=n), factor=100) for n in epochs),
         Measure("best top-1 error, %", lambda run: run.best.top1_error, factor=100),
         Measure("best epoch", lambda run: run.best.epoch, ".0f"),
-        _MINUTES,
+        MINUTES,
         IMAGES_PER_SECOND,
     ]
     rows = []
@@ -166,17 +164,10 @@ def _runs(group: RunGroup, epochs: Sequence[int]) -> str:
         commit = text(_SHORT.sub(r"\1", run.summary.commit or "unknown"))
         rows.append([str(run.summary.seed), *(measure.text(measure.value(run)) for measure in measures), commit])
     if len(group.runs) > 1:
-        spreads = [_median_and_range(measure, group.runs) for measure in measures]
+        spreads = [measure.median_and_range(group.runs) for measure in measures]
         rows.append(["**median**", *(f"**{median}**" for median, _ in spreads), ""])
         rows.append(["range", *(low_to_high for _, low_to_high in spreads), ""])
     return markdown_table([["seed", *(measure.shown for measure in measures), "commit"], *rows])
-
-
-def _median_and_range(measure: Measure, runs: Sequence[RunRecord]) -> tuple[str, str]:
-    found = measure.spread(runs)
-    if found is None:
-        return "-", "-"
-    return measure.text(found.median), f"{measure.text(found.lowest)} to {measure.text(found.highest)}"
 
 
 def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:

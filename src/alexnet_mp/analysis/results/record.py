@@ -85,6 +85,11 @@ class Evaluated:
         return tuple(Path(checkpoint).name for checkpoint in self.checkpoints)
 
     @property
+    def checkpoint(self) -> str:
+        """The names of its checkpoints, in words."""
+        return ", ".join(self.checkpoint_names) or "not recorded"
+
+    @property
     def images_of(self) -> str:
         """The data set, if its name was recorded, and the split."""
         return f"{(self.data or {}).get('name') or ''} {self.split}".strip()

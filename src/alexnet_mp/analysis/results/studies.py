@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from alexnet_mp.analysis.results.groups import TOP1_ERROR, Spread
+from alexnet_mp.analysis.results.groups import MINUTES, TOP1_ERROR, Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.presets import preset_names
@@ -114,7 +114,7 @@ def _columns(study: Study) -> dict[str, Callable[[StudyVariant], str]]:
         "parameters": (True, lambda variant: _of_runs(variant, "parameters")),
         "epochs": (len(epochs) > 1, lambda variant: _of_runs(variant, "epochs")),
         "batch": (len(batches) > 1, lambda variant: _of_runs(variant, "batch_size")),
-        "minutes a run": (True, _minutes),
+        "minutes a run": (True, lambda variant: MINUTES.median_and_range(variant.runs)[0]),
         TOP1_ERROR.shown: (True, lambda variant: _per_cent(TOP1_ERROR.spread(variant.runs), ".2f") or "-"),
         "points above the baseline": (compared, lambda variant: _per_cent(variant.above_baseline, "+.2f")),
         "the same of top-5": (compared and top5, lambda variant: _per_cent(variant.above_baseline_top5, "+.2f")),
@@ -142,11 +142,6 @@ def _published_points(variant: StudyVariant, with_top5: bool) -> str:
 def _published_error(variant: StudyVariant) -> str:
     error = variant.published.get("top1_error")
     return "" if error is None else f"{100 * error:.2f}"
-
-
-def _minutes(variant: StudyVariant) -> str:
-    seconds = sorted(run.summary.seconds for run in variant.runs)
-    return f"{seconds[len(seconds) // 2] / 60:.1f}" if seconds else "-"
 
 
 def _in_common(runs: Sequence[RunRecord]) -> str:

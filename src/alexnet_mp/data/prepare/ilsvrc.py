@@ -102,8 +102,6 @@ def _wnids(meta: Path, path: Path) -> dict[int, str]:
     """The wnid of every ILSVRC2012_ID in the MATLAB file `meta` of the devkit `path`, read without unpickling."""
     from scipy.io import loadmat  # type: ignore[import-untyped]  # slow to import, and only this source needs it
 
-    try:
+    with explained(f"{path}: cannot read {_META}", Exception):  # a damaged file makes scipy raise nearly anything
         synsets = loadmat(meta, squeeze_me=True, variable_names=["synsets"])["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets.reshape(-1)}
-    except Exception as error:  # a damaged MATLAB file makes scipy raise nearly anything
-        raise ConfigurationError(f"{path}: cannot read {_META}: {type(error).__name__} {error}") from error

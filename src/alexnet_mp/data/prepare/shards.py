@@ -65,16 +65,16 @@ def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[Shar
         for task in tasks:
             yield task, make_shard(task)
         return
-    with ProcessPoolExecutor(min(workers, len(tasks)), _context(), _prepare_worker) as pool:
+    died = (
+        "a worker process died, perhaps for lack of memory; the same command goes on from the finished shards "
+        f"(workers={max(1, workers // 2)} would need less)"
+    )
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), _context(), _prepare_worker)
+    with explained(died, BrokenProcessPool), pool:
         try:
             futures = {pool.submit(make_shard, task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise ConfigurationError(
-                "a worker process died, perhaps for lack of memory; the same command goes on from the finished shards "
-                f"(workers={max(1, workers // 2)} would need less)"
-            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
