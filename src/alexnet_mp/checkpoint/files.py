@@ -1,4 +1,4 @@
-"""Reads and writes one checkpoint: a safetensors file per tower and a JSON; its folder appears whole or not."""
+"""Reads and writes one checkpoint: a safetensors file per tower and a JSON file; its folder appears whole or not."""
 
 import hashlib
 import json

@@ -8,7 +8,7 @@ from alexnet_mp.performance.machine_check.run import run_checks
 
 
 def run(configuration: Configuration) -> None:
-    """Carry out the checks; exit with code 1 where one failed."""
+    """Carry out the checks; exit with code 1 if one failed."""
     if not run_checks(configuration):
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Classify: python launch/classify.py checkpoint=CHECKPOINT pictures=[FILE,FILE]; see `conf/classify.yaml`."""
+"""Classify photographs: python launch/classify.py checkpoint=CHECKPOINT pictures=[FILE]; see `conf/classify.yaml`."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evaluate: python launch/evaluate.py checkpoint=CHECKPOINT views=10; see `conf/evaluate.yaml` for the keys."""
+"""Evaluate checkpoints: python launch/evaluate.py checkpoint=CHECKPOINT views=10; see `conf/evaluate.yaml`."""
 
 from functools import partial
 

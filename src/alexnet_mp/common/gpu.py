@@ -113,7 +113,7 @@ def energy_joules(devices: Iterable[torch.device]) -> float | None:
     """Energy that these GPUs have used since the driver was loaded, each counted once; the caller takes differences.
 
     Newer GPUs renew their counter every 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter), so leave a second or more
-    between two calls. None without an NVIDIA driver, and where a device does not count: CPUs, MIG instances, GPUs
+    between two calls. None without an NVIDIA driver, and if a device does not count: CPUs, MIG instances, GPUs
     before Volta.
     """
     distinct = set(devices)

@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 
 
 def short_name(name: str, longest: int = 28) -> str:
-    """A `printable` name, cut where it is too long for a table or a picture."""
+    """A `printable` name, cut if it is too long for a table or a picture."""
     shown = printable(name)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
@@ -47,7 +47,7 @@ def csv_cell(text: str) -> str:
 
 
 def csv_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """A CSV file: a line of `columns` and one for each row, empty where it lacks a column; texts are `csv_cell`s."""
+    """A CSV file: a line of `columns` and one for each row, empty if it lacks a column; texts are `csv_cell`s."""
     written = io.StringIO(newline="")
     writer = csv.DictWriter(written, columns, lineterminator="\n")
     writer.writeheader()

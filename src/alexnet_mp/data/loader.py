@@ -1,4 +1,4 @@
-"""The loader: one replica's batches of a data set, read ahead of the training by threads."""
+"""Loads one replica's batches of a data set, read ahead of the training by threads."""
 
 import os
 import threading
@@ -52,7 +52,7 @@ class Loader:
 
     A batch is read into the buffer of its thread, and cropped from there. So memory depends on the batch and not on the
     data set, but for some 30 bytes an image of labels, order and draws. Both towers of a replica are given the same
-    batches, by a loader of their own where they live in two processes.
+    batches, by a loader of their own if they live in two processes.
 
     `crop` is (height, width), `batch_size` the global one; `pin_memory` is for batches that go to a GPU.
 
@@ -150,7 +150,7 @@ class Loader:
                     yield self._taken(*waiting.popleft())
             while waiting:
                 yield self._taken(*waiting.popleft())
-        finally:  # also where the caller stops early, or a batch could not be read
+        finally:  # also if the caller stops early, or a batch could not be read
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _taken(self, request: _Request, batch: Future[Batch]) -> Batch:

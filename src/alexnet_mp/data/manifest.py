@@ -1,4 +1,4 @@
-"""A pack's manifest: what `manifest.json` holds, as frozen dataclasses, and every check that needs no other file."""
+"""Reads a pack's `manifest.json` into frozen dataclasses, with every check that needs no other file."""
 
 import dataclasses
 import io

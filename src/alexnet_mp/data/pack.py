@@ -1,4 +1,4 @@
-"""The reader of packs: opens one with every check, and reads its images with positioned reads."""
+"""Opens a pack with every check, and reads its images with positioned reads."""
 
 import hashlib
 import os
@@ -131,7 +131,7 @@ class PackSplit:
         with explained(f"cannot read {path}"):
             file = self._opened(path)  # held by name, so that it stays open until the read is over
             got = os.preadv(file.descriptor, buffers, offset)
-        # A regular file gives less than asked only at its end, or where a single read is limited to 2 GiB.
+        # A regular file gives less than asked only at its end, or if a single read is limited to 2 GiB.
         if got < wanted and len(buffers) > 1:
             half = len(buffers) // 2
             self._read_run(shard, offset, buffers[:half])

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its lock, the check that it holds no other sweep, and the files with its results."""
+"""Locks the folder of a sweep, checks that it holds no other sweep, and writes the results into it."""
 
 import json
 from collections.abc import Sequence

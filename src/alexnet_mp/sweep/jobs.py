@@ -1,4 +1,4 @@
-"""The jobs of a sweep: the overrides and the command of each, checked before the first of them starts."""
+"""Makes the jobs of a sweep, each with its overrides and command, and checks all before the first starts."""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep found, by variant: numbers for files, and a table for a terminal."""
+"""Sums up what the jobs of a sweep found, by variant: numbers for files, and a table for a terminal."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The checkpoints to evaluate: what each says of itself, and that their outputs can be averaged."""
+"""Opens the checkpoints to evaluate, and checks that the outputs of several can be averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import Network, parse_network
 
-_MUST_AGREE = {  # what members of an ensemble have in common, and what to do about members that have not
+_MUST_AGREE = {  # what members of an ensemble must have in common, and what to do if they do not
     "network": "evaluate them apart",
     "scale of the input": "evaluate them apart, or give input.pixel_divisor and input.mean",
     "data": "add data=pack data.path=FOLDER, or data=digits, with the classes of both",
@@ -58,7 +58,7 @@ class EnsembleMember:
         return state
 
     def load_data(self, verify: bool | None = None) -> DataSet:
-        """Open its data, and check their checksums where `verify`, or its settings, say so.
+        """Open its data, and check their checksums if `verify` says so; None leaves that to its settings.
 
         Raises ConfigurationError if they are not here or do not fit; says whose word the path was.
         """

@@ -1,4 +1,4 @@
-"""The results of an evaluation: its summary, tables of the classes and of the confusions, and pictures of both."""
+"""Writes the results of an evaluation: its summary, tables of classes and confusions, and pictures of both."""
 
 import json
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ def _own_folder(checkpoint: Path, question: dict[str, Any]) -> Path:
 
 
 def _differs(summary: Path, question: dict[str, Any]) -> str:
-    """What an earlier summary was about, where that was not this question."""
+    """What an earlier summary was about, if that was another question; empty if it was this one."""
     try:
         earlier = json.loads(summary.read_text())
         differing = [f"{key} {json.dumps(earlier[key])}" for key in question if earlier[key] != question[key]]

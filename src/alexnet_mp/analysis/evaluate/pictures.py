@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the classes by error, and what was taken for what."""
+"""Draws an evaluation: the classes by their errors, and which classes were taken for which."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, ClassErrors, Confusion
 from alexnet_mp.common.text import short_name
 
-AT_EACH_END = 15  # classes drawn where there are too many: so many worst, so many best
+AT_EACH_END = 15  # of too many classes to draw, so many worst and so many best
 _PAIRS = 25
 
 

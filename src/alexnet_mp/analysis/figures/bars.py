@@ -1,4 +1,4 @@
-"""The most probable classes of an image as bars, as in the paper's Figure 4."""
+"""Draws the most probable classes of an image as bars, as in the paper's Figure 4."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The kernels of one run as a picture, and whether towers specialize in every run: numbers, page and chart of seeds."""
+"""Shows whether towers specialize in color: the kernels of one run as a picture, and a study of several runs."""
 
 import json
 import textwrap
@@ -50,7 +50,7 @@ class RunKernels:
     """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colorful each of them is.
 
     With `since_start` both are of what training has added. `colorfulness` has one tensor [kernels] a tower, NaN for
-    dead ones, and is empty if the network reads no colors. `separation` is None then, for one tower, and where all
+    dead ones, and is empty if the network reads no colors. `separation` is None then, for one tower, and if all
     kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `trains` is what
     runs of one group share of their configurations.
     """
@@ -70,8 +70,7 @@ class RunKernels:
 
     @property
     def group(self) -> str:
-        """What a run is told by beside its seed: its experiment, its network where that is called otherwise, and where
-        the towers meet."""
+        """The name of its group: its experiment, its network if that is called otherwise, and where the towers meet."""
         same = self.network.name == self.experiment
         name = self.experiment if same else f"{self.experiment}, {self.network.name}"
         meets = [

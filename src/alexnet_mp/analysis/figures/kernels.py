@@ -1,4 +1,4 @@
-"""The first layer's kernels (the paper's Figure 3): as a picture, and how colorful they are, tower by tower."""
+"""The first layer's kernels (the paper's Figure 3): draws them, and measures how colorful they are, tower by tower."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ def colorfulness(towers: Sequence[Tensor]) -> list[Tensor]:
     """The share of each kernel's energy that lies off the gray axis, float64 [kernels] of every tower.
 
     Of `towers`, each [kernels, channels, height, width], it is ||w - m||^2 / ||w||^2, m the mean of w over its
-    channels: 0 where the color planes are equal, 1 where they add up to nothing at every place (red minus green). It
+    channels: 0 if the color planes are equal, 1 if they add up to nothing at every place (red minus green). It
     has no unit and does not depend on a kernel's size or sign. Noise that is the same in all channels of three has 2/3
     on average, so an untrained kernel is not gray. A kernel of one color alone has 2/3 too.
 
@@ -180,6 +180,6 @@ def _block(kernels: Tensor, scale: int, gap: int, columns: int) -> NDArray[np.ui
 
 
 def _columns(count: int) -> int:
-    """As many as make whole rows, up to MOST_COLUMNS; where only narrow rows would be whole, the last one is not."""
+    """As many as make whole rows, up to MOST_COLUMNS; if only narrow rows would be whole, the last one is not."""
     whole = max(width for width in range(1, min(count, MOST_COLUMNS) + 1) if count % width == 0)
     return whole if whole > MOST_COLUMNS // 4 else min(count, MOST_COLUMNS)

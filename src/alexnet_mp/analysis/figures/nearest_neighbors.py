@@ -1,4 +1,4 @@
-"""Test images with their most probable classes, and the training images nearest to them: the paper's Figure 4."""
+"""Finds the training images nearest to test images by the last hidden layer, and draws both: the paper's Figure 4."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack

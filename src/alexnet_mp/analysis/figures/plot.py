@@ -1,4 +1,4 @@
-"""Which figures are drawn, from what, and into which files."""
+"""Draws the figures that the settings ask for, and writes each with its numbers and its page."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Reads the folder of a run for its report: whatever is there, and in words what is missing."""
+"""Reads the folder of a run for its report, and says in words what is missing there."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the report shows of a run's training: curves of loss, error and speed, and the bytes of each crossing."""
+"""Makes the report's parts on training: curves of loss, error and speed, and the bytes of each crossing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ def _over_epochs(metrics: Metrics, value: Callable[[Step], float | None]) -> lis
 
 
 def _changes_of_rate(metrics: Metrics) -> list[tuple[float, float]]:
-    """(epochs done, new rate) where the learning rate of a training line differs from that of the line before."""
+    """(epochs done, new rate) of each training line whose learning rate is not that of the line before."""
     known = [step for step in metrics.steps if step.learning_rate is not None]
     per_epoch = metrics.steps_per_epoch or 1.0
     return [

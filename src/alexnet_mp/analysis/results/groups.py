@@ -1,4 +1,4 @@
-"""What runs found: those that differ in their seed alone are grouped, and set beside the numbers of others."""
+"""Groups runs that differ in their seed alone, and compares what they found with published numbers."""
 
 import fnmatch
 import json
@@ -15,7 +15,7 @@ from alexnet_mp.training.metrics import EvaluationLine
 
 Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
 
-# Names, where a run computes and how it reads its images; seeds are what a group is over.
+# A name, or on what machine and how a run computes, and its seed, over which a group is made.
 _NOT_WHAT_IT_TRAINS = (
     "experiment_name",
     "seed",
@@ -130,7 +130,7 @@ IMAGES_PER_SECOND = Measure("images/s", lambda run: run.summary.images_per_secon
 
 
 def what_trains(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs must share to differ in their seed alone: all of a configuration but what is known not to matter.
+    """What two runs must share to count as one group: all of a configuration but the keys known not to matter.
 
     A key of another version, or of somebody's own, counts as one that matters.
     """
@@ -170,7 +170,7 @@ def published_of(
 ) -> PublishedResult:
     """What is published for an experiment: under its name, or the first pattern that fits it (`imagenet_*`).
 
-    Where the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
+    If the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
     """
     pattern = next((name for name in published if fnmatch.fnmatchcase(experiment, name)), None)
     found = published.get(experiment) or (PublishedResult() if pattern is None else published[pattern])

@@ -1,4 +1,4 @@
-"""The page of results: Markdown tables of runs, their commands, the numbers that they answer to, and their curves."""
+"""Writes the page of results in Markdown: tables of runs, their commands and curves, beside published numbers."""
 
 import re
 import shlex
@@ -73,7 +73,7 @@ def results_page(
     """The page, with groups and studies by the name of their picture; `command` is what makes it again."""
     parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", _HOW_TO_READ]
     if any((run.summary.commit or "").endswith("-dirty") for group in groups.values() for run in group.runs):
-        parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
+        parts.append("A commit ends in `-dirty` if the run's checkout had changes that were not committed.")
     if len(groups) > 1:
         parts.append(_overview(groups.values()))
     experiment = None

@@ -1,4 +1,4 @@
-"""The reader of run folders: whatever files a run has left, and the record of a finished one, which must be whole."""
+"""Reads the folder of a run: whatever files it has left, or the record of a finished run, which must be whole."""
 
 import dataclasses
 import json
@@ -165,7 +165,7 @@ class RunRecord(RunFiles):
         return evaluated.data is None or evaluated.data.get("name") == self.data_name
 
     def at_epoch(self, epoch: int) -> EvaluationLine | None:
-        """The validation after `epoch` epochs, where there is one."""
+        """The validation after `epoch` epochs, if there is one."""
         return next((validation for validation in self.metrics.validations if validation.epoch == epoch), None)
 
 
@@ -255,7 +255,7 @@ def _text(path: Path) -> str:
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:
-    """What the run said of its data when it started, or else where its configuration says that they are."""
+    """What the run said of its data when it started, or else their source and folder by its configuration."""
     said = re.search(r"^data {2,}(.+)$", _text(log), re.MULTILINE) if log.is_file() else None
     if said:
         return said[1]

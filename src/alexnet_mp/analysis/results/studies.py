@@ -1,4 +1,4 @@
-"""Studies for the page of results: a table and a chart of a sweep's variants over seeds, beside published numbers."""
+"""Reads a sweep as a study for the page of results: a table and a chart of its variants, beside published numbers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class StudyVariant:
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep, read from its folder; `command` is the command line that asked for it, where it was noted."""
+    """A sweep, read from its folder; `command` is the command line that asked for it, if it was noted."""
 
     name: str
     command: str | None
@@ -145,7 +145,7 @@ def _published_error(variant: StudyVariant) -> str:
 
 
 def _in_common(runs: Sequence[RunRecord]) -> str:
-    """Length and batch where all runs have the same, and every machine that one of them ran on."""
+    """Length and batch if they are the same for all runs, and every machine that one of them ran on."""
     if not runs:
         return ""
     summaries = [run.summary for run in runs]

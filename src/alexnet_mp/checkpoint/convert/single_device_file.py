@@ -65,7 +65,7 @@ def load_single_device(
     """Read one device's weights and cut them up for the towers; the inverse of `save_single_device`.
 
     A file of ours says its network and dropout in its metadata. The arguments are for files from elsewhere: safetensors
-    or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' where it is None.
+    or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' if it is None.
     Half-precision weights become float32. Raises ConfigurationError if the file cannot be read, no network is known,
     an argument contradicts the metadata, or layers or shapes are not the table's.
     """

@@ -1,4 +1,4 @@
-"""Reads files of weights, as data: safetensors, and what `torch.save` wrote of a state dict."""
+"""Reads files of weights without running anything in them: safetensors, and state dicts that `torch.save` wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +44,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise ConfigurationError(f"{path} holds no state dict, a mapping of names to tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ConfigurationError(
-                f"{path}: {name!r} is {type(value).__name__}, where a state dict has tensors by name"
-            )
+            raise ConfigurationError(f"{path}: {name!r} is {type(value).__name__}; a state dict has tensors by name")
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise ConfigurationError(f"{path}: {name} is not a tensor of plain numbers")
     return {str(name): tensor.detach() for name, tensor in content.items()}

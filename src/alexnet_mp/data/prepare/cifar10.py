@@ -1,4 +1,4 @@
-"""CIFAR-10's binary archive as a source: downloaded and verified, or a local file."""
+"""Lists CIFAR-10's binary archive, downloaded and verified or a local file."""
 
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +22,7 @@ _LARGEST = 1 << 30
 
 
 def download() -> Path:
-    """The archive in the user's cache folder, downloaded where it is not there; its SHA-256 is checked either way."""
+    """The archive in the user's cache folder, downloaded if it is not there; its SHA-256 is checked either way."""
     what = f"cannot download {URL}; download it elsewhere and give source=PATH"
     with explained(what, OSError, ValueError):  # requests' errors are OSErrors
         path = pooch.retrieve(

@@ -1,4 +1,4 @@
-"""A folder of class folders as a source: train/, val/ or validation/, test/, each with one folder for every class."""
+"""Lists a folder of pictures: train/, val/ or validation/, test/, each with one folder for every class."""
 
 import os
 from collections.abc import Iterator

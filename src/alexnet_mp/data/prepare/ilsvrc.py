@@ -1,4 +1,4 @@
-"""ILSVRC-2012's files as downloaded: a tar of class tars, a flat tar for validation, and the devkit for its labels."""
+"""Lists ILSVRC-2012's files as downloaded: a tar of class tars, a tar for validation, the devkit for its labels."""
 
 import re
 from pathlib import Path, PurePosixPath

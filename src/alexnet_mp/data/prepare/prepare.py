@@ -1,4 +1,4 @@
-"""A whole preparation: list the source, plan the shards, make those that are missing, and write the manifest last."""
+"""Makes a pack: lists the source, plans the shards, makes those that are missing, and writes the manifest last."""
 
 import hashlib
 import time
@@ -50,7 +50,7 @@ class PackSummary:
 
 
 def prepare(settings: PreparationSettings) -> PackSummary:
-    """Make the pack `settings.out` of the pictures in `settings.source`, or go on where an earlier start ended.
+    """Make the pack `settings.out` of the pictures in `settings.source`, or go on from what an earlier start finished.
 
     The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError if
     the source, the target or the disk do not allow it, or with `strict` for the first picture that cannot be decoded.
@@ -96,7 +96,7 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
 
 
 def images_per_shard(images: int, size: int) -> int:
-    """About 256 MB a shard, and less where a split would have fewer than 32 of them."""
+    """About 256 MB a shard, and less if a split would have fewer than 32 of them."""
     return max(1, min(SHARD_BYTES // (3 * size**2), -(-images // LEAST_SHARDS)))
 
 

@@ -1,4 +1,4 @@
-"""The settings of a preparation; which kind its source is, and the list of its pictures."""
+"""The keys of `conf/prepare.yaml`, checked; finds the kind of the source, and lists its pictures."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shards made by several processes, or by this one: decode the pictures of each, write it, and sum it up."""
+"""Makes shards in several processes, or in this one: decodes the pictures of each, writes it, and sums it up."""
 
 import hashlib
 import multiprocessing
@@ -80,7 +80,7 @@ def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[Shar
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Processes that inherit no threads. A fork server imports the library once for all of them, where there is one."""
+    """Processes that inherit no threads. A fork server, if there is one, imports the library once for all."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

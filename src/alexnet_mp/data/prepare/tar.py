@@ -117,7 +117,7 @@ def _refuse_hostile(header: tarfile.TarInfo, name: str, path: Path) -> None:
 def _extension(
     kind: bytes, content: bytes, path: Path, name: str | None, size: int | None
 ) -> tuple[str | None, int | None]:
-    """The name and size that a header for the next member gives it, where it does."""
+    """The name and size of the next member, as far as a header for it gives them."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return content.rstrip(b"\0").decode("utf-8", "surrogateescape"), size
     records = _pax_records(content, path)

@@ -1,4 +1,4 @@
-"""The folder of a pack in the making: its lock, its plan, and the record of its finished shards.
+"""Keeps the folder of a pack in the making: its lock, its plan, and the record of its finished shards.
 
 Beside the shards lies a folder `.preparation` with the plan, and for every finished shard the sum of its pixels and a
 small JSON file, written by rename once the disk holds the shard. The folder goes when the manifest is in place.
@@ -43,7 +43,7 @@ class Workspace:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Let go of the folder; leave no trace where nothing was planned yet."""
+        """Let go of the folder; leave no trace if nothing was planned yet."""
         if self.folder.is_dir() and not (self.folder / _PLAN).exists():
             shutil.rmtree(self.folder)
             if self._made:
@@ -51,7 +51,7 @@ class Workspace:
         self._lock.release()
 
     def adopt(self, plan: Mapping[str, Any]) -> None:
-        """Take up `plan` (plain values), or go on with it where it is begun. Raises ConfigurationError on another."""
+        """Take up `plan` (plain values), or go on with it if it is begun. Raises ConfigurationError on another."""
         path = self.folder / _PLAN
         if not path.exists():
             write_whole(path, json.dumps(dict(plan), indent=1).encode())
@@ -68,7 +68,7 @@ class Workspace:
             )
 
     def finished(self, task: ShardTask) -> ShardResult | None:
-        """What is in the task's shard where that was finished before; None if it must be made."""
+        """What is in the task's shard if that was finished before; None if it must be made."""
         try:
             result = from_mapping(ShardResult, json.loads(self._sidecar(task).read_text()), "")
             shard = npy_bytes(UINT8, (result.count, task.size, task.size, 3))
