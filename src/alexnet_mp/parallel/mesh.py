@@ -139,7 +139,7 @@ def needing_all(what: str) -> Iterator[None]:
 
 @contextmanager
 def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
-    """Concat the processes of a run, each group with an explicit time-out, and leave them at the end."""
+    """Join the processes of a run, each group with an explicit time-out, and leave them at the end."""
     if placement.launch.world_size == 1:
         yield Mesh(placement, None)
         return
