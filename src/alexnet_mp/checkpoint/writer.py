@@ -60,7 +60,7 @@ class CheckpointWriter:
         self._thread.start()
 
     def outcome(self, wait: bool = False) -> WriteResult | None:
-        """What became of the checkpoint, told once; None while it is being written, or if none was."""
+        """The result of the last checkpoint, told once; None while it is being written, or if none was."""
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
         self._thread.join()

@@ -36,7 +36,7 @@ class ConvertSettings:
 
 
 def run(configuration: Configuration) -> None:
-    """Convert `source` to `out`; which way follows from what `source` is and from the name of `out`."""
+    """Convert `source` to `out`, from or to a checkpoint: the kind of `source` and the name of `out` decide."""
     settings = from_mapping(ConvertSettings, configuration, "")
     source, out = Path(settings.source), Path(settings.out)
     if not source.exists():

@@ -176,7 +176,7 @@ UINT8, UINT32, INT64, FLOAT64 = "|u1", "<u4", "<i8", "<f8"
 
 
 def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
-    """What a format 1.0 `.npy` file of this type and shape, in C order, begins with: as `numpy.save` writes it."""
+    """The header of a format 1.0 `.npy` file of this type and shape, in C order, as `numpy.save` writes it."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
     return header.getvalue()

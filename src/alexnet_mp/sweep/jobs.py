@@ -40,7 +40,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where it prints to: beside its folder, which is the training run's own."""
+        """The file of its output, beside its folder, which is the training run's own."""
         return self.run_dir.with_name(f"{self.run_dir.name}.log")
 
 

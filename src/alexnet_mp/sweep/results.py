@@ -85,7 +85,7 @@ def _cells(result: VariantResult, compared: bool, published: bool, with_points: 
 
 
 def sweep_values(results: Sequence[VariantResult]) -> dict[str, Any]:
-    """The same as plain values by variant, and every job; errors are fractions, folders relative to the sweep's."""
+    """The results as plain values by variant, and every job; errors are fractions, folders relative to the sweep's."""
     return {
         "variants": {
             result.name: {
@@ -102,7 +102,7 @@ def sweep_values(results: Sequence[VariantResult]) -> dict[str, Any]:
 
 
 def sweep_rows(results: Sequence[VariantResult]) -> Iterator[dict[str, Any]]:
-    """The same as rows of one table: `row` is job, or median, lowest or highest over a variant's finished jobs."""
+    """The results as rows of one table: `row` is job, or median, lowest or highest over a variant's finished jobs."""
     for result in results:
         for job in result.jobs:
             yield {"row": "job", **_job_values(job)}

@@ -164,7 +164,7 @@ def draw_photographs(found: Sequence[Classified], out: Path) -> None:
     """Draw each photograph, as the network was given it, and its classes as bars, as a PNG."""
     from matplotlib.figure import Figure  # slow to import
 
-    from alexnet_mp.analysis.figures.bars import draw_bars
+    from alexnet_mp.analysis.evaluate.pictures import draw_bars
 
     figure = Figure(figsize=(4.2 * _ROW, _ROW * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 2.6]})

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_ensemble
-from alexnet_mp.analysis.evaluate.folder import claim_results_folder
+from alexnet_mp.analysis.evaluate.folder import make_results_folder
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.common.schema import choice
@@ -30,7 +30,7 @@ from alexnet_mp.training.validation import Evaluation, evaluate
 
 @dataclass(frozen=True, eq=False)
 class CheckpointEvaluation:
-    """What was found; `summary` is for `summary.json`, `is_main` is True in the one process that prints and writes."""
+    """The results; `summary` is for `summary.json`, `is_main` is True in the one process that prints and writes."""
 
     is_main: bool
     evaluation: Evaluation
@@ -63,7 +63,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     preprocess = Preprocessing(data.statistics, crop, members[0].input, settings.dtype)
     weights = [member.weights(list(placement.devices)) for member in members]
     question = _question(members, data, split, settings.views)
-    folder = claim_results_folder(settings.out, members[0].folder, question, placement.is_main)
+    folder = make_results_folder(settings.out, members[0].folder, question, placement.is_main)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with open_mesh(placement, settings.timeout_seconds) as mesh:

@@ -84,7 +84,7 @@ def _csv(kind: type[object], rows: Sequence[object]) -> str:
     return csv_table(list(kind.__annotations__), map(vars, rows))
 
 
-def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:
+def make_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:
     """The folder `out`, or one of this checkpoint's own; the main process makes it.
 
     Raises ConfigurationError if it cannot be made, if `out` holds results already, or if the checkpoint's own

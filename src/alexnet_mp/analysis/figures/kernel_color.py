@@ -133,7 +133,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
 
 
 def _check_drawn_by_seed(description: Mapping[str, Any], configuration: Mapping[str, Any], layer: str) -> None:
-    """Raise ConfigurationError if a run's first layer began with the weights of another run, or nobody knows."""
+    """Raise ConfigurationError unless a run's first layer is known to have begun with the weights of its seed."""
     if "seed" not in description:
         raise ConfigurationError(
             "since_start=true: it has no seed, which would tell the weights that it began with (a checkpoint that was "
@@ -206,7 +206,7 @@ def kernel_study_values(groups: Sequence[KernelGroup]) -> dict[str, Any]:
 
 
 def group_in_words(group: KernelGroup) -> str:
-    """In how many runs the towers are apart."""
+    """Says in how many runs the towers are apart."""
     by_chance = SIGNIFICANT * len(group.runs)
     return (
         f"{printable(group.name)}: apart at p < {SIGNIFICANT:g} in {group.separated} of {len(group.runs)} runs "
@@ -236,7 +236,7 @@ def kernel_study_page(groups: Sequence[KernelGroup], command: str) -> str:
 
 
 def separation_in_words(run: RunKernels) -> str:
-    """One line for a picture."""
+    """How far apart the towers are, in one line for a picture."""
     found = run.separation
     if found is None:
         return "colorfulness: nothing to compare"

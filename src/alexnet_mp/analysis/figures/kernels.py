@@ -57,7 +57,7 @@ def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str) -> list[Te
 
 
 def initial_kernels(network: Network, seed: int) -> list[Tensor]:
-    """The same kernels before the first step of a run with this seed, which keys them.
+    """The first layer's kernels of every tower before the first step of a run, whose `seed` keys them.
 
     Raises ConfigurationError if the layer that reads the image is no convolution.
     """

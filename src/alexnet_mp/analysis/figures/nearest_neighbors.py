@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
 from alexnet_mp.analysis.evaluate.evaluate import with_progress_bar
-from alexnet_mp.analysis.figures.bars import draw_bars
+from alexnet_mp.analysis.evaluate.pictures import draw_bars
 from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
@@ -67,7 +67,7 @@ class QueryImage:
 
 @dataclass(frozen=True, eq=False)
 class NearestNeighbors:
-    """The examples of a checkpoint: from which split, and among how many training images neighbors were sought."""
+    """The images of a split with their neighbors, which were sought among the first `searched` training images."""
 
     split: str
     searched: int
@@ -122,7 +122,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
 
 @torch.no_grad()
 def last_hidden_features(model: TowerModel, preprocess: Preprocessing, batch: Batch) -> Tensor:
-    """What enters the classifier, [n, units of all towers] in tower order, in evaluation mode, on the CPU.
+    """The input of the classifier, [n, units of all towers] in tower order, in evaluation mode, on the CPU.
 
     Of the paper's network these are the 4096 of fc7 (paper §6), which dropout that is not inverted has halved: all of
     them alike, so the nearest are the same. `batch` has one view of each image.

@@ -136,7 +136,7 @@ def _training_errors(settings: PlotSettings) -> _Figure:
 
 
 def _command(settings: PlotSettings) -> str:
-    """What makes a figure of several runs again."""
+    """The command that makes a figure of several runs again."""
     asked = [f"figure={settings.figure}", f"runs=[{','.join(settings.runs)}]", f"out={settings.out}"]
     if settings.figure == "relu" and settings.line != training_error.LINE:
         asked.append(f"line={settings.line:g}")

@@ -49,7 +49,7 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class Ratio:
-    """tanh's epochs to the line by ReLU's, at one seed.
+    """How many times as many epochs tanh takes to the line as ReLU, at one seed.
 
     If tanh does not come to the line, `ratio` is None, and `at_least` is the ratio if it came to the line right after
     its last epoch. Both are None if ReLU does not come to it.

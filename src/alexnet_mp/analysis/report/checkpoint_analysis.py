@@ -76,7 +76,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class CheckpointAnalysis:
-    """What there is; `missing` says what is not, and why. `kernels` are of every tower, [kernels, channels, h, w]."""
+    """What a checkpoint shows; `missing` says what it does not, and why. `kernels` are of every tower, [kernels, channels, h, w]."""
 
     checkpoint: str | None = None
     network: Network | None = None

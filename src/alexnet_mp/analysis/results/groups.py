@@ -35,7 +35,7 @@ _NOT_WHAT_IT_TRAINS = (
 
 @dataclass(frozen=True)
 class Reference:
-    """A number to stand beside ours.
+    """A published number to compare runs with.
 
     `at_epoch` compares the validation after that epoch, null the last; `views` compares an evaluation of the last
     checkpoint with so many views in place of the run's own validation, which has one.

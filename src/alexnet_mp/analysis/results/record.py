@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What this reads of `summary.json`; errors are fractions. Older runs have not all that has a default here."""
+    """The keys of `summary.json` that are read; errors are fractions. Older runs lack some of those with a default."""
 
     network: str
     experiment: str
@@ -63,7 +63,7 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What this reads of `evaluation/*/summary.json`; errors are fractions.
+    """The keys of `evaluation/*/summary.json` that are read; errors are fractions.
 
     The softmax of several `checkpoints`, each a folder, was averaged. `data` has the name of the data set, `input` how
     its pixels were scaled; both None if they were not recorded.

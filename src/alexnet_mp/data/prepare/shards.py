@@ -56,7 +56,7 @@ class ShardResult:
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
-    """Make every shard; one worker is this process itself. What comes back is in no order.
+    """Make every shard; one worker is this process itself. Results come in no order.
 
     Raises the ConfigurationError of a shard that cannot be made, when the shards that are being made are done, and one
     if a process dies.
