@@ -48,16 +48,12 @@ class Sweep:
         baseline = found.get(self.settings.baseline or "")
         return [result if result is baseline else replace(result, baseline=baseline) for result in found.values()]
 
-    def write(self) -> None:
-        """Write the tables. Raises OSError if it cannot."""
-        write_sweep_results(self.out, self.settings, self.results(), self.command)
-
     def ended(self, job: Job, code: int | OSError, stopped: signal.Signals | None) -> None:
         """A job's process has ended, or could not be started: note what it found, say so, and write it down."""
         result = self.jobs[job] = _result(job, code, self.log_starts.get(job, 0), stopped)
         self.say(f"[{list(self.jobs).index(job) + 1}/{len(self.jobs)}] {job.name}: {_in_words(result)}")
         try:
-            self.write()
+            write_sweep_results(self.out, self.settings, self.results(), self.command)
             self.unwritten = ""
         except OSError as error:  # the jobs that run, and those to come, write on disks of their own perhaps
             self.unwritten = f"cannot write the results into {self.out}: {error}"
@@ -97,7 +93,7 @@ def run_sweep(
         )
         missing = [job for job, run in before.items() if run is None]
         with explained(f"cannot write out={out}"):
-            sweep.write()
+            write_sweep_results(out, settings, sweep.results(), command)
         sizes = [(jobs, "job"), (settings.variants, "variant"), (settings.seeds, "seed")]
         total, variants, seeds = (count(len(each), thing) for each, thing in sizes)
         done = f"; {len(jobs) - len(missing)} done before" if len(missing) < len(jobs) else ""

@@ -126,7 +126,7 @@ def _y_scale(values: Sequence[float], is_log: bool) -> _Scale:
 
 
 def _marks(marks: Sequence[Mark], x: _Scale) -> list[tuple[float, _Word]]:
-    """Places of the dashed lines, and their words: on the right if they fit before the next, else on the left, lower."""
+    """Places of the dashed lines, with their words: on the right if they fit before the next, else on the left."""
     places = [x(mark.x) for mark in marks]
     words = []
     for place, (mark, at, end) in enumerate(zip(marks, places, [*places, WIDTH][1:], strict=True)):

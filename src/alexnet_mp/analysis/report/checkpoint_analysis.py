@@ -76,7 +76,10 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class CheckpointAnalysis:
-    """What a checkpoint shows; `missing` says what it does not, and why. `kernels` are of every tower, [kernels, channels, h, w]."""
+    """What a checkpoint shows; `missing` says what it does not, and why.
+
+    `kernels` are of every tower, [kernels, channels, height, width].
+    """
 
     checkpoint: str | None = None
     network: Network | None = None

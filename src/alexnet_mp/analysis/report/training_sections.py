@@ -158,7 +158,7 @@ def crossing_bytes(run: ReportedRun, network: Network, batch: int) -> list[dict[
 
 
 def _bytes_of_float(run: ReportedRun, row: RowCost) -> int:
-    """Of what crosses: the precision of the weights, or rounded. Partial logits, which do not return, are not rounded."""
+    """Of what crosses, in the precision of the weights or rounded; partial logits, which do not return, are not."""
     if run.configuration.get("crossing_dtype") and row.crossing_floats_backward:
         return 2
     precision = run.configuration.get("precision")

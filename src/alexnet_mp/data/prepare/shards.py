@@ -114,9 +114,11 @@ def _make(task: ShardTask) -> ShardResult:
     sums = no_sums(task.size, np.uint32)
     header = npy_header(UINT8, (len(task.pictures), *shape))
     digest = hashlib.sha256(header)
+    images = _decoded(task, labels, skipped)
     with task.file.open("wb") as file:
         file.write(header)
-        for block in _blocks(_decoded(task, labels, skipped), task.size):
+        while some := list(islice(images, max(1, _PIXELS_A_BLOCK // task.size**2))):
+            block = np.stack(some)  # [n, size, size, 3]
             file.write(block.data)
             digest.update(block.data)
             if task.sums is not None:
@@ -149,12 +151,6 @@ def _decoded(task: ShardTask, labels: list[int], skipped: list[tuple[str, str]])
             continue
         labels.append(picture.label)
         yield pixels
-
-
-def _blocks(images: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
-    """The images [size, size, 3] in blocks [n, size, size, 3]."""
-    while block := list(islice(images, max(1, _PIXELS_A_BLOCK // size**2))):
-        yield np.stack(block)
 
 
 def _read(picture: Picture, opened: Callable[[str], OpenFile]) -> bytes:
