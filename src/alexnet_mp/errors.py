@@ -1,10 +1,30 @@
 """The exceptions that end a command with one line; each has an exit code of its own."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ConfigurationError(ValueError):
     """A mistake in what the user asked for; commands print its message as one line and exit with code 2."""
+
+
+@contextmanager
+def explained(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn an error of these `kinds` (without any, an OSError) into a ConfigurationError: `what`, and why, in one line.
+
+    A ConfigurationError passes as it is, unless it is named among the kinds itself.
+    """
+    caught = kinds or (OSError,)
+    try:
+        yield
+    except caught as error:
+        if isinstance(error, ConfigurationError) and ConfigurationError not in kinds:
+            raise
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, OSError) and error.strerror and str(error.filename) in what:
+            why = error.strerror  # without the name again
+        raise ConfigurationError(f"{what}: {' '.join(why.split()) or type(error).__name__}") from error
 
 
 class PeerLost(RuntimeError):

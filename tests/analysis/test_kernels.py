@@ -11,7 +11,6 @@ from alexnet_mp import build_model, load_network
 from alexnet_mp.analysis.figures.kernel_color import scale_for
 from alexnet_mp.analysis.figures.kernels import (
     colorfulness,
-    colorfulness_of_towers,
     first_layer_kernels,
     kernel_sheet,
     separation,
@@ -25,28 +24,28 @@ def kernel(red: float, green: float, blue: float, size: int = 3) -> torch.Tensor
 
 def test_gray_is_0_and_colors_that_add_up_to_nothing_are_1() -> None:
     kernels = torch.stack([kernel(1, 1, 1), kernel(1, -1, 0), kernel(-1, -1, 2), kernel(-3, -3, -3)])
-    assert colorfulness(kernels).tolist() == pytest.approx([0, 1, 1, 0], abs=1e-12)
+    assert colorfulness([kernels])[0].tolist() == pytest.approx([0, 1, 1, 0], abs=1e-12)
 
 
 def test_one_color_alone_is_two_thirds_and_size_and_sign_do_not_matter() -> None:
     # (1, 0, 0) less its mean 1/3 is (2/3, -1/3, -1/3): 6/9 of its energy.
     kernels = torch.stack([kernel(1, 0, 0), kernel(0, 0, -0.5), kernel(0, 7, 0)])
-    assert colorfulness(kernels).tolist() == pytest.approx([2 / 3] * 3)
+    assert colorfulness([kernels])[0].tolist() == pytest.approx([2 / 3] * 3)
 
 
 def test_noise_is_two_thirds_on_average() -> None:
     noise = torch.randn(4000, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    assert float(colorfulness(noise).mean()) == pytest.approx(2 / 3, abs=0.005)
+    assert float(colorfulness([noise])[0].mean()) == pytest.approx(2 / 3, abs=0.005)
 
 
 def test_dead_kernels_are_left_out_by_one_measure_for_all_towers() -> None:
     living = torch.stack([kernel(1, 1, 1), kernel(1, -1, 0)])
     small = 0.04 * torch.stack([kernel(1, 1, 1), kernel(1, -1, 0)])
-    first, second = colorfulness_of_towers([living, torch.cat([small, living])])
+    first, second = colorfulness([living, torch.cat([small, living])])
     assert first.isnan().tolist() == [False, False]
     assert second.isnan().tolist() == [True, True, False, False]
-    assert colorfulness(small).isnan().tolist() == [False, False]  # alone, nothing is larger
-    assert colorfulness(torch.zeros(2, 3, 5, 5)).isnan().all()
+    assert colorfulness([small])[0].isnan().tolist() == [False, False]  # alone, nothing is larger
+    assert colorfulness([torch.zeros(2, 3, 5, 5)])[0].isnan().all()
 
 
 def test_separated_towers_have_an_auc_of_1_and_the_p_value_of_all_orders() -> None:
@@ -78,7 +77,7 @@ def test_the_p_value_is_the_share_of_splits_that_are_as_far_apart() -> None:
 def test_towers_of_noise_are_apart_as_often_as_the_p_value_says() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(2, 16, 3, 5, 5, generator=generator) for _ in range(200)]
-    found = [separation(colorfulness_of_towers(list(towers)), draws=199).p_value for towers in noise]
+    found = [separation(colorfulness(list(towers)), draws=199).p_value for towers in noise]
     assert np.mean([p <= 0.05 for p in found]) == pytest.approx(0.05, abs=0.04)
     assert np.mean([p <= 0.5 for p in found]) == pytest.approx(0.5, abs=0.1)
 
@@ -109,21 +108,23 @@ def test_one_tower_has_no_separation() -> None:
 def test_the_first_layer_is_found_in_a_state_dict_of_any_order() -> None:
     model = build_model("small")
     state = dict(reversed(model.state_dict().items()))
-    first, second = first_layer_kernels(state)
+    first, second = first_layer_kernels(state, "conv1")
     assert torch.equal(first, model.state_dict()["towers.0.conv1.weight"])
     assert torch.equal(second, model.state_dict()["towers.1.conv1.weight"])
     assert first_layer_kernels(state, "conv2")[0].shape[1] == first.shape[0]
     with pytest.raises(ConfigurationError, match="conv9 is no convolution"):
         first_layer_kernels(state, "conv9")
     with pytest.raises(ConfigurationError, match="no kernels"):
-        first_layer_kernels({"towers.0.fc8.bias": torch.zeros(3)})
+        first_layer_kernels({"towers.0.fc8.bias": torch.zeros(3)}, "fc8")
 
 
 def test_the_paper_has_two_towers_of_48_kernels() -> None:
     with torch.device("meta"):
         shapes = {f"towers.{t}.conv1.weight": torch.empty(48, 3, 11, 11) for t in (0, 1)}
     row = load_network("paper").rows["conv1"]
-    assert [tuple(tower.shape) for tower in first_layer_kernels(shapes)] == [(row.kernels, 3, row.size, row.size)] * 2
+    assert [tuple(tower.shape) for tower in first_layer_kernels(shapes, "conv1")] == [
+        (row.kernels, 3, row.size, row.size)
+    ] * 2
 
 
 def test_a_sheet_has_tower_0_above_tower_1_each_kernel_in_its_own_range() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
 from alexnet_mp.analysis.figures.kernel_color import read_kernels
+from alexnet_mp.analysis.figures.nearest_neighbors import last_hidden_features, nearest
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose

@@ -365,7 +365,7 @@ def test_a_compressed_archive_is_not_unpacked_beyond_a_limit(
     monkeypatch.setattr(ilsvrc, "_LARGEST_DEVKIT", 1 << 15)
     path = tmp_path / "x.tar.gz"
     path.write_bytes(gzip.compress(content()))
-    for read in (lambda: cifar10.list_cifar10(path, tmp_path), lambda: ilsvrc._labels(path, ())):
+    for read in (lambda: cifar10.list_cifar10(path, tmp_path), lambda: ilsvrc._labels(path, (), tmp_path)):
         with pytest.raises(ConfigurationError, match=r"x.tar.gz holds more than 32,768 bytes once unpacked; refused"):
             read()
 

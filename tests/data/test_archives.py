@@ -253,7 +253,7 @@ BROKEN_ILSVRC: dict[str, tuple[Callable[[Path], object], str]] = {
         broken_devkit(lambda c: c.update({"../x": b""})),
         "leads out of the archive; refused",
     ),
-    "no_meta": (broken_devkit(lambda c: c.pop(META)), "has no meta.mat"),
+    "no_meta": (broken_devkit(lambda c: c.pop(META)), "devkit: it has no meta.mat"),
     "meta_damaged": (broken_devkit(lambda c: c.update({META: b"MATLAB 5.0" * 30})), "cannot read meta.mat"),
     "meta_a_pickle": (broken_devkit(lambda c: c.update({META: b"\x80\x04cos\nsystem\n."})), "cannot read meta.mat"),
     "truth_of_an_unknown_class": (broken_devkit(lambda c: None, (2, 1, 7)), "label 3 of .* is '7'"),
@@ -329,8 +329,8 @@ def changed_cifar(name: str, change: Callable[[bytes], bytes]) -> bytes:
 
 
 BROKEN_CIFAR: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no_archive": (lambda: b"nothing", "is not CIFAR-10's binary version, or damaged"),
-    "cut_short": (lambda: tar_of(cifar_content(), "w:gz")[:20_000], "or damaged"),
+    "no_archive": (lambda: b"nothing", "is damaged, or not CIFAR-10's binary version"),
+    "cut_short": (lambda: tar_of(cifar_content(), "w:gz")[:20_000], "is damaged"),
     "a_batch_missing": (lambda: tar_of({"x/batches.meta.txt": b"a"}, "w:gz"), "it has no data_batch_1.bin"),
     "a_record_cut": (lambda: changed_cifar("data_batch_3.bin", lambda b: b[:-1]), "data_batch_3.bin has 12,291 bytes"),
     "a_batch_empty": (lambda: changed_cifar("test_batch.bin", lambda b: b""), "test_batch.bin has 0 bytes"),

@@ -3,8 +3,8 @@
 It sees every operation of PyTorch on the thread that runs it, forward, backward and update, also under FakeTensorMode,
 where nothing is computed and a large network costs nothing. It cannot see what a kernel does inside, waits that CUDA
 makes by itself (an allocation, a library's first call), or a copy to a device that a CPU build cannot tell from none;
-so every copy to a device is taken for one that waits, but those of `common.device.upload` and of the link. Autograd's threads for other devices
-are not seen: a CPU build has none.
+so every copy to a device is taken for one that waits, but those of `common.device.upload` and of the link. Autograd's
+threads for other devices are not seen: a CPU build has none.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""Checkpoints: their files, which are kept, and writing them while training goes on."""
+"""Reads and writes checkpoints, while training goes on, and decides which are kept."""

@@ -1,4 +1,4 @@
-"""Reads and writes one checkpoint: a safetensors file per tower and a JSON; its folder appears whole or not."""
+"""Reads and writes one checkpoint: a safetensors file per tower and a JSON file; its folder appears whole or not."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet_mp.common.disk import flush, write_whole
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.table import Network
 
 FORMAT_VERSION = 3
@@ -50,7 +50,9 @@ def save_checkpoint(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for tower, tensors in towers.items():
-            _write_tower(partial, tower, tensors)
+            path = _tower_file(partial, tower)
+            write_tensors(path, tensors)
+            write_whole(_digest_file(partial, tower), _sha256(path).encode())
         if 0 not in towers:
             return
         everyone = range(network.towers)
@@ -107,24 +109,21 @@ def _load(folder: Path, towers: Sequence[int] | None) -> tuple[dict[str, Tensor]
     for tower in range(description["network"]["towers"]) if towers is None else towers:
         path = _tower_file(folder, tower)
         _check_file(path, description)
-        try:
-            tensors.update(read_tensors(path))
-        except OSError as error:
-            raise ConfigurationError(f"checkpoint file {path} is missing or damaged: {error}") from error
+        with explained(f"checkpoint file {path} is missing or damaged", OSError, SafetensorError):
+            tensors.update(load_file(path))
     return tensors, description
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
-    try:
+    unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError)
+    with explained(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION}", *unreadable):
         raw = _regular(path).read_bytes()
         content = json.loads(raw)
         version, digest = content["format_version"], content.pop("sha256")
         if version == FORMAT_VERSION and type(content["network"]["towers"]) is not int:
             raise TypeError("network.towers is no number")
         as_written = _encoded(content)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION} ({error})") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{folder} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
     if as_written != raw:  # byte for byte, so that a change of white space is found too
@@ -133,11 +132,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _check_file(path: Path, description: Mapping[str, Any]) -> None:
-    try:
+    with explained(f"checkpoint file {path} is missing or damaged", OSError, KeyError, TypeError, ValueError):
         expected = dict(description["sha256_of_files"])[path.name]
         found = _sha256(_regular(path))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"checkpoint file {path} is missing or damaged: {error!r}") from error
     if found != expected:
         raise ConfigurationError(f"checkpoint file {path} is damaged: SHA-256 {found}, when it was written {expected}")
 
@@ -155,12 +152,6 @@ def _by_tower(weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> 
             of_tower = towers.setdefault(int(name.split(".")[1]), {})
             of_tower[prefix + name] = tensor.detach().contiguous()
     return towers
-
-
-def _write_tower(partial: Path, tower: int, tensors: dict[str, Tensor]) -> None:
-    path = _tower_file(partial, tower)
-    write_tensors(path, tensors)
-    write_whole(_digest_file(partial, tower), _sha256(path).encode())
 
 
 def _tower_file(folder: Path, tower: int) -> Path:
@@ -202,11 +193,3 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         raise OSError(str(error)) from error
     flush(unfinished)
     unfinished.replace(path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises OSError if it is missing or none."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error

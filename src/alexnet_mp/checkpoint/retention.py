@@ -41,7 +41,9 @@ def prune(checkpoints: Path, keep: int, best: str) -> None:
     """Remove all but the `keep` newest and the one named `best`."""
     for folder in _names(checkpoints)[:-keep]:
         if folder.name != best:
-            _remove(folder)
+            with suppress(OSError):
+                # Renamed first: a checkpoint that is half removed must not look like a damaged one.
+                shutil.rmtree(folder.rename(unfinished(folder)))
 
 
 def set_aside(folder: Path) -> Path:
@@ -64,9 +66,3 @@ def _names(checkpoints: Path) -> list[Path]:
         checkpoints.glob("step-*"),
         key=lambda folder: (folder.name.removesuffix(_UNVALIDATED), not folder.name.endswith(_UNVALIDATED)),
     )
-
-
-def _remove(folder: Path) -> None:
-    # Renamed first: a checkpoint that is half removed must not look like a damaged one.
-    with suppress(OSError):
-        shutil.rmtree(folder.rename(unfinished(folder)))

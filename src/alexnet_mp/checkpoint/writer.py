@@ -37,7 +37,7 @@ class CheckpointWriter:
         self._network = network
         self._timeout_seconds = timeout_seconds
         self._saved = saved
-        self._copies: dict[str, Tensor] = {}
+        self._copies: dict[str, dict[str, Tensor]] = {"weights": {}, "momentum": {}}
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         self._outcome: WriteResult | None = None
@@ -52,16 +52,17 @@ class CheckpointWriter:
     ) -> None:
         """Copy the tensors and return; the thread writes the copies. Not while another is being written."""
         assert not self.is_busy, "one checkpoint at a time"
-        copies = {"weights": self._copied("weights", weights), "momentum": self._copied("momentum", momentum)}
+        for kind, tensors in (("weights", weights), ("momentum", momentum)):
+            self._copy(self._copies[kind], tensors)
         self._abandoned.clear()
         devices = {tensor.device for tensor in weights.values() if tensor.is_cuda}
         copied = [torch.cuda.current_stream(device).record_event() for device in devices]
-        arguments = (name, copies, dict(description), copied)
+        arguments = (name, dict(description), copied)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint")
         self._thread.start()
 
     def outcome(self, wait: bool = False) -> WriteResult | None:
-        """What became of the checkpoint, told once; None while it is being written, or where none was."""
+        """The result of the last checkpoint, told once; None while it is being written, or if none was."""
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
         self._thread.join()
@@ -79,34 +80,28 @@ class CheckpointWriter:
             self.abandon()
             self._thread.join()
 
-    def _copied(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # The same memory for every checkpoint: new memory costs more than the copy. From GPUs it is pinned, so that the
-        # training does not wait for the copy: its next kernels are queued behind it.
-        return {name: self._copy(f"{kind} {name}", tensor) for name, tensor in tensors.items()}
+    def _copy(self, copies: dict[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        """Into the same memory for every checkpoint: new memory costs more than the copy.
 
-    def _copy(self, key: str, tensor: Tensor) -> Tensor:
-        if key not in self._copies:
-            self._copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        return self._copies[key].copy_(tensor.detach(), non_blocking=True)
+        From GPUs it is pinned, so that training does not wait: its next kernels are queued behind the copy.
+        """
+        for name, tensor in tensors.items():
+            if name not in copies:
+                copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            copies[name].copy_(tensor.detach(), non_blocking=True)
 
-    def _write(
-        self,
-        name: str,
-        copies: dict[str, dict[str, Tensor]],
-        description: dict[str, Any],
-        copied: Sequence[torch.cuda.Event],
-    ) -> None:
+    def _write(self, name: str, description: dict[str, Any], copied: Sequence[torch.cuda.Event]) -> None:
         started, problem = time.perf_counter(), ""
         try:
             for event in copied:
                 event.synchronize()
             save_checkpoint(
                 self._checkpoints / name,
-                copies["weights"],
+                self._copies["weights"],
                 self._network,
                 description,
                 self._timeout_seconds,
-                copies["momentum"],
+                self._copies["momentum"],
                 self._abandoned,
             )
             if self._saved:

@@ -1,16 +1,15 @@
-"""Classify: python launch/classify.py checkpoint=CHECKPOINT pictures=[FILE,FILE]; see `conf/classify.yaml`."""
+"""Classify photographs: python launch/classify.py checkpoint=CHECKPOINT pictures=[FILE]; see `conf/classify.yaml`."""
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from alexnet_mp.analysis.evaluate.classification import bars_of_text, classify, draw_photographs
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Classify, print bars of text, and draw them if a file is named."""
     settings = from_mapping(ClassifySettings, configuration, "")
     found = classify(settings)
@@ -20,10 +19,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         show(f"wrote {Path(settings.out)}")
 
 
-def main() -> None:
-    """Entry point of `launch/classify.py`."""
-    run_command("classify", run)
-
+main = partial(run_command, "classify", run)  # what launch/classify.py calls
 
 if __name__ == "__main__":
     main()

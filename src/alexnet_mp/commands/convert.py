@@ -1,18 +1,18 @@
 """Convert weights: a checkpoint's towers to one device's file or to ONNX, and files of others to a checkpoint."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from alexnet_mp.checkpoint.convert.foreign import ForeignInput
 from alexnet_mp.checkpoint.convert.onnx import save_onnx
 from alexnet_mp.checkpoint.convert.single_device_file import load_single_device, save_single_device
 from alexnet_mp.checkpoint.convert.weight_files import TORCH_SUFFIXES
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
 
@@ -30,27 +30,28 @@ class ConvertSettings:
     input_std: tuple[float, ...] | None = None
     network: Network | None = None
 
+    @property
+    def foreign_input(self) -> ForeignInput:
+        return ForeignInput(self.channels, self.input_std)
 
-def run(configuration: Mapping[str, Any]) -> None:
-    """Convert `source` to `out`; which way follows from what `source` is and from the name of `out`."""
-    named = parse_network(configuration["network"]) if "network" in configuration else None
-    settings = from_mapping(ConvertSettings, configuration, "", ready={"network": named})
+
+def run(configuration: Configuration) -> None:
+    """Convert `source` to `out`, from or to a checkpoint: the kind of `source` and the name of `out` decide."""
+    settings = from_mapping(ConvertSettings, configuration, "")
     source, out = Path(settings.source), Path(settings.out)
     if not source.exists():
         raise ConfigurationError(f"source={source} does not exist")
     if out.exists():
         raise ConfigurationError(f"out={out} exists already; nothing was written")
-    try:
+    with explained(f"cannot write out={out}"):
         if source.is_dir():
             _from_checkpoint(source, out, settings)
         else:
             _from_file(source, out, settings)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
 
 
 def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None:
-    if settings.network is not None or not _foreign_input(settings).is_ours:
+    if settings.network is not None or not settings.foreign_input.is_ours:
         raise ConfigurationError(
             f"{source} is a checkpoint; network=, channels= and input_std= are for files from elsewhere"
         )
@@ -73,7 +74,7 @@ def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
             f"{source} becomes a checkpoint, which is a folder; out={out} is named like a file, which a second command "
             "makes of that"
         )
-    found = load_single_device(source, settings.network, settings.dropout, _foreign_input(settings))
+    found = load_single_device(source, settings.network, settings.dropout, settings.foreign_input)
     description = {**found.about, "converted_from": source.name}
     save_checkpoint(out, found.state_dict, found.network, description, timeout_seconds=60)
     others = {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for ours, theirs in found.names.items()}
@@ -82,14 +83,7 @@ def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
     show(f"wrote {out}: {found.network.name} in {found.network.towers} towers")
 
 
-def _foreign_input(settings: ConvertSettings) -> ForeignInput:
-    return ForeignInput(settings.channels, settings.input_std)
-
-
-def main() -> None:
-    """Entry point of `launch/convert.py`."""
-    run_command("convert", run)
-
+main = partial(run_command, "convert", run)  # what launch/convert.py calls
 
 if __name__ == "__main__":
     main()

@@ -1,12 +1,11 @@
 """Print what a network costs, layer by layer, or write it for several: python launch/describe.py network=paper."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
+from alexnet_mp.common.disk import write_json
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.describe import describe, layer_table
@@ -33,7 +32,7 @@ class DescribeSettings:
             raise ConfigurationError("towers and json are of one network: give network=NAME in place of networks")
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Print the table, and write it as JSON if asked; or write the page of several networks and print its paths."""
     of_network = {key: value for key, value in configuration.items() if key not in OF_TRAINING}
     settings = from_mapping(DescribeSettings, of_network, "")
@@ -44,10 +43,7 @@ def run(configuration: Mapping[str, Any]) -> None:
     description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
     show(layer_table(description))
     if settings.json:
-        try:
-            Path(settings.json).write_text(json.dumps(description, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write json={settings.json}: {error}") from error
+        write_json(settings.json, description)
 
 
 def _write_page(names: tuple[str, ...], out: Path, charts: bool) -> None:
@@ -60,10 +56,7 @@ def _write_page(names: tuple[str, ...], out: Path, charts: bool) -> None:
         show(f"wrote {path}")
 
 
-def main() -> None:
-    """Entry point of `launch/describe.py`."""
-    run_command("describe", run)
-
+main = partial(run_command, "describe", run)  # what launch/describe.py calls
 
 if __name__ == "__main__":
     main()

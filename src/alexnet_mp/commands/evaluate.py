@@ -1,16 +1,15 @@
-"""Evaluate: python launch/evaluate.py checkpoint=CHECKPOINT views=10; see `conf/evaluate.yaml` for the keys."""
+"""Evaluate checkpoints: python launch/evaluate.py checkpoint=CHECKPOINT views=10; see `conf/evaluate.yaml`."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from alexnet_mp.analysis.evaluate.evaluate import CheckpointEvaluation, evaluate_checkpoints
 from alexnet_mp.analysis.evaluate.folder import write_results
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Evaluate, print the errors, and write the results; in the main process alone, of several."""
     settings = from_mapping(EvaluateSettings, configuration, "")
     found = evaluate_checkpoints(settings)
@@ -42,10 +41,7 @@ def _text(found: CheckpointEvaluation) -> str:
     return "\n".join(f"{name:<11} {value}" for name, value in lines)
 
 
-def main() -> None:
-    """Entry point of `launch/evaluate.py`."""
-    run_command("evaluate", run)
-
+main = partial(run_command, "evaluate", run)  # what launch/evaluate.py calls
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,9 @@
 """Predict a training step, its memory and 90 epochs: python launch/plan.py network=paper hardware=two_gtx_580."""
 
-import json
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from alexnet_mp.common.cli import run_command, show
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.cli import Configuration, run_command, show
+from alexnet_mp.common.disk import write_json
 from alexnet_mp.performance.cost_model.comparisons import (
     benchmark_table,
     compare_with_benchmark,
@@ -22,17 +18,14 @@ from alexnet_mp.performance.cost_model.report import plan_text, plan_values
 from alexnet_mp.performance.cost_model.settings import PlanSettings, parse_plan_settings
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Print the plan, or a comparison; write the same numbers as JSON to the file that `json` names."""
     # An ablation may change the recipe too, which costs the same.
     settings = parse_plan_settings({key: value for key, value in configuration.items() if key != "recipe"})
     values, text = _values_and_text(settings)
     show(text)
     if settings.json:
-        try:
-            Path(settings.json).write_text(json.dumps(values, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write json={settings.json}: {error}") from error
+        write_json(settings.json, values)
 
 
 def _values_and_text(settings: PlanSettings) -> tuple[object, str]:
@@ -51,10 +44,7 @@ def _values_and_text(settings: PlanSettings) -> tuple[object, str]:
     return values, plan_text(values)
 
 
-def main() -> None:
-    """Entry point of `launch/plan.py`."""
-    run_command("plan", run)
-
+main = partial(run_command, "plan", run)  # what launch/plan.py calls
 
 if __name__ == "__main__":
     main()

@@ -1,10 +1,8 @@
 """Make a pack: python launch/prepare.py source=photos out=packs/photos; see `conf/prepare.yaml` for the keys."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any
 
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.prepare.prepare import PackSummary, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
@@ -13,7 +11,7 @@ _MOST_LINES = 20
 _STOPPED = 130  # what a shell reports for a command that was interrupted
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Make the pack, and print what is in it and what was skipped."""
     settings = from_mapping(PreparationSettings, configuration, "")
     show(pack_summary_text(settings, prepare(settings)))

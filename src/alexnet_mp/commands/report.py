@@ -1,17 +1,16 @@
 """Write the report of a run as one HTML page: python launch/report.py run_dir=runs/digits/TIME."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from alexnet_mp.analysis.report.checkpoint_analysis import ReportOptions
 from alexnet_mp.analysis.report.page import write_report
 from alexnet_mp.analysis.results.groups import PublishedResult
-from alexnet_mp.common.cli import run_command, show
+from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import PositiveInt, from_mapping
 
 
@@ -25,7 +24,7 @@ class ReportSettings(ReportOptions):
     published: dict[str, PublishedResult]
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Write the page; print its path, and what is not on it."""
     settings = from_mapping(ReportSettings, configuration, "")
     if settings.threads:
@@ -45,10 +44,7 @@ def _command(settings: ReportSettings) -> str:
     return shlex.join(["python", "launch/report.py", *said])
 
 
-def main() -> None:
-    """Entry point of `launch/report.py`."""
-    run_command("report", run)
-
+main = partial(run_command, "report", run)  # what launch/report.py calls
 
 if __name__ == "__main__":
     main()

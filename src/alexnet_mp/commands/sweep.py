@@ -1,18 +1,16 @@
 """Train variants with several seeds each: python launch/sweep.py sweep=lrn out=FOLDER; see `conf/sweep.yaml`."""
 
 import sys
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from alexnet_mp.common.cli import compose, own_presets, run_command, show
+from alexnet_mp.common.cli import Configuration, compose, own_presets, run_command, show
 from alexnet_mp.parallel.launch import own_python_command
 from alexnet_mp.sweep.jobs import torchrun_command
 from alexnet_mp.sweep.run import run_sweep
 from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, parse_sweep_settings
 
 
-def run(configuration: Mapping[str, Any]) -> None:
+def run(configuration: Configuration) -> None:
     """Run the sweep and print one line a job, and the table.
 
     Exits with 1 if a job has failed or the results could not be written, and with 128 and the signal's number, as a
@@ -33,10 +31,7 @@ def run(configuration: Mapping[str, Any]) -> None:
         sys.exit(1)
 
 
-def main() -> None:
-    """Entry point of `launch/sweep.py`."""
-    run_command("sweep", run)
-
+main = partial(run_command, "sweep", run)  # what launch/sweep.py calls
 
 if __name__ == "__main__":
     main()

@@ -23,6 +23,7 @@ from alexnet_mp.common.schema import is_not_one_of, suggestion
 from alexnet_mp.common.text import printable_lines
 from alexnet_mp.errors import ConfigurationError, DataLost, LinkError, NotSaved, PeerLost, Stopped
 
+Configuration = Mapping[str, Any]  # composed by Hydra, as plain values
 EXIT_CODES: dict[type[Exception], int] = {
     ConfigurationError: 2,
     DataLost: 1,

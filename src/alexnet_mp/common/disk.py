@@ -1,8 +1,12 @@
 """Files and folders that survive a power cut: durable writes, and a lock for each folder."""
 
 import fcntl
+import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from alexnet_mp.errors import ConfigurationError, explained
 
 
 def flush(path: Path) -> None:
@@ -25,6 +29,39 @@ def write_whole(path: Path, content: bytes) -> None:
     flush(path.parent)
 
 
+def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> list[Path]:
+    """Make `folder` and write its files, each whole or not at all, by the writer beside its name; return their paths.
+
+    A writer is given the path to write to, which ends as the file's name does. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, write in writers.items():
+        unfinished = folder / f".unfinished-{name}"
+        write(unfinished)
+        unfinished.replace(folder / name)
+    return [folder / name for name in writers]
+
+
+def write_json(path: str, values: object) -> None:
+    """Write the numbers that a command's key `json` asks for. Raises ConfigurationError if it cannot."""
+    with explained(f"cannot write json={path}"):
+        Path(path).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def lock_folder(folder: Path, out: Path, busy: str) -> "FolderLock":
+    """Make `folder`, in which the user's `out` is to be written, and lock it.
+
+    Raises ConfigurationError with the words `busy` if another process holds it, and if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FolderLock(folder)
+    except BlockingIOError as error:
+        raise ConfigurationError(busy) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
+
+
 class FolderLock:
     """Held until it is released, or until every process that was given its `descriptor` has ended."""
 
@@ -38,6 +75,12 @@ class FolderLock:
             raise
         except OSError:
             pass
+
+    def __enter__(self) -> "FolderLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let another process have the folder."""

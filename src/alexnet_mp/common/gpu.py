@@ -8,6 +8,8 @@ from typing import Any
 import pynvml
 import torch
 
+from alexnet_mp.common.text import count
+
 # Not every failure of the binding is an NVMLError: a symbol that the driver lacks, or a name that is not UTF-8.
 _FAILURES = (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, UnicodeDecodeError)
 _NOT_AVAILABLE = (pynvml.NVML_VALUE_NOT_AVAILABLE_uint.value, pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value)
@@ -31,15 +33,6 @@ class Gpu:
         """PCI domain, bus and device."""
         info = ask(pynvml.nvmlDeviceGetPciInfo_v3, self.handle)
         return (info.domain, info.bus, info.device) if info else None
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A GPU's memory in bytes; `used` by all processes and the driver together."""
-
-    total: int
-    free: int
-    used: int
 
 
 @dataclass(frozen=True)
@@ -110,19 +103,17 @@ def read(gpu: Gpu) -> Reading:
     )
 
 
-def memory_of(gpu: Gpu) -> Memory | None:
-    """Total, free and used memory."""
+def memory_of(gpu: Gpu) -> Any:
+    """A GPU's memory in bytes, `total`, `free` and `used` by all processes and the driver; None if it does not tell."""
     info = ask(pynvml.nvmlDeviceGetMemoryInfo, gpu.handle)
-    if info is None or None in (_number(info.total), _number(info.free), _number(info.used)):
-        return None
-    return Memory(info.total, info.free, info.used)
+    return None if info is None or None in map(_number, (info.total, info.free, info.used)) else info
 
 
 def energy_joules(devices: Iterable[torch.device]) -> float | None:
     """Energy that these GPUs have used since the driver was loaded, each counted once; the caller takes differences.
 
     Newer GPUs renew their counter every 20 to 100 ms (petsc.org, PetscLogGpuEnergyMeter), so leave a second or more
-    between two calls. None without an NVIDIA driver, and where a device does not count: CPUs, MIG instances, GPUs
+    between two calls. None without an NVIDIA driver, and if a device does not count: CPUs, MIG instances, GPUs
     before Volta.
     """
     distinct = set(devices)
@@ -131,10 +122,10 @@ def energy_joules(devices: Iterable[torch.device]) -> float | None:
     try:
         with open_nvml():
             gpus = [find_gpu(device) for device in distinct]
-            counts = [_number(ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)) for gpu in gpus if gpu]
+            readings = [_number(ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)) for gpu in gpus if gpu]
     except NvmlUnavailable:
         return None
-    millijoules = [count for count in counts if count is not None]
+    millijoules = [joules for joules in readings if joules is not None]
     return sum(millijoules) / 1000 if len(millijoules) == len(distinct) else None
 
 
@@ -170,7 +161,7 @@ _TOPOLOGY = {
     pynvml.NVML_TOPOLOGY_SYSTEM: "from one NUMA node to another",
 }
 # The binding's own NVML_P2P_CAPS_INDEX_READ is the tuple (0,), by a stray comma.
-_READ, _WRITE, _NVLINK = 0, pynvml.NVML_P2P_CAPS_INDEX_WRITE, pynvml.NVML_P2P_CAPS_INDEX_NVLINK
+_READ = 0
 _OK = "ok"
 _PEER_STATUS = {
     pynvml.NVML_P2P_STATUS_OK: _OK,
@@ -182,83 +173,38 @@ _PEER_STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class PcieEnd:
-    """A GPU's own PCIe connection, in use now and at most; an idle GPU lowers its generation."""
-
-    generation: int | None
-    width: int | None
-    most_generation: int | None
-    most_width: int | None
-
-    def in_words(self) -> str:
-        now, most = _lanes(self.generation, self.width), _lanes(self.most_generation, self.most_width)
-        return f"{now} (at most {most})" if most not in (now, _UNKNOWN_LANES) else now
+def link_in_words(first: Gpu, second: Gpu, torch_peer: bool) -> str:
+    """One phrase on the connection of two GPUs and one on peer access, beside torch's word for it, `torch_peer`."""
+    return f"{_connection(first, second)}; {_peer_access(first, second)} (torch: {'yes' if torch_peer else 'no'})"
 
 
-@dataclass(frozen=True)
-class GpuLink:
-    """The connection of a first and a second GPU.
+def _connection(first: Gpu, second: Gpu) -> str:
+    """NVLink between exactly these two, or through the NVSwitches that join them, by its links; else PCIe.
 
-    `nvlinks` counts the active NVLinks between exactly these two; with `through_switch`, those to the NVSwitches that
-    join them, of the GPU that has fewer; None if NVML says that NVLink joins them, but not by how many.
-    `peer_read` and `peer_write` are "ok", the reason why not, or None if NVML does not tell.
+    Through switches, it counts the links of the GPU that has fewer. PCIe is each GPU's own connection, and the nearest
+    point that they share.
     """
-
-    nvlinks: int | None
-    through_switch: bool
-    pcie: tuple[PcieEnd, PcieEnd]
-    topology: str | None
-    peer_read: str | None
-    peer_write: str | None
-
-    def in_words(self, torch_peer: bool | None = None) -> str:
-        """One phrase on the connection and one on peer access, beside torch's word for it where it is given."""
-        torch_says = "" if torch_peer is None else f" (torch: {'yes' if torch_peer else 'no'})"
-        return f"{self._connection()}; {self._peer_access()}{torch_says}"
-
-    def _connection(self) -> str:
-        if self.nvlinks is None:
-            return "NVLink, number of links not told"
-        if self.nvlinks:
-            count = f"{self.nvlinks} link{'s' if self.nvlinks > 1 else ''}"
-            return f"NVLink through NVSwitch, {count} each" if self.through_switch else f"NVLink, {count}"
-        first, second = (end.in_words() for end in self.pcie)
-        lanes = first if first == second else f"{first} and {second}"
-        return ", ".join(filter(None, (f"PCIe {lanes}", self.topology)))
-
-    def _peer_access(self) -> str:
-        if self.peer_read is None and self.peer_write is None:
-            return "peer access not told"
-        if self.peer_read == self.peer_write:
-            return "peer access" if self.peer_read == _OK else f"no peer access: {self.peer_read}"
-        return f"peer access: read {self.peer_read or 'not told'}, write {self.peer_write or 'not told'}"
-
-
-def link_between(first: Gpu, second: Gpu) -> GpuLink:
-    """Ask NVML, with the GPUs' own PCIe ends and the nearest point that they share."""
-    nvlinks, through_switch = _nvlinks(first, second)
-    topology = ask(pynvml.nvmlDeviceGetTopologyCommonAncestor, first.handle, second.handle)
-    return GpuLink(
-        nvlinks,
-        through_switch,
-        (_pcie_end(first), _pcie_end(second)),
-        _TOPOLOGY.get(topology),
-        _peer_status(first, second, _READ),
-        _peer_status(first, second, _WRITE),
-    )
-
-
-def _nvlinks(first: Gpu, second: Gpu) -> tuple[int | None, bool]:
-    """Number of NVLinks, None for some, and whether they go through switches."""
     to_second, first_to_switch = _active_nvlinks(first, second.pci())
     if to_second:
-        return to_second, False
-    joined = _peer_status(first, second, _NVLINK)
+        return f"NVLink, {count(to_second, 'link')}"
+    joined = _peer_status(first, second, pynvml.NVML_P2P_CAPS_INDEX_NVLINK)
     _, second_to_switch = _active_nvlinks(second, first.pci())
     if first_to_switch and second_to_switch and joined in (_OK, None):  # a switch may join other pairs and not this one
-        return min(first_to_switch, second_to_switch), True
-    return (None if joined == _OK else 0), False
+        return f"NVLink through NVSwitch, {count(min(first_to_switch, second_to_switch), 'link')} each"
+    if joined == _OK:
+        return "NVLink, number of links not told"
+    lanes = " and ".join(dict.fromkeys(map(_pcie_in_words, (first, second))))
+    topology = _TOPOLOGY.get(ask(pynvml.nvmlDeviceGetTopologyCommonAncestor, first.handle, second.handle))
+    return ", ".join(filter(None, (f"PCIe {lanes}", topology)))
+
+
+def _peer_access(first: Gpu, second: Gpu) -> str:
+    read, write = (_peer_status(first, second, what) for what in (_READ, pynvml.NVML_P2P_CAPS_INDEX_WRITE))
+    if read is None and write is None:
+        return "peer access not told"
+    if read == write:
+        return "peer access" if read == _OK else f"no peer access: {read}"
+    return f"peer access: read {read or 'not told'}, write {write or 'not told'}"
 
 
 def _active_nvlinks(gpu: Gpu, peer: tuple[int, int, int] | None) -> tuple[int, int]:
@@ -275,23 +221,22 @@ def _active_nvlinks(gpu: Gpu, peer: tuple[int, int, int] | None) -> tuple[int, i
     return to_peer, to_switch
 
 
-def _pcie_end(gpu: Gpu) -> PcieEnd:
-    return PcieEnd(
-        ask(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, gpu.handle),
-        ask(pynvml.nvmlDeviceGetCurrPcieLinkWidth, gpu.handle),
-        ask(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu.handle),
-        ask(pynvml.nvmlDeviceGetMaxPcieLinkWidth, gpu.handle),
-    )
-
-
 def _peer_status(first: Gpu, second: Gpu, what: int) -> str | None:
     return _PEER_STATUS.get(ask(pynvml.nvmlDeviceGetP2PStatus, first.handle, second.handle, what))
+
+
+def _pcie_in_words(gpu: Gpu) -> str:
+    """A GPU's own PCIe connection, in use now and at most; an idle GPU lowers its generation."""
+    now = _lanes(gpu, pynvml.nvmlDeviceGetCurrPcieLinkGeneration, pynvml.nvmlDeviceGetCurrPcieLinkWidth)
+    most = _lanes(gpu, pynvml.nvmlDeviceGetMaxPcieLinkGeneration, pynvml.nvmlDeviceGetMaxPcieLinkWidth)
+    return f"{now} (at most {most})" if most not in (now, _UNKNOWN_LANES) else now
 
 
 _UNKNOWN_LANES = "of unknown generation and width"
 
 
-def _lanes(generation: int | None, width: int | None) -> str:
+def _lanes(gpu: Gpu, *questions: Callable[..., Any]) -> str:
+    generation, width = (ask(question, gpu.handle) for question in questions)
     if generation is None and width is None:
         return _UNKNOWN_LANES
-    return f"{f'gen {generation}' if generation else 'gen ?'} {f'x{width}' if width else 'x?'}"
+    return f"gen {generation or '?'} x{width or '?'}"

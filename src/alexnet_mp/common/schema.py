@@ -108,7 +108,7 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         return {str(key): _convert(arguments[1], v, _path(where, key)) for key, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint in (int, float, str, bool) and type(value) is hint:
+    if hint is Any or (hint in (int, float, str, bool) and type(value) is hint):
         return value
     raise ConfigurationError(f"{where} must be {_name(hint)}, not {value!r}")
 
@@ -144,7 +144,8 @@ def _name(hint: Any) -> str:
         str: "text (in quotes where it looks like a number)",
         bool: "true or false",
     }
-    return words.get(hint, "a list" if typing.get_origin(hint) is tuple else str(hint))
+    containers = {tuple: "a list", dict: "a mapping of keys"}
+    return words.get(hint, containers.get(typing.get_origin(hint), str(hint)))
 
 
 def _path(where: str, key: object) -> str:

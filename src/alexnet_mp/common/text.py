@@ -1,7 +1,9 @@
 """Text for people: names made safe to print, counted things, and aligned columns."""
 
+import csv
+import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line and paragraph separators
 _DIRECTIONS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # turn the text that follows
@@ -17,7 +19,7 @@ def printable(text: str) -> str:
 
 
 def short_name(name: str, longest: int = 28) -> str:
-    """A `printable` name, cut where it is too long for a table or a picture."""
+    """A `printable` name, cut if it is too long for a table or a picture."""
     shown = printable(name)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
@@ -42,6 +44,16 @@ def csv_cell(text: str) -> str:
     """
     shown = printable(text)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) and not _is_number(shown) else shown
+
+
+def csv_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """A CSV file: a line of `columns` and one for each row, empty if it lacks a column; texts are `csv_cell`s."""
+    written = io.StringIO(newline="")
+    writer = csv.DictWriter(written, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
+    return written.getvalue()
 
 
 def _is_number(text: str) -> bool:

@@ -78,11 +78,11 @@ class DataSet:
 
     @property
     def held_out(self) -> str:
-        """The split that a training run is validated on: `validation`, or `test` where there is no other."""
+        """The split that a training run is validated on: `validation`, or `test` if there is no other."""
         return "validation" if "validation" in self.splits else "test"
 
     def fingerprint(self) -> int:
-        """56 bits that differ where labels, their order or the mean image differ."""
+        """56 bits that differ if labels, their order or the mean image differ."""
         digest = hashlib.blake2b(self.statistics.mean_image.tobytes(), digest_size=7)
         for name, images in self.splits.items():
             digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""The loader: one replica's batches of a data set, read ahead of the training by threads."""
+"""Loads one replica's batches of a data set, read ahead of the training by threads."""
 
 import os
 import threading
@@ -52,7 +52,7 @@ class Loader:
 
     A batch is read into the buffer of its thread, and cropped from there. So memory depends on the batch and not on the
     data set, but for some 30 bytes an image of labels, order and draws. Both towers of a replica are given the same
-    batches, by a loader of their own where they live in two processes.
+    batches, by a loader of their own if they live in two processes.
 
     `crop` is (height, width), `batch_size` the global one; `pin_memory` is for batches that go to a GPU.
 
@@ -95,12 +95,16 @@ class Loader:
         """
         return self._ahead(self._training_requests(epoch, skip))
 
-    def evaluation(self, split: str, views: Literal[1, 10] = 1) -> Iterator[Batch]:
+    def evaluation(self, split: str, views: Literal[1, 10] = 1, rows: Tensor | None = None) -> Iterator[Batch]:
         """This replica's share of a split, cropped in the center or to ten views; over all replicas every image once.
 
+        `rows` [n] are the numbers of the images to take, in that order; without it, all of the split.
         A batch of ten views has fewer images, so that it has no more crops than one of training.
         """
-        return self._ahead(self._evaluation_requests(self.data.splits[split], views))
+        images = self.data.splits[split]
+        return self._ahead(
+            self._evaluation_requests(images, views, torch.arange(len(images)) if rows is None else rows)
+        )
 
     def validation(self) -> Iterator[Batch]:
         """`evaluation` of the split that training does not see, in the center."""
@@ -129,9 +133,9 @@ class Loader:
     def _evaluation_size(self, views: int) -> int:
         return max(1, self.batch_size // self.share.replicas // views)
 
-    def _evaluation_requests(self, images: Images, count: Literal[1, 10]) -> Iterator[_Request]:
+    def _evaluation_requests(self, images: Images, count: Literal[1, 10], rows: Tensor) -> Iterator[_Request]:
         views = evaluation_views(count, self._slack)
-        mine = torch.arange(len(images))[self.share.replica :: self.share.replicas]
+        mine = rows[self.share.replica :: self.share.replicas]
         for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
 
@@ -146,7 +150,7 @@ class Loader:
                     yield self._taken(*waiting.popleft())
             while waiting:
                 yield self._taken(*waiting.popleft())
-        finally:  # also where the caller stops early, or a batch could not be read
+        finally:  # also if the caller stops early, or a batch could not be read
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _taken(self, request: _Request, batch: Future[Batch]) -> Batch:

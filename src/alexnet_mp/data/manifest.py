@@ -1,4 +1,4 @@
-"""A pack's manifest: what `manifest.json` holds, as frozen dataclasses, and every check that needs no other file."""
+"""Reads a pack's `manifest.json` into frozen dataclasses, with every check that needs no other file."""
 
 import dataclasses
 import io
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from alexnet_mp.common.schema import Bound, PositiveInt, from_mapping
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 FORMAT = "alexnet_mp pack"
 FORMAT_VERSION = 2
@@ -101,27 +101,21 @@ def read_manifest(folder: Path) -> Manifest:
     is not JSON, is of another format or version, lacks a key or has one too many, or contradicts itself.
     """
     path = folder / MANIFEST
-    try:
+    with explained(f"cannot read {path}"):
+        if not path.exists():
+            raise ConfigurationError(
+                f"{path} does not exist, so {folder} is not a pack, or one whose preparation has not finished; "
+                f"python launch/prepare.py source=... out={folder} makes it"
+            )
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"{path} does not exist, so {folder} is not a pack, or one whose preparation has not finished; "
-            f"python launch/prepare.py source=... out={folder} makes it"
-        ) from error
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
-    try:
+    with explained(str(path), ConfigurationError):
         return parse_manifest(content)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def parse_manifest(content: bytes) -> Manifest:
     """The manifest in a JSON text. Raises ConfigurationError, which does not name the file."""
-    try:
+    with explained("it is not JSON", ValueError, RecursionError):
         mapping = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"it is not JSON: {error}") from error
     if not isinstance(mapping, Mapping) or mapping.get("format") != FORMAT:
         raise ConfigurationError(f"it is not the manifest of a pack: its format is not {FORMAT!r}")
     if mapping.get("format_version") != FORMAT_VERSION:
@@ -129,14 +123,8 @@ def parse_manifest(content: bytes) -> Manifest:
         raise ConfigurationError(
             f"it has format_version {version!r} and this version reads {FORMAT_VERSION}; prepare it again"
         )
-    settings = mapping.get("settings")
-    if "settings" in mapping and not isinstance(settings, Mapping):
-        raise ConfigurationError(f"settings must be a mapping of keys, not {settings!r}")
-    try:
-        ready = {"settings": dict(settings)} if settings is not None else {}
-        manifest = from_mapping(Manifest, mapping, "", ready=ready)
-    except (OverflowError, RecursionError) as error:
-        raise ConfigurationError(f"a number or a nesting is too large: {error}") from error
+    with explained("a number or a nesting is too large", OverflowError, RecursionError):
+        manifest = from_mapping(Manifest, mapping, "")
     problem = next(_problems(manifest), None)
     if problem:
         raise ConfigurationError(problem)
@@ -188,7 +176,7 @@ UINT8, UINT32, INT64, FLOAT64 = "|u1", "<u4", "<i8", "<f8"
 
 
 def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
-    """What a format 1.0 `.npy` file of this type and shape, in C order, begins with: as `numpy.save` writes it."""
+    """The header of a format 1.0 `.npy` file of this type and shape, in C order, as `numpy.save` writes it."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
     return header.getvalue()

@@ -1,4 +1,4 @@
-"""The reader of packs: opens one with every check, and reads its images with positioned reads."""
+"""Opens a pack with every check, and reads its images with positioned reads."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from alexnet_mp.data.manifest import (
     npy_header,
     read_manifest,
 )
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 OPEN_FILES = 256  # of one split; a process may usually have 1,024
 _BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
@@ -128,12 +128,10 @@ class PackSplit:
     def _read_run(self, shard: int, offset: int, buffers: list[memoryview]) -> None:
         wanted = len(buffers) * self._image_bytes
         path = self._paths[shard]
-        try:
+        with explained(f"cannot read {path}"):
             file = self._opened(path)  # held by name, so that it stays open until the read is over
             got = os.preadv(file.descriptor, buffers, offset)
-        except OSError as error:
-            raise ConfigurationError(f"cannot read {path}: {error}") from error
-        # A regular file gives less than asked only at its end, or where a single read is limited to 2 GiB.
+        # A regular file gives less than asked only at its end, or if a single read is limited to 2 GiB.
         if got < wanted and len(buffers) > 1:
             half = len(buffers) // 2
             self._read_run(shard, offset, buffers[:half])
@@ -168,14 +166,12 @@ def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> Pac
 def _check_array(path: Path, kind: str, shape: tuple[int, ...]) -> None:
     """Raise ConfigurationError if a file is not a `.npy` file of this type and shape, by its header and length."""
     header, length = npy_header(kind, shape), npy_bytes(kind, shape)
-    try:
+    with explained(f"{path} is missing or cannot be read"):
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ConfigurationError(f"{path} is not a file")
         with path.open("rb") as file:
             start = file.read(len(header))
-    except OSError as error:
-        raise ConfigurationError(f"{path} is missing or cannot be read: {error.strerror or error}") from error
     if found.st_size != length:
         raise ConfigurationError(f"{path} has {found.st_size:,} bytes; by the manifest it has {length:,}")
     if start != header:
@@ -187,21 +183,16 @@ def _check_array(path: Path, kind: str, shape: tuple[int, ...]) -> None:
 def _read_array(folder: Path, entry: FileEntry, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
     path = folder / entry.file
     _check_array(path, kind, shape)
-    try:
+    with explained(f"cannot read {path}"):
         content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
     _compare(path, hashlib.sha256(content).hexdigest(), entry.sha256)
     data = content[len(npy_header(kind, shape)) :]
     return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape).astype(np.dtype(kind).newbyteorder("="))
 
 
 def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    with explained(f"cannot read {path}"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compare(path: Path, found: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""From uint8 crops to what a network reads, on its device: the mean off, color noise on, divided."""
+"""Turns uint8 crops into what a network reads, on its device: subtracts the mean, adds color noise, divides."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class InputScale:
 class Batch:
     """Crops as the loader leaves them, uint8 [n * v, height, width, channels], the v views of an image side by side.
 
-    `labels` int64 [n]; `views` and, where there is color noise, `alphas` [n * v, 3] say what was drawn for each crop.
+    `labels` int64 [n]; `views` and, if there is color noise, `alphas` [n * v, 3] say what was drawn for each crop.
     """
 
     pixels: Tensor

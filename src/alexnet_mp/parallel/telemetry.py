@@ -14,7 +14,7 @@ from alexnet_mp.common.gpu import (
     NvmlUnavailable,
     Reading,
     find_gpu,
-    link_between,
+    link_in_words,
     memory_of,
     open_nvml,
     read,
@@ -119,7 +119,6 @@ def _links_in_words(devices: dict[int, torch.device], gpus: dict[int, Gpu | None
     for (tower, gpu), (next_tower, next_gpu) in pairwise(gpus.items()):
         first, second = devices[tower], devices[next_tower]
         if gpu and next_gpu and first != second:
-            link = link_between(gpu, next_gpu)
-            words = link.in_words(torch_peer=torch.cuda.can_device_access_peer(first, second))
+            words = link_in_words(gpu, next_gpu, torch.cuda.can_device_access_peer(first, second))
             lines.append(f"towers {tower} and {next_tower}: {words}")
     return lines

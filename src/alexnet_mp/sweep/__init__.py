@@ -1,1 +1,1 @@
-"""A sweep: one torchrun for every combination of a variant and a seed, and the tables of what they found."""
+"""Runs sweeps: one torchrun for every variant with every seed, and tables of what they found."""

@@ -1,43 +1,28 @@
-"""The folder of a sweep: its lock, the check that it holds no other sweep, and the files with its results."""
+"""Locks the folder of a sweep, checks that it holds no other sweep, and writes the results into it."""
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.common.disk import FolderLock, write_whole
+from alexnet_mp.common.disk import FolderLock, lock_folder, write_whole
 from alexnet_mp.common.schema import differences
-from alexnet_mp.common.text import csv_cell
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.text import csv_table
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.sweep.results import ROW_KEYS, VariantResult, sweep_rows, sweep_values
 from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, SweepSettings
 
 FORMAT_VERSION = 1
 
 
-@contextmanager
-def sweep_lock(out: Path) -> Iterator[FolderLock]:
-    """Make the folder `out` and have it for this sweep alone; yields the lock, which its jobs hold too.
+def sweep_lock(out: Path) -> FolderLock:
+    """Make the folder `out` and lock it for this sweep alone; its jobs hold the lock too.
 
     Raises ConfigurationError if it cannot be made, and if another sweep, or a job that one left running when it was
     killed, works in it.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(out)
-    except BlockingIOError as error:
-        raise ConfigurationError(
-            f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
-        ) from error
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
-    try:
-        yield lock
-    finally:
-        lock.release()
+    busy = f"another sweep works in out={out}, or a job that one has left running; wait for it, or end it"
+    return lock_folder(out, out, busy)
 
 
 def check_definition(out: Path, settings: SweepSettings) -> None:
@@ -48,12 +33,11 @@ def check_definition(out: Path, settings: SweepSettings) -> None:
     path = out / JSON_FILE
     if not path.exists():
         return
-    try:
+    unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError)
+    with explained(f"{path} is not what a sweep writes; choose another out", *unreadable):
         values = json.loads(path.read_text(encoding="utf-8"))
         version, definition = values["format_version"], values["definition"]
         held = {"overrides": definition["overrides"], "variants": dict(definition["variants"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not what a sweep writes ({error}); choose another out") from error
     if version != FORMAT_VERSION:
         raise ConfigurationError(f"{path} has format_version {version!r}; this version reads {FORMAT_VERSION}")
     asked = _definition(settings)
@@ -80,12 +64,7 @@ def write_sweep_results(
         "seeds": list(settings.seeds),
         **sweep_values(results),
     }
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ROW_KEYS, lineterminator="\n")
-    writer.writeheader()
-    for row in sweep_rows(results):
-        writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
-    write_whole(out / CSV_FILE, text.getvalue().encode())
+    write_whole(out / CSV_FILE, csv_table(ROW_KEYS, sweep_rows(results)).encode())
     write_whole(out / JSON_FILE, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 

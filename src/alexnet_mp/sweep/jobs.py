@@ -1,4 +1,4 @@
-"""The jobs of a sweep: the overrides and the command of each, checked before the first of them starts."""
+"""Makes the jobs of a sweep, each with its overrides and command, and checks all before the first starts."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.cli import quoted_value
 from alexnet_mp.common.schema import differences
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.sweep.settings import SweepSettings
@@ -40,7 +40,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where it prints to: beside its folder, which is the training run's own."""
+        """The file of its output, beside its folder, which is the training run's own."""
         return self.run_dir.with_name(f"{self.run_dir.name}.log")
 
 
@@ -57,7 +57,7 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
         for seed in settings.seeds:
             run_dir = out / name / f"seed-{seed}"
             asked = (*settings.overrides, *variant.overrides, f"seed={seed}", f"run_dir={quoted_value(str(run_dir))}")
-            try:
+            with explained(f"variant {name}", ConfigurationError):
                 configuration = compose(list(asked))
                 training = parse_train_settings(configuration)
                 if training.run_dir != str(run_dir):
@@ -65,8 +65,6 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
                 towers, layers = training.network.towers, training.network.learned_layers
                 placement = choose_placement(training.placement, training.device, towers, launch)
                 training.on_replicas(placement.replicas).recipe.check(layers, placement.replicas)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"variant {name}: {error}") from error
             jobs.append(Job(name, seed, run_dir, asked, configuration))
     return jobs
 

@@ -1,4 +1,4 @@
-"""Runs the processes of a sweep, some at a time, passes a stop signal on to each once, and finds why one failed."""
+"""Runs the processes of a sweep, some at a time; passes a stop signal on to each once, and finds why one failed."""
 
 import os
 import re

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_mp.analysis.results.record import read_run
 from alexnet_mp.common.text import count
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.sweep.folder import check_definition, sweep_lock, write_sweep_results
 from alexnet_mp.sweep.jobs import Compose, Job, finished_run, make_jobs, torchrun_command
 from alexnet_mp.sweep.processes import job_environment, last_error, run_jobs, start_process
@@ -48,16 +48,12 @@ class Sweep:
         baseline = found.get(self.settings.baseline or "")
         return [result if result is baseline else replace(result, baseline=baseline) for result in found.values()]
 
-    def write(self) -> None:
-        """Write the tables. Raises OSError if it cannot."""
-        write_sweep_results(self.out, self.settings, self.results(), self.command)
-
     def ended(self, job: Job, code: int | OSError, stopped: signal.Signals | None) -> None:
         """A job's process has ended, or could not be started: note what it found, say so, and write it down."""
         result = self.jobs[job] = _result(job, code, self.log_starts.get(job, 0), stopped)
         self.say(f"[{list(self.jobs).index(job) + 1}/{len(self.jobs)}] {job.name}: {_in_words(result)}")
         try:
-            self.write()
+            write_sweep_results(self.out, self.settings, self.results(), self.command)
             self.unwritten = ""
         except OSError as error:  # the jobs that run, and those to come, write on disks of their own perhaps
             self.unwritten = f"cannot write the results into {self.out}: {error}"
@@ -96,10 +92,8 @@ def run_sweep(
             command,
         )
         missing = [job for job, run in before.items() if run is None]
-        try:
-            sweep.write()
-        except OSError as error:
-            raise ConfigurationError(f"cannot write out={out}: {error}") from error
+        with explained(f"cannot write out={out}"):
+            write_sweep_results(out, settings, sweep.results(), command)
         sizes = [(jobs, "job"), (settings.variants, "variant"), (settings.seeds, "seed")]
         total, variants, seeds = (count(len(each), thing) for each, thing in sizes)
         done = f"; {len(jobs) - len(missing)} done before" if len(missing) < len(jobs) else ""
@@ -130,7 +124,9 @@ def _result(job: Job, code: int | OSError, log_start: int, stopped: signal.Signa
 
 def _in_words(result: JobResult) -> str:
     if result.run is not None:
-        found = [(measure.shown.partition(", %"), measure.text(measure.value(result.run))) for measure in MEASURES]
+        found = [
+            (measure.shown.partition(", %"), measure.text(measure.value(result.run))) for measure in MEASURES.values()
+        ]
         return "done, " + ", ".join(f"{name} {text}{' %' if unit else ''}" for (name, unit, _), text in found)
     if result.status == "stopped":
         return f"stopped by {result.error}"

@@ -1,4 +1,4 @@
-"""The settings of a sweep: named variants, seeds, and how the jobs run, checked key by key."""
+"""The keys of `conf/sweep.yaml`, checked: named variants, seeds, and how the jobs run."""
 
 import re
 from collections.abc import Mapping

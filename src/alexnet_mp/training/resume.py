@@ -21,7 +21,7 @@ from alexnet_mp.training.state import Progress, TrainingState
 
 
 def progress_of_checkpoint(lock: RunLock, settings: TrainSettings, data: DataSet) -> Progress:
-    """How far the run of the locked checkpoint is; a run without one is at its beginning.
+    """How far the run is whose folder is locked, by its checkpoint; without one it is at its beginning.
 
     Raises ConfigurationError if it is of another network, seed or data, or of no training at all. Any placement may
     go on from it, and so may another recipe.
@@ -60,7 +60,7 @@ def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
 
 
 def restore(lock: RunLock, progress: Progress, model: TowerModel, settings: TrainSettings, mesh: Mesh) -> TrainingState:
-    """The state of the locked checkpoint, with the towers of this process; every process of the run calls it.
+    """The state in the locked folder's checkpoint, with the towers of this process; every process of the run calls it.
 
     Replica 0 reads the files, and the others have theirs from it, so that they need not share its disk. Raises
     ConfigurationError in every process if one cannot read them.

@@ -1,1 +1,1 @@
-"""Evaluation of checkpoints on a split, what is written about it, and classification of photographs."""
+"""Evaluates checkpoints on a split, writes the results, and classifies photographs."""

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
+from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.prepare.decode import BadPicture, decode_image, pillow_limits
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link
@@ -58,13 +59,14 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     # A color takes the place of the data's mean image; the checkpoint need not say then what it was trained on.
     changes = settings.data if settings.mean_color is None else DataChanges(source="digits")
     member = open_member(Path(settings.checkpoint).absolute(), changes, settings.input)
-    try:
+    with explained(f"checkpoint {member.folder}", ConfigurationError):
         mean, names = _mean_and_names(member, settings)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"checkpoint {member.folder}: {error}") from error
     network, crop = member.network, member.network.image[1:]
+    pictures = []
     with pillow_limits(settings.max_pixels):
-        pictures = [_decode(path, len(mean), settings.max_pixels) for path in settings.paths]
+        for path in settings.paths:
+            with explained(f"cannot read {path}"), explained(f"cannot decode {path}", BadPicture):
+                pictures.append(decode_image(path.read_bytes(), len(mean), settings.max_pixels))
     statistics = Statistics(mean, np.zeros(3), np.eye(3))  # no color noise
     preprocess = Preprocessing(statistics, crop, member.input, torch.float32)
     placement = choose_placement("auto", settings.device, network.towers, launch)
@@ -97,7 +99,9 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
         data = member.load_data(verify=False)  # the mean image is all that is needed of them
         mean, names = data.statistics.mean_image, names or data.class_names
     if settings.class_names is not None:
-        names = _names_in(Path(settings.class_names))
+        with explained(f"class_names={settings.class_names} cannot be read", OSError, UnicodeDecodeError):
+            lines = Path(settings.class_names).read_text(encoding="utf-8").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
     names = names or tuple(f"class {number}" for number in range(network.classes))
     if len(names) != network.classes:
         raise ConfigurationError(
@@ -110,23 +114,6 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
             "choose size=, or other data"
         )
     return mean, names
-
-
-def _names_in(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"class_names={path} cannot be read: {error}") from error
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _decode(path: Path, size: int, max_pixels: int) -> Pixels:
-    try:
-        return decode_image(path.read_bytes(), size, max_pixels)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    except BadPicture as error:
-        raise ConfigurationError(f"cannot decode {path}: {error}") from error
 
 
 def _batches(pictures: Sequence[Pixels], crop: tuple[int, int], views_per_image: int) -> Iterator[Batch]:
@@ -177,7 +164,7 @@ def draw_photographs(found: Sequence[Classified], out: Path) -> None:
     """Draw each photograph, as the network was given it, and its classes as bars, as a PNG."""
     from matplotlib.figure import Figure  # slow to import
 
-    from alexnet_mp.analysis.figures.bars import draw_bars
+    from alexnet_mp.analysis.evaluate.pictures import draw_bars
 
     figure = Figure(figsize=(4.2 * _ROW, _ROW * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 2.6]})
@@ -186,10 +173,5 @@ def draw_photographs(found: Sequence[Classified], out: Path) -> None:
         left.set_axis_off()
         left.set_title(short_name(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
         draw_bars(right, photograph.names, photograph.probabilities)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(unfinished, dpi=120, format="png")
-        unfinished.replace(out)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
+    with explained(f"cannot write out={out}"):
+        write_files(out.parent, {out.name: lambda path: figure.savefig(path, dpi=120, format="png")})

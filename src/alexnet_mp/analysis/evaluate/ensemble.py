@@ -1,4 +1,4 @@
-"""The checkpoints to evaluate: what each says of itself, and that their outputs can be averaged."""
+"""Opens the checkpoints to evaluate, and checks that the outputs of several can be averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import Network, parse_network
 
-_MUST_AGREE = {  # what members of an ensemble have in common, and what to do about members that have not
+_MUST_AGREE = {  # what members of an ensemble must have in common, and what to do if they do not
     "network": "evaluate them apart",
     "scale of the input": "evaluate them apart, or give input.pixel_divisor and input.mean",
     "data": "add data=pack data.path=FOLDER, or data=digits, with the classes of both",
@@ -58,7 +58,7 @@ class EnsembleMember:
         return state
 
     def load_data(self, verify: bool | None = None) -> DataSet:
-        """Open its data, and check their checksums where `verify`, or its settings, say so.
+        """Open its data, and check their checksums if `verify` says so; None leaves that to its settings.
 
         Raises ConfigurationError if they are not here or do not fit; says whose word the path was.
         """
@@ -110,15 +110,13 @@ def open_member(folder: Path, data_changes: DataChanges, input_changes: InputCha
         inside = sorted(path.name for path in folder.glob("checkpoints/*"))
         hint = f"; the checkpoints of this run are checkpoints/{{{','.join(inside)}}}" if inside else ""
         raise ConfigurationError(f"{error}{hint}") from error
-    try:
+    with explained(f"checkpoint {folder}", ConfigurationError):
         network = parse_network(description["network"])
         data = _data_settings(description.get("data"), data_changes)
         scale = _input_scale(description.get("input"), input_changes)
         names = description.get("class_names", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ConfigurationError("its class_names are not a list of names")
-    except ConfigurationError as error:
-        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
     says_path = data_changes.path is None and data.path is not None
     return EnsembleMember(folder, network, data, scale, says_path, tuple(names))
 

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_ensemble
-from alexnet_mp.analysis.evaluate.folder import claim_results_folder
+from alexnet_mp.analysis.evaluate.folder import make_results_folder
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.common.schema import choice
@@ -30,7 +30,7 @@ from alexnet_mp.training.validation import Evaluation, evaluate
 
 @dataclass(frozen=True, eq=False)
 class CheckpointEvaluation:
-    """What was found; `summary` is for `summary.json`, `is_main` is True in the one process that prints and writes."""
+    """The results; `summary` is for `summary.json`, `is_main` is True in the one process that prints and writes."""
 
     is_main: bool
     evaluation: Evaluation
@@ -62,7 +62,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     preprocess = Preprocessing(data.statistics, crop, members[0].input, settings.dtype)
     weights = [member.weights(list(placement.devices)) for member in members]
     question = _question(members, data, split, settings.views)
-    folder = claim_results_folder(settings.out, members[0].folder, question, placement.is_main)
+    folder = make_results_folder(settings.out, members[0].folder, question, placement.is_main)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with open_mesh(placement, settings.timeout_seconds) as mesh:
@@ -74,9 +74,10 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
             model = TowerModel(member.network, placement, link, seed=0, dtype=settings.dtype)
             model.load_state_dict(weights.pop(0))
             models.append(model)
-        batches = loader.evaluation(split, settings.views)
+        mine = len(range(share.replica, images, share.replicas))
+        batches = with_progress_bar(loader.evaluation(split, settings.views), mine, hidden=not placement.is_main)
         started = time.perf_counter()
-        evaluation = evaluate(models, _with_bar(batches, images, share, placement.is_main), preprocess, mesh)
+        evaluation = evaluate(models, batches, preprocess, mesh)
         seconds = time.perf_counter() - started
     if not math.isfinite(evaluation.errors.loss):
         folders = ", ".join(str(member.folder) for member in members)
@@ -117,10 +118,10 @@ def _circumstances(settings: EvaluateSettings, placement: Placement, seconds: fl
     }
 
 
-def _with_bar(batches: Iterator[Batch], images: int, share: Share, is_main: bool) -> Iterator[Batch]:
-    mine = len(range(share.replica, images, share.replicas))
+def with_progress_bar(batches: Iterator[Batch], images: int, hidden: bool = False) -> Iterator[Batch]:
+    """The batches, with a bar on standard error that counts their images."""
     interval = 0.2 if sys.stderr.isatty() else 5
-    with tqdm(total=mine, disable=not is_main, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
+    with tqdm(total=images, disable=hidden, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch.labels))

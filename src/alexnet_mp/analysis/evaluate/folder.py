@@ -1,20 +1,19 @@
-"""The results of an evaluation: its summary, tables of the classes and of the confusions, and pictures of both."""
+"""Writes the results of an evaluation: its summary, tables of classes and confusions, and pictures of both."""
 
-import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.common.text import csv_cell, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.disk import write_files
+from alexnet_mp.common.text import csv_table, printable
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.validation import Evaluation
 
 SUMMARY = "summary.json"
 FILES = ("classes.csv", "confusions.csv", "classes.png", "confusions.png", SUMMARY)
 LARGEST_MATRIX = 20  # classes whose confusions can be read as a matrix
-_QUESTION = ("network", "checkpoints", "data", "input", "split", "views")
 
 
 @dataclass(frozen=True)
@@ -70,31 +69,22 @@ def write_results(
     split = f"{printable(summary['data']['name'])} {summary['split']}"
     title = f"{split}, views {summary['views']}: top-1 error {100 * summary['top1_error']:.2f} %"
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    writers: dict[str, Callable[[Path], object]] = {
-        "classes.csv": lambda path: _write_csv(path, ClassErrors, classes),
-        "confusions.csv": lambda path: _write_csv(path, Confusion, confusions[:most]),
+    writers = {
+        "classes.csv": lambda path: path.write_text(_csv(ClassErrors, classes), "utf-8"),
+        "confusions.csv": lambda path: path.write_text(_csv(Confusion, confusions[:most]), "utf-8"),
         "classes.png": lambda path: draw_classes(classes, path, title),
         "confusions.png": lambda path: draw_confusions(evaluation.confusions, names, confusions, path, title),
         SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
     }
-    try:
-        for name in FILES:
-            unfinished = folder / f".{name}.unfinished"
-            writers[name](unfinished)
-            unfinished.replace(folder / name)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the results into {folder}: {error}") from error
+    with explained(f"cannot write the results into {folder}"):
+        write_files(folder, writers)
 
 
-def _write_csv(path: Path, kind: type[object], rows: Sequence[object]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(kind.__annotations__), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in vars(row).items()})
+def _csv(kind: type[object], rows: Sequence[object]) -> str:
+    return csv_table(list(kind.__annotations__), map(vars, rows))
 
 
-def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:
+def make_results_folder(out: str | None, checkpoint: Path, question: dict[str, Any], is_main: bool) -> Path:
     """The folder `out`, or one of this checkpoint's own; the main process makes it.
 
     Raises ConfigurationError if it cannot be made, if `out` holds results already, or if the checkpoint's own
@@ -107,11 +97,9 @@ def claim_results_folder(out: str | None, checkpoint: Path, question: dict[str, 
     differs = _differs(path / SUMMARY, question) if SUMMARY in held else ""
     if differs:
         raise ConfigurationError(f"{path} holds results for {differs}; choose another folder with out=FOLDER")
-    try:
-        if is_main:
+    if is_main:
+        with explained(f"cannot make the folder {path}; choose another with out=FOLDER"):
             path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot make the folder {path}: {error}; choose another with out=FOLDER") from error
     return path
 
 
@@ -124,10 +112,10 @@ def _own_folder(checkpoint: Path, question: dict[str, Any]) -> Path:
 
 
 def _differs(summary: Path, question: dict[str, Any]) -> str:
-    """What an earlier summary was about, where that was not this question."""
+    """What an earlier summary was about, if that was another question; empty if it was this one."""
     try:
         earlier = json.loads(summary.read_text())
-        differing = [f"{key} {json.dumps(earlier[key])}" for key in _QUESTION if earlier[key] != question[key]]
+        differing = [f"{key} {json.dumps(earlier[key])}" for key in question if earlier[key] != question[key]]
     except (OSError, ValueError, KeyError, TypeError):
         return f"nobody knows what ({summary.name} cannot be read)"
     return next(iter(differing), "")

@@ -13,7 +13,7 @@ from alexnet_mp.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class DataChanges:
-    """What to take in place of the data that a checkpoint was trained on; None: as the checkpoint says."""
+    """Changes to the data that a checkpoint was trained on; None keeps what the checkpoint says."""
 
     source: Literal["digits", "pack"] | None = None
     path: str | None = None
@@ -22,7 +22,7 @@ class DataChanges:
 
 @dataclass(frozen=True)
 class InputChanges:
-    """What to take in place of a checkpoint's scale of the input; None: as the checkpoint says."""
+    """Changes to a checkpoint's scale of the input; None keeps what the checkpoint says."""
 
     pixel_divisor: PositiveFloat | None = None
     mean: Literal["pixel", "center"] | None = None

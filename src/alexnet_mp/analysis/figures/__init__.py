@@ -1,1 +1,1 @@
-"""The paper's figures, made again from runs of our own; arrows point to here from the commands only."""
+"""Draws the paper's figures from runs of our own."""

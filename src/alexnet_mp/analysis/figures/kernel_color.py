@@ -1,5 +1,6 @@
-"""The kernels of one run as a picture, and whether towers specialize in every run: numbers, page and chart of seeds."""
+"""Shows whether towers specialize in color: the kernels of one run as a picture, and a study of several runs."""
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from alexnet_mp.analysis.figures.kernels import (
     Separation,
-    colorfulness_of_towers,
+    colorfulness,
     first_layer_kernels,
     initial_kernels,
     kernel_sheet,
@@ -25,7 +26,7 @@ from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.text import markdown_table, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Classifier, reads_of
 from alexnet_mp.network.table import Network, parse_network
 
@@ -49,7 +50,7 @@ class RunKernels:
     """The first layer of a run's newest checkpoint: `kernels` of every tower, and how colorful each of them is.
 
     With `since_start` both are of what training has added. `colorfulness` has one tensor [kernels] a tower, NaN for
-    dead ones, and is empty if the network reads no colors. `separation` is None then, for one tower, and where all
+    dead ones, and is empty if the network reads no colors. `separation` is None then, for one tower, and if all
     kernels of a tower are dead. `top1_error` is that of the last validation, None before the first. `trains` is what
     runs of one group share of their configurations.
     """
@@ -69,8 +70,7 @@ class RunKernels:
 
     @property
     def group(self) -> str:
-        """What a run is told by beside its seed: its experiment, its network where that is called otherwise, and where
-        the towers meet."""
+        """The name of its group: its experiment, its network if that is called otherwise, and where the towers meet."""
         same = self.network.name == self.experiment
         name = self.experiment if same else f"{self.experiment}, {self.network.name}"
         meets = [
@@ -104,7 +104,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
     if folder is None:
         raise ConfigurationError(f"{run} has no whole checkpoint, so no kernels to draw")
     state, description = load_checkpoint(folder)
-    try:
+    with explained(f"checkpoint {folder}", ConfigurationError, AttributeError, LookupError, TypeError, ValueError):
         network = parse_network(description["network"])
         progress = description.get("progress") or {}
         validation = progress.get("validation") or {}
@@ -114,7 +114,7 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             _check_drawn_by_seed(description, configuration, network.first_layer)
             began = initial_kernels(network, int(description["seed"]))
             kernels = [now - before for now, before in zip(kernels, began, strict=True)]
-        colors = colorfulness_of_towers(kernels) if kernels[0].shape[1] == 3 else []
+        colors = colorfulness(kernels) if kernels[0].shape[1] == 3 else []
         living = all(bool((~values.isnan()).any()) for values in colors)
         return RunKernels(
             folder=run,
@@ -130,12 +130,10 @@ def read_kernels(run: str, checkpoint: Path | None = None, since_start: bool = F
             colorfulness=colors,
             separation=separation(colors) if len(colors) > 1 and living else None,
         )
-    except (ConfigurationError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"checkpoint {folder}: {error}") from error
 
 
 def _check_drawn_by_seed(description: Mapping[str, Any], configuration: Mapping[str, Any], layer: str) -> None:
-    """Raise ConfigurationError if a run's first layer began with the weights of another run, or nobody knows."""
+    """Raise ConfigurationError unless a run's first layer is known to have begun with the weights of its seed."""
     if "seed" not in description:
         raise ConfigurationError(
             "since_start=true: it has no seed, which would tell the weights that it began with (a checkpoint that was "
@@ -158,7 +156,7 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Kernel
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run is named twice in runs")
-    groups: list[list[RunKernels]] = []
+    groups: dict[str, list[RunKernels]] = {}
     for folder in folders:
         run = read_kernels(folder, since_start=since_start)
         if run.separation is None:
@@ -166,23 +164,18 @@ def group_runs(folders: Sequence[str], since_start: bool = False) -> list[Kernel
                 f"{folder} has no towers to compare: {run.network.towers} tower(s) that read {run.network.image[0]} "
                 "channel(s), and living kernels on every tower are needed"
             )
-        shared = (run.group, run.network, run.trains)
-        alike = next((group for group in groups if (group[0].group, group[0].network, group[0].trains) == shared), [])
+        shared = json.dumps([run.group, run.network.to_mapping(), run.trains], sort_keys=True, default=str)
+        alike = groups.setdefault(shared, [])
         for other in alike:
             if other.seed == run.seed:
                 raise ConfigurationError(f"{other.folder} and {folder} are both {run.group}, seed {run.seed}")
-        if not alike:
-            groups.append(alike)
         alike.append(run)
-    names = Counter(group[0].group for group in groups)
-    return [
-        KernelGroup(
-            f"{first.group}, as {first.folder}" if names[first.group] > 1 else first.group,
-            tuple(sorted(group, key=lambda run: run.seed)),
-        )
-        for group in groups
-        for first in group[:1]
-    ]
+    names = Counter(group[0].group for group in groups.values())
+    found = []
+    for first, *others in groups.values():
+        name = f"{first.group}, as {first.folder}" if names[first.group] > 1 else first.group
+        found.append(KernelGroup(name, tuple(sorted([first, *others], key=lambda run: run.seed))))
+    return found
 
 
 def kernel_values(run: RunKernels) -> dict[str, Any]:
@@ -213,7 +206,7 @@ def kernel_study_values(groups: Sequence[KernelGroup]) -> dict[str, Any]:
 
 
 def group_in_words(group: KernelGroup) -> str:
-    """In how many runs the towers are apart."""
+    """Says in how many runs the towers are apart."""
     by_chance = SIGNIFICANT * len(group.runs)
     return (
         f"{printable(group.name)}: apart at p < {SIGNIFICANT:g} in {group.separated} of {len(group.runs)} runs "
@@ -243,7 +236,7 @@ def kernel_study_page(groups: Sequence[KernelGroup], command: str) -> str:
 
 
 def separation_in_words(run: RunKernels) -> str:
-    """One line for a picture."""
+    """How far apart the towers are, in one line for a picture."""
     found = run.separation
     if found is None:
         return "colorfulness: nothing to compare"

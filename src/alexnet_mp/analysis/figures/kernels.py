@@ -1,4 +1,4 @@
-"""The first layer's kernels (the paper's Figure 3): as a picture, and how colorful they are, tower by tower."""
+"""The first layer's kernels (the paper's Figure 3): draws them, and measures how colorful they are, tower by tower."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,6 @@ from alexnet_mp.network.table import Network
 DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothing, weight decay has shrunk its noise
 MOST_COLUMNS = 16  # as in the paper's picture: 96 kernels, three rows of 16 a tower
 _PERMUTATIONS = 9_999
-_WEIGHT = re.compile(r"towers\.(\d+)\.([^.]+)\.weight")
 _GAP_COLOR = 255
 
 
@@ -43,34 +42,22 @@ class Separation:
     counted: tuple[int, ...]
 
 
-def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str | None = None) -> list[Tensor]:
-    """The kernels of the layer that reads the image, [kernels, channels, height, width] of every tower, in their order.
+def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str) -> list[Tensor]:
+    """The kernels of the `layer` that reads the image, [kernels, channels, height, width] of every tower in order.
 
-    `state_dict` has all towers' parameters, as a checkpoint or `TowerModel.state_dict` names them. Without the name of
-    the `layer`, it is the convolution that reads the fewest channels, since files keep no order of layers.
+    `state_dict` has all towers' parameters, as a checkpoint or `TowerModel.state_dict` names them.
 
-    Raises ConfigurationError if there is no such layer, or two that may be it.
+    Raises ConfigurationError if the layer is no convolution.
     """
-    found: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in state_dict.items():
-        match = _WEIGHT.fullmatch(name)
-        if match and tensor.ndim == 4:
-            found.setdefault(match[2], {})[int(match[1])] = tensor.detach()
-    if not found:
-        raise ConfigurationError("these weights have no kernels: no convolution reads the image")
-    if layer is None:
-        fewest = min(towers[0].shape[1] for towers in found.values() if 0 in towers)
-        nearest = [name for name, towers in found.items() if 0 in towers and towers[0].shape[1] == fewest]
-        if len(nearest) > 1:
-            raise ConfigurationError(f"{' and '.join(nearest)} both read {fewest} channels: name the layer")
-        layer = nearest[0]
-    if layer not in found:
-        raise ConfigurationError(f"{layer} is no convolution of these weights; there are {', '.join(found)}")
-    return [tensor for _, tensor in sorted(found[layer].items())]
+    name = re.compile(rf"towers\.(\d+)\.{re.escape(layer)}\.weight")
+    found = {int(match[1]): state_dict[match[0]] for match in map(name.fullmatch, state_dict) if match}
+    if not found or any(kernels.ndim != 4 for kernels in found.values()):
+        raise ConfigurationError(f"{layer} is no convolution of these weights, so has no kernels")
+    return [found[tower].detach() for tower in sorted(found)]
 
 
 def initial_kernels(network: Network, seed: int) -> list[Tensor]:
-    """The same kernels before the first step of a run with this seed, which keys them.
+    """The first layer's kernels of every tower before the first step of a run, whose `seed` keys them.
 
     Raises ConfigurationError if the layer that reads the image is no convolution.
     """
@@ -88,35 +75,26 @@ def initial_kernels(network: Network, seed: int) -> list[Tensor]:
     return towers
 
 
-def smallest_living_norm(towers: Sequence[Tensor]) -> float:
-    """The norm under which a kernel counts as dead: DEAD_SHARE of the largest norm among the kernels of all towers."""
-    return DEAD_SHARE * max(float(kernels.double().flatten(1).norm(dim=1).max()) for kernels in towers)
+def colorfulness(towers: Sequence[Tensor]) -> list[Tensor]:
+    """The share of each kernel's energy that lies off the gray axis, float64 [kernels] of every tower.
 
+    Of `towers`, each [kernels, channels, height, width], it is ||w - m||^2 / ||w||^2, m the mean of w over its
+    channels: 0 if the color planes are equal, 1 if they add up to nothing at every place (red minus green). It
+    has no unit and does not depend on a kernel's size or sign. Noise that is the same in all channels of three has 2/3
+    on average, so an untrained kernel is not gray. A kernel of one color alone has 2/3 too.
 
-def colorfulness(kernels: Tensor, smallest_norm: float | None = None) -> Tensor:
-    """The share of each kernel's energy that lies off the gray axis, float64 [kernels].
-
-    Of `kernels` [kernels, channels, height, width] it is ||w - m||^2 / ||w||^2, m the mean of w over its channels: 0
-    where the color planes are equal, 1 where they add up to nothing at every place (red minus green). It has no unit
-    and does not depend on a kernel's size or sign. Noise that is the same in all channels of three has 2/3 on average,
-    so an untrained kernel is not gray. A kernel of one color alone has 2/3 too.
-
-    NaN for a dead kernel, of which only noise would be measured: one with a norm below `smallest_norm`, or without it
-    below `smallest_living_norm` of these kernels. One that died early without weight decay keeps its norm, and counts.
+    NaN for a dead kernel, of which only noise would be measured: one with a norm below DEAD_SHARE of the largest norm
+    among the kernels of all towers. One that died early without weight decay keeps its norm, and counts.
     """
-    weights = kernels.double()
-    if smallest_norm is None:
-        smallest_norm = smallest_living_norm([weights])
-    energy = weights.square().flatten(1).sum(dim=1)
-    off_gray = (weights - weights.mean(dim=1, keepdim=True)).square().flatten(1).sum(dim=1)
-    dead = (energy.sqrt() < smallest_norm) | (energy == 0)
-    return torch.where(dead, torch.nan, off_gray / energy)
-
-
-def colorfulness_of_towers(towers: Sequence[Tensor]) -> list[Tensor]:
-    """`colorfulness` of every tower's kernels, with one measure of what is dead for all of them."""
-    smallest = smallest_living_norm(towers)
-    return [colorfulness(kernels, smallest) for kernels in towers]
+    norms = [kernels.double().flatten(1).norm(dim=1) for kernels in towers]
+    smallest = DEAD_SHARE * max(float(norm.max()) for norm in norms)
+    shares = []
+    for kernels, norm in zip(towers, norms, strict=True):
+        weights = kernels.double()
+        off_gray = (weights - weights.mean(dim=1, keepdim=True)).square().flatten(1).sum(dim=1)
+        dead = (norm < smallest) | (norm == 0)
+        shares.append(torch.where(dead, torch.nan, off_gray / norm.square()))
+    return shares
 
 
 def separation(towers: Sequence[Tensor], seed: int = 0, draws: int = _PERMUTATIONS) -> Separation:
@@ -202,6 +180,6 @@ def _block(kernels: Tensor, scale: int, gap: int, columns: int) -> NDArray[np.ui
 
 
 def _columns(count: int) -> int:
-    """As many as make whole rows, up to MOST_COLUMNS; where only narrow rows would be whole, the last one is not."""
+    """As many as make whole rows, up to MOST_COLUMNS; if only narrow rows would be whole, the last one is not."""
     whole = max(width for width in range(1, min(count, MOST_COLUMNS) + 1) if count % width == 0)
     return whole if whole > MOST_COLUMNS // 4 else min(count, MOST_COLUMNS)

@@ -1,28 +1,26 @@
-"""Test images with their most probable classes, and the training images nearest to them: the paper's Figure 4."""
+"""Finds the training images nearest to test images by the last hidden layer, and draws both: the paper's Figure 4."""
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
-from alexnet_mp.analysis.figures.bars import draw_bars
-from alexnet_mp.analysis.figures.features import last_hidden_features, nearest
+from alexnet_mp.analysis.evaluate.evaluate import with_progress_bar
+from alexnet_mp.analysis.evaluate.pictures import draw_bars
 from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
 from alexnet_mp.common.text import short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
-from alexnet_mp.data.dataset import DataSet, Images, Share
+from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
@@ -69,7 +67,7 @@ class QueryImage:
 
 @dataclass(frozen=True, eq=False)
 class NearestNeighbors:
-    """The examples of a checkpoint: from which split, and among how many training images neighbors were sought."""
+    """The images of a split with their neighbors, which were sought among the first `searched` training images."""
 
     split: str
     searched: int
@@ -93,8 +91,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     """
     network = member.network
     data = member.load_data()
-    if member.class_names and member.class_names != data.class_names:
-        raise ConfigurationError(f"checkpoint {member.folder} was trained on other classes than those of {data.name}")
+    member.check_classes(data)
     split = data.held_out if settings.split is None else choice(settings.split, data.splits, "split")
     rows = _rows(settings, len(data.splits[split]), split)
     placement = choose_placement("simulated", settings.device, network.towers, Launch())
@@ -104,9 +101,11 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     batch = center_views(data.splits[split], rows, network.image[1:])
     probabilities, classes = most_probable(model, preprocess, batch, _CLASSES_SHOWN)
     searched = min(settings.among or len(data.splits["train"]), len(data.splits["train"]))
+    loader = Loader(data, network.image[1:], min(_BATCH, len(data.splits["train"])), Share(), seed=0)
+    batches = loader.evaluation("train", rows=torch.arange(searched))
     distances, places = nearest(
         last_hidden_features(model, preprocess, batch),
-        _training_batches(data, network.image[1:], searched),
+        with_progress_bar(batches, searched),
         lambda batch: last_hidden_features(model, preprocess, batch),
         min(settings.neighbors, searched),
     )
@@ -114,23 +113,63 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     found = []
     for n, row in enumerate(rows.tolist()):
         near = center_views(train, places[n], network.image[1:])
-        neighbors = [
-            Neighbor(image, names[label], distance, pixels)
-            for image, label, distance, pixels in zip(
-                places[n].tolist(), near.labels.tolist(), distances[n].tolist(), near.pixels, strict=True
-            )
-        ]
-        found.append(
-            QueryImage(
-                image=row,
-                label=names[int(batch.labels[n])],
-                pixels=batch.pixels[n],
-                classes=tuple(names[label] for label in classes[n].tolist()),
-                probabilities=tuple(probabilities[n].tolist()),
-                neighbors=tuple(neighbors),
-            )
-        )
+        each = zip(places[n].tolist(), near.labels.tolist(), distances[n].tolist(), near.pixels, strict=True)
+        neighbors = tuple(Neighbor(image, names[label], distance, pixels) for image, label, distance, pixels in each)
+        label, likely = names[int(batch.labels[n])], tuple(names[label] for label in classes[n].tolist())
+        found.append(QueryImage(row, label, batch.pixels[n], likely, tuple(probabilities[n].tolist()), neighbors))
     return NearestNeighbors(split, searched, tuple(found))
+
+
+@torch.no_grad()
+def last_hidden_features(model: TowerModel, preprocess: Preprocessing, batch: Batch) -> Tensor:
+    """The input of the classifier, [n, units of all towers] in tower order, in evaluation mode, on the CPU.
+
+    Of the paper's network these are the 4096 of fc7 (paper §6), which dropout that is not inverted has halved: all of
+    them alike, so the nearest are the same. `batch` has one view of each image.
+
+    Raises ConfigurationError if this process holds only some of the towers.
+    """
+    towers = model.local_towers()
+    if len(towers) != model.network.towers:
+        raise ConfigurationError("features need all towers in one process: use placement=simulated")
+    classifier = next(reversed(model.network.rows))  # as the table's check has it
+    seen: dict[nn.Module, Tensor] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[module] = inputs[0].flatten(1).cpu()
+
+    modules = [tower.get_submodule(classifier) for tower in towers]
+    was_training = model.training
+    model.eval()
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.callback(module.register_forward_pre_hook(note).remove)
+        model.tower_logits(preprocess.on_each(batch, list(model.placement.devices.values())))
+    model.train(was_training)
+    return torch.cat([seen[module] for module in modules], dim=1)
+
+
+def nearest(
+    queries: Tensor, batches: Iterable[Batch], features: Callable[[Batch], Tensor], count: int
+) -> tuple[Tensor, Tensor]:
+    """The `count` images of `batches` nearest to each query [q, d] by the Euclidean distance of their `features`.
+
+    (distances [q, count], places [q, count]), the nearest first, of equal ones the earlier; places count images from 0
+    in the order in which they come. Only one batch's features are held at a time.
+    """
+    best = torch.empty(len(queries), 0, dtype=queries.dtype)
+    places = torch.empty(len(queries), 0, dtype=torch.int64)
+    start = 0
+    for batch in batches:
+        found = features(batch)
+        # By differences: the expansion into a product loses what tells near neighbors apart.
+        distances = torch.cdist(queries, found, compute_mode="donot_use_mm_for_euclid_dist")
+        here = torch.arange(start, start + len(found)).expand(len(queries), -1)
+        start += len(found)
+        best, order = torch.cat([best, distances], dim=1).sort(dim=1, stable=True)
+        places = torch.cat([places, here], dim=1).gather(1, order)[:, :count]
+        best = best[:, :count]
+    return best, places
 
 
 def center_views(images: Images, rows: Tensor, crop: tuple[int, int]) -> Batch:
@@ -152,19 +191,6 @@ def _rows(settings: PlotSettings, available: int, split: str) -> Tensor:
     if outside:
         raise ConfigurationError(f"images={outside}: {split} has images 0 to {available - 1}")
     return torch.tensor(settings.images)
-
-
-def _training_batches(data: DataSet, crop: tuple[int, int], count: int) -> Iterator[Batch]:
-    train = data.splits["train"]
-    size = min(_BATCH, len(train))
-    batches = Loader(data, crop, size, Share(), seed=0).evaluation("train")
-    interval = 0.2 if sys.stderr.isatty() else 5
-    with tqdm(total=count, unit="image", mininterval=interval, dynamic_ncols=True) as bar:
-        for number, batch in enumerate(islice(batches, -(-count // size))):
-            kept = min(len(batch.labels), count - number * size)
-            views = batch.views[torch.arange(kept)]
-            yield replace(batch, pixels=batch.pixels[:kept], labels=batch.labels[:kept], views=views)
-            bar.update(kept)
 
 
 def neighbor_values(found: NearestNeighbors) -> dict[str, object]:
@@ -189,20 +215,24 @@ def draw_nearest_neighbors(found: NearestNeighbors, picture: Path, title: str) -
     height = _TOP + rows * _SIDE + (rows - 1) * _BETWEEN + _EDGE
     figure = Figure(figsize=(width, height))
 
-    def place(row: int, column: int) -> Axes:
-        left = _EDGE + (column and _SIDE + _BESIDE) + (column > 1 and _BARS + _BESIDE)
-        left += max(0, column - 2) * (_SIDE + _BESIDE)
-        bottom = height - _TOP - (row + 1) * _SIDE - row * _BETWEEN
-        return figure.add_axes(
-            (left / width, bottom / height, (_BARS if column == 1 else _SIDE) / width, _SIDE / height)
-        )
-
-    for row, example in enumerate(found.examples):
-        _draw_image(place(row, 0), example.pixels, example.label, "bold")
-        draw_bars(place(row, 1), example.classes, example.probabilities, example.right)
-        for column, neighbor in enumerate(example.neighbors, start=2):
+    widths = [_SIDE, _BARS, *near * [_SIDE]]
+    grid = figure.add_gridspec(
+        rows,
+        len(widths),
+        width_ratios=widths,
+        left=_EDGE / width,
+        right=1 - _EDGE / width,
+        top=1 - _TOP / height,
+        bottom=_EDGE / height,
+        wspace=_BESIDE * len(widths) / sum(widths),  # of the average width
+        hspace=_BETWEEN / _SIDE,
+    )
+    for (image, bars, *others), example in zip(grid.subplots(squeeze=False), found.examples, strict=True):
+        _draw_image(image, example.pixels, example.label, "bold")
+        draw_bars(bars, example.classes, example.probabilities, example.right)
+        for axes, neighbor in zip(others, example.neighbors, strict=True):
             weight = "bold" if neighbor.label == example.label else "normal"
-            _draw_image(place(row, column), neighbor.pixels, neighbor.label, weight)
+            _draw_image(axes, neighbor.pixels, neighbor.label, weight)
     words = [found.split, "most probable classes"]
     words += [f"nearest of {found.searched:,} training images, by the last hidden layer's features"] if near else []
     for axes, heading in zip(figure.axes, words, strict=False):

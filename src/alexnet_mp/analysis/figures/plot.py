@@ -1,9 +1,10 @@
-"""Which figures are drawn, from what, and into which files."""
+"""Draws the figures that the settings ask for, and writes each with its numbers and its page."""
 
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from alexnet_mp.analysis.evaluate.settings import InputChanges
 from alexnet_mp.analysis.figures import kernel_color, nearest_neighbors, training_error
 from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.checkpoint.retention import newest_checkpoint
-from alexnet_mp.common.disk import write_whole
+from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.curves import draw_learning_curves
 from alexnet_mp.training.metrics import read_metrics
 
@@ -31,29 +32,19 @@ class _Figure:
     numbers: Mapping[str, Any] | None = None
     page: str | None = None
 
-    def write(self, folder: Path) -> Iterator[str]:
+    def write(self, folder: Path) -> list[str]:
         """Write the picture, the numbers as JSON and the page as Markdown; a line for each file, then what was found.
 
         Each file is there whole or not at all. Raises ConfigurationError if one cannot be written.
         """
-        writers = {"png": self.draw}
-        if self.numbers is not None:
-            numbers = json.dumps(self.numbers, indent=1, allow_nan=False) + "\n"
-            writers["json"] = lambda path: write_whole(path, numbers.encode())
-        if self.page is not None:
-            page = self.page
-            writers["md"] = lambda path: write_whole(path, page.encode())
-        for suffix, write in writers.items():
-            path = folder / f"{self.name}.{suffix}"
-            unfinished = path.with_name(f".unfinished-{path.name}")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                write(unfinished)
-                unfinished.replace(path)
-            except OSError as error:
-                raise ConfigurationError(f"cannot write {path}: {error}; out=FOLDER names another place") from error
-            yield f"wrote {path}"
-        yield from self.found
+        numbers = None if self.numbers is None else json.dumps(self.numbers, indent=1, allow_nan=False) + "\n"
+        writers: dict[str, Callable[[Path], object]] = {f"{self.name}.png": self.draw}
+        for name, text in ((f"{self.name}.json", numbers), (f"{self.name}.md", self.page)):
+            if text is not None:
+                writers[name] = partial(Path.write_text, data=text, encoding="utf-8")
+        with explained(f"cannot write {self.name} into {folder}; out=FOLDER names another place"):
+            written = write_files(folder, writers)
+        return [*(f"wrote {path}" for path in written), *self.found]
 
 
 def plot(settings: PlotSettings) -> Iterator[str]:
@@ -145,7 +136,7 @@ def _training_errors(settings: PlotSettings) -> _Figure:
 
 
 def _command(settings: PlotSettings) -> str:
-    """What makes a figure of several runs again."""
+    """The command that makes a figure of several runs again."""
     asked = [f"figure={settings.figure}", f"runs=[{','.join(settings.runs)}]", f"out={settings.out}"]
     if settings.figure == "relu" and settings.line != training_error.LINE:
         asked.append(f"line={settings.line:g}")

@@ -39,7 +39,7 @@ class PlotSettings:
             "checkpoint is of one run: give run_dir in place of runs": self.runs and self.checkpoint is not None,
             "of several runs there are figure=kernels and figure=relu; for another give run_dir": self.runs
             and not of_several,
-            "runs needs out=FOLDER, where the figure of all of them goes": self.runs and self.out is None,
+            "runs needs out=FOLDER, to which the figure of all of them is written": self.runs and self.out is None,
             "figure=relu needs runs=[RUN,RUN,...] with ReLU and with tanh": self.figure == "relu" and not self.runs,
             "which run? give run_dir=RUN, or runs=[RUN,RUN,...] with figure=kernels or figure=relu": not self.runs
             and self.run_dir is None,

@@ -1,4 +1,4 @@
-"""Epochs until a training error is reached, ReLU beside tanh (the paper's Figure 1): numbers, page and picture."""
+"""Compares how many epochs ReLU and tanh take to a training error (the paper's Figure 1): numbers, page, picture."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import count, markdown_table
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Relu, Tanh
 from alexnet_mp.network.table import parse_network
 
@@ -30,7 +30,7 @@ class TrainingCurve:
     """A run's error on the training split, a fraction, after epoch 0, 1, 2 ...; after 0 that of guessing.
 
     `activation` is `ReLU`, `tanh`, or both, in words; `none` for a network without.
-    `epochs_to_line` is where the curve first is at `line` or below, linear between two epochs; None if it is not.
+    `epochs_to_line` is when the curve first is at `line` or below, linear between two epochs; None if it never is.
     """
 
     run: str
@@ -49,10 +49,10 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class Ratio:
-    """tanh's epochs to the line by ReLU's, at one seed.
+    """How many times as many epochs tanh takes to the line as ReLU, at one seed.
 
-    Where tanh does not come to the line, `ratio` is None and `at_least` is what its epochs by ReLU's would be if it
-    came to the line right after its last one. Both are None if ReLU does not come to it.
+    If tanh does not come to the line, `ratio` is None, and `at_least` is the ratio if it came to the line right after
+    its last epoch. Both are None if ReLU does not come to it.
     """
 
     seed: int
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def epochs_to(line: float, errors: Sequence[float]) -> float | None:
-    """Where `errors`, after epoch 0, 1, 2 ..., first are at `line` or below; linear between two epochs."""
+    """After how many epochs `errors`, those after epoch 0, 1, 2 ..., first are at `line`; linear between two epochs."""
     if errors[0] <= line:
         return 0.0
     for epoch, (before, after) in enumerate(pairwise(errors)):
@@ -197,10 +197,8 @@ def _curve(run: RunRecord, folder: str, line: float) -> TrainingCurve:
             "with training_error=true"
         )
     errors = (1 - 1 / network.classes, *(found[epoch] for epoch in sorted(found)))
-    try:
+    with explained(f"{run.folder}: config.yaml, recipe.weights.learning_rate", KeyError, TypeError, ValueError):
         learning_rate = float(run.configuration["recipe"]["weights"]["learning_rate"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{run.folder}: its config.yaml has no recipe.weights.learning_rate") from error
     return TrainingCurve(
         run=folder,
         activation=" and ".join(name for kind, name in _NAMES.items() if kind in kinds) or "none",

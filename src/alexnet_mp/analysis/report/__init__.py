@@ -1,1 +1,1 @@
-"""The report of a run: one HTML page that needs nothing else, made from the files in the folder of the run."""
+"""Reports on a run: one HTML page that needs nothing else, made from the files in the folder of the run."""

@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class _Scale:
-    """From values to places on the drawing."""
+    """Maps values to places on the drawing."""
 
     low: float
     high: float
@@ -73,15 +73,13 @@ def line_chart(
     last_x: float = 0,
     log: bool = False,
 ) -> Markup:
-    """The chart; `description` says to who cannot see it what it shows.
+    """The chart as SVG; `description` is its text for a reader who cannot see it.
 
     The x axis goes from 0 to the last point, at least to `last_x`. With `log`, the y axis is logarithmic if all
     values are positive. Series without points are left out.
     """
     shown = [each for each in series if each.points]
-    values = [y for each in shown for _, y in each.points] + [
-        y for each in shown for _, *ends in each.band for y in ends
-    ]
+    values = [y for each in shown for _, *heights in (*each.points, *each.band) for y in heights]
     x = _Scale(0, max([x for each in shown for x, _ in each.points] + [last_x, 1e-9]), _LEFT, _RIGHT)
     y = _y_scale(values or [0, 1], log and min(values, default=0) > 0)
     y_ticks = log_ticks(y.low, y.high) if y.is_log else nice_ticks(y.low, y.high)
@@ -128,7 +126,7 @@ def _y_scale(values: Sequence[float], is_log: bool) -> _Scale:
 
 
 def _marks(marks: Sequence[Mark], x: _Scale) -> list[tuple[float, _Word]]:
-    """Where the dashed lines are; their words are on the right if they fit before the next, else on the left, lower."""
+    """Places of the dashed lines, with their words: on the right if they fit before the next, else on the left."""
     places = [x(mark.x) for mark in marks]
     words = []
     for place, (mark, at, end) in enumerate(zip(marks, places, [*places, WIDTH][1:], strict=True)):

@@ -17,7 +17,7 @@ from alexnet_mp.analysis.report.folder import attempt
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import PositiveInt
-from alexnet_mp.data.dataset import Images, Share
+from alexnet_mp.data.dataset import Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.model.build import build_model
@@ -30,20 +30,14 @@ _TOP_CLASSES = 5  # as many bars as the paper's Figure 4 has
 
 
 @dataclass(frozen=True)
-class PackPath:
-    """The folder of the run's pack on this machine; None if it is the same as in training."""
-
-    path: str | None
-
-
-@dataclass(frozen=True)
 class ReportOptions:
     """What a report shows: at most `images` of the split that is held out, and `examples` of each kind.
 
-    They are classified `batch_size` at a time. `seed` keys the choice of images.
+    They are classified `batch_size` at a time. `seed` keys the choice of images. `data.path` is the folder of the run's
+    pack on this machine; None if it is the same as in training.
     """
 
-    data: PackPath
+    data: DataChanges
     images: PositiveInt
     examples: PositiveInt
     batch_size: PositiveInt
@@ -82,7 +76,10 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class CheckpointAnalysis:
-    """What there is; `missing` says what is not, and why. `kernels` are of every tower, [kernels, channels, h, w]."""
+    """What a checkpoint shows; `missing` says what it does not, and why.
+
+    `kernels` are of every tower, [kernels, channels, height, width].
+    """
 
     checkpoint: str | None = None
     network: Network | None = None
@@ -106,7 +103,7 @@ def analyze_checkpoint(folder: Path, options: ReportOptions) -> CheckpointAnalys
         return CheckpointAnalysis(missing=[*missing, f"There is no whole checkpoint; so {nothing}."])
     said = newest.description.get("progress")
     found = CheckpointAnalysis(checkpoint.name, progress=said if isinstance(said, dict) else {}, missing=missing)
-    changes = DataChanges(path=options.data.path, verify=False)
+    changes = replace(options.data, verify=False)
     member = attempt(missing, lambda: open_member(checkpoint, changes, InputChanges()), nothing)
     state = attempt(missing, lambda: member.weights(range(member.network.towers)), nothing) if member else None
     if member is None or state is None:
@@ -125,12 +122,11 @@ def _predict(model: TowerModel, member: EnsembleMember, options: ReportOptions) 
     data = member.load_data()
     member.check_classes(data)
     split = data.held_out
-    images = data.splits[split]
-    order = torch.randperm(len(images), generator=keyed_generator(options.seed, "report", split))[: options.images]
-    chosen = replace(data, splits={"train": data.splits["train"], split: _Chosen(images, order.numpy())})
+    images = len(data.splits[split])
+    order = torch.randperm(images, generator=keyed_generator(options.seed, "report", split))[: options.images]
     crop = model.network.image[1:]
     # The loader allows no batch larger than the training split, for the sake of training.
-    loader = Loader(chosen, crop, min(options.batch_size, len(data.splits["train"])), Share(), seed=0)
+    loader = Loader(data, crop, min(options.batch_size, len(data.splits["train"])), Share(), seed=0)
     preprocess = Preprocessing(data.statistics, crop, member.input, torch.float32)
     numbers = iter(order.tolist())  # in the order in which the images come
     kept: dict[bool, list[PredictedImage]] = {True: [], False: []}
@@ -145,25 +141,6 @@ def _predict(model: TowerModel, member: EnsembleMember, options: ReportOptions) 
                 alike.append(PredictedImage(pixels.numpy().copy(), number, label, tuple(best), tuple(probabilities)))
 
     mesh = Mesh(model.placement, None)
-    evaluation = evaluate([model], loader.evaluation(split), preprocess, mesh, look=keep_first)
+    evaluation = evaluate([model], loader.evaluation(split, rows=order), preprocess, mesh, look=keep_first)
     shown = tuple(kept[True]), tuple(kept[False])
-    return Predictions(evaluation, data.class_names, data.name, split, len(images), *shown)
-
-
-class _Chosen:
-    """Some of a split's images, numbered anew in the order of `rows`."""
-
-    def __init__(self, images: Images, rows: NDArray[np.int64]) -> None:
-        self._images = images
-        self._rows = rows
-        self.labels: NDArray[np.int64] = images.labels[rows]
-        self.image_shape = images.image_shape
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
-        self._images.read(self._rows[rows], out)
-
-    def forget(self, rows: NDArray[Any]) -> None:
-        self._images.forget(self._rows[rows])
+    return Predictions(evaluation, data.class_names, data.name, split, images, *shown)

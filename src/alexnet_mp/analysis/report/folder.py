@@ -1,4 +1,4 @@
-"""Reads the folder of a run for its report: whatever is there, and in words what is missing."""
+"""Reads the folder of a run for its report, and says in words what is missing there."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -37,13 +37,6 @@ class ReportedRun(RunFiles):
     def experiment(self) -> str:
         """The experiment's name; the folder's if the configuration has none."""
         return str(self.configuration.get("experiment_name") or self.folder.resolve().name)
-
-    @property
-    def data_name(self) -> str:
-        """The name of the data set: that of its folder, or its source."""
-        data = self.configuration.get("data")
-        known = data if isinstance(data, Mapping) else {}
-        return Path(str(known["path"])).name if known.get("path") else str(known.get("source") or "unknown data")
 
     @property
     def batch_size(self) -> int | None:

@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, class_errors, most_confused
-from alexnet_mp.analysis.figures.kernels import colorfulness_of_towers, kernel_sheet, separation
+from alexnet_mp.analysis.figures.kernels import colorfulness, kernel_sheet, separation
 from alexnet_mp.analysis.report.checkpoint_analysis import (
     CheckpointAnalysis,
     Predictions,
@@ -28,10 +28,9 @@ from alexnet_mp.analysis.results.groups import (
     published_of,
 )
 from alexnet_mp.analysis.results.page import REBUILT
-from alexnet_mp.analysis.results.record import Evaluated, RunRecord
+from alexnet_mp.analysis.results.record import RunRecord
 from alexnet_mp.common.disk import write_whole
-from alexnet_mp.common.text import count
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import network_cost
 
 _SHEET_WIDTH = 700  # pixels of a picture of kernels, about
@@ -59,11 +58,9 @@ def write_report(
     run = read_folder(folder)
     analysis = analyze_checkpoint(folder, options)
     page = as_html(run, analysis, published, command)
-    try:
+    with explained(f"cannot write out={out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page.encode())
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return [*run.lacking, *analysis.missing]
 
 
@@ -94,7 +91,7 @@ def as_html(
         crossing=crossing_bytes(run, network, run.batch_size) if network and run.batch_size else None,
         published=numbers,
         published_numbers=_published_numbers(run.record, numbers.references),
-        evaluations=_evaluation_rows(run.record.evaluations) if run.record else [],
+        evaluations=run.record.evaluations if run.record else (),
         rebuilt=REBUILT,
         whole_configuration=yaml.safe_dump(dict(run.configuration), sort_keys=False, allow_unicode=True),
         command=command,
@@ -106,7 +103,7 @@ def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:
 
     There is a `problem` instead for no kernels, and for kernels whose channels cannot be shown as colors.
     """
-    colors = colorfulness_of_towers(towers) if towers else []
+    colors = colorfulness(towers) if towers else []
     sheets = []
     try:
         for tower, (kernels, color) in enumerate(zip(towers, colors, strict=True)):
@@ -144,23 +141,9 @@ def _published_numbers(record: RunRecord | None, references: Sequence[Reference]
     """
     rows = []
     for reference in references:
-        after = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
-        after += "" if reference.views is None else f", {count(reference.views, 'view')}"
         found, difference = compare_with_reference(RunGroup((record,)), reference) if record else "not finished", ""
         if not isinstance(found, str):
             difference = f"{found.median - reference.value:+.2f}".replace("-", "−")
             found = f"{found.median:.2f}"
-        rows.append({**vars(reference), "after": after, "found": found, "difference": difference})
+        rows.append({**vars(reference), "after": reference.after, "found": found, "difference": difference})
     return rows
-
-
-def _evaluation_rows(evaluations: Sequence[Evaluated]) -> list[dict[str, Any]]:
-    """Each evaluation, with its `checkpoint` or checkpoints and its `images_of`, a split of a data set, in words."""
-    return [
-        {
-            **vars(each),
-            "checkpoint": ", ".join(each.checkpoint_names) or "not recorded",
-            "images_of": f"{(each.data or {}).get('name') or ''} {each.split}".strip(),
-        }
-        for each in evaluations
-    ]

@@ -80,10 +80,6 @@ def _code_in_backticks(words: str) -> Markup:
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(printable(words)))))
 
 
-def _lines(text: str) -> Markup:
-    return escape(printable_lines(text))
-
-
 def _printable_value(value: object) -> object:
     return "" if value is None else value if isinstance(value, Markup) else printable(str(value))
 
@@ -104,7 +100,7 @@ _ENVIRONMENT.filters |= {
     "duration": duration,
     "embedded": embedded_image,
     "in_words": number_in_words,
-    "lines": _lines,
+    "lines": lambda text: escape(printable_lines(text)),
     "listed": listed,
     "percent": percent,
     "plain": _plain_number,

@@ -1,9 +1,10 @@
-"""What the report shows of a run's training: curves of loss, error and speed, and the bytes of each crossing."""
+"""Makes the report's parts on training: curves of loss, error and speed, and the bytes of each crossing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
+from typing import Any
 
 from markupsafe import Markup
 
@@ -34,17 +35,6 @@ class ChartFigure:
 
     svg: Markup
     caption: str
-
-
-@dataclass(frozen=True)
-class CrossingBytes:
-    """What one tower sends into `layer` in a step, in bytes; `share` is that of all crossings."""
-
-    layer: str
-    forward: int
-    backward: int
-    both: int
-    share: float
 
 
 def learning_charts(metrics: Metrics) -> list[ChartFigure]:
@@ -142,7 +132,7 @@ def _over_epochs(metrics: Metrics, value: Callable[[Step], float | None]) -> lis
 
 
 def _changes_of_rate(metrics: Metrics) -> list[tuple[float, float]]:
-    """(epochs done, new rate) where the learning rate of a training line differs from that of the line before."""
+    """(epochs done, new rate) of each training line whose learning rate is not that of the line before."""
     known = [step for step in metrics.steps if step.learning_rate is not None]
     per_epoch = metrics.steps_per_epoch or 1.0
     return [
@@ -153,18 +143,22 @@ def _changes_of_rate(metrics: Metrics) -> list[tuple[float, float]]:
     ]
 
 
-def crossing_bytes(run: ReportedRun, network: Network, batch: int) -> list[CrossingBytes]:
-    """What one tower sends in a step on `batch` images, by the layer that reads it; nothing for one tower."""
-    sent = []
+def crossing_bytes(run: ReportedRun, network: Network, batch: int) -> list[dict[str, Any]]:
+    """What one tower sends in a step on `batch` images, by the `layer` that reads it; nothing for one tower.
+
+    Bytes `forward`, `backward` and of `both`; `share` is that of all crossings.
+    """
+    sent: list[dict[str, Any]] = []
     for row in crossing_rows(network_cost(network)):
         each = (network.towers - 1) * batch * _bytes_of_float(run, row)
-        sent.append((row.name, each * row.crossing_floats_forward, each * row.crossing_floats_backward))
-    total = sum(forward + backward for _, forward, backward in sent) or 1
-    return [CrossingBytes(name, f, b, f + b, (f + b) / total) for name, f, b in sent]
+        forward, backward = each * row.crossing_floats_forward, each * row.crossing_floats_backward
+        sent.append({"layer": row.name, "forward": forward, "backward": backward, "both": forward + backward})
+    total = sum(layer["both"] for layer in sent) or 1
+    return [{**layer, "share": layer["both"] / total} for layer in sent]
 
 
 def _bytes_of_float(run: ReportedRun, row: RowCost) -> int:
-    """What crosses has the precision of the weights, or is rounded; partial logits, which do not return, are not."""
+    """Of what crosses, in the precision of the weights or rounded; partial logits, which do not return, are not."""
     if run.configuration.get("crossing_dtype") and row.crossing_floats_backward:
         return 2
     precision = run.configuration.get("precision")

@@ -1,1 +1,1 @@
-"""The page of results: what runs found, beside what others published."""
+"""Writes the page of results: what runs found, beside what others published."""

@@ -1,20 +1,21 @@
-"""What runs found: those that differ in their seed alone are grouped, and set beside the numbers of others."""
+"""Groups runs that differ in their seed alone, and compares what they found with published numbers."""
 
 import fnmatch
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord, read_run
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.training.metrics import EvaluationLine
 
 Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 accuracy, %"]
 
-# Names, where a run computes and how it reads its images; seeds are what a group is over.
+# A name, or on what machine and how a run computes, and its seed, over which a group is made.
 _NOT_WHAT_IT_TRAINS = (
     "experiment_name",
     "seed",
@@ -34,7 +35,7 @@ _NOT_WHAT_IT_TRAINS = (
 
 @dataclass(frozen=True)
 class Reference:
-    """A number to stand beside ours.
+    """A published number to compare runs with.
 
     `at_epoch` compares the validation after that epoch, null the last; `views` compares an evaluation of the last
     checkpoint with so many views in place of the run's own validation, which has one.
@@ -46,6 +47,12 @@ class Reference:
     source: str
     at_epoch: int | None = None
     views: int | None = None
+
+    @property
+    def after(self) -> str:
+        """What of a run it is compared with: `last epoch`, `epoch 90, 10 views`."""
+        epoch = "last epoch" if self.at_epoch is None else f"epoch {self.at_epoch}"
+        return epoch if self.views is None else f"{epoch}, {count(self.views, 'view')}"
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,53 @@ class Spread:
     """Median and range of a number over runs."""
 
     median: float
-    low: float
-    high: float
+    lowest: float
+    highest: float
     count: int
+
+    def in_words(self, write: Callable[[float], str]) -> str:
+        """`12.34 (12.00 to 13.00)`, each number as `write` writes it; of one run that alone."""
+        median, lowest, highest = map(write, (self.median, self.lowest, self.highest))
+        return median if self.count == 1 else f"{median} ({lowest} to {highest})"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of every run: what a table calls it, and how it is written there, times `factor`.
+
+    `value` is None for a run that does not have it.
+    """
+
+    shown: str
+    value: Callable[[RunRecord], float | None]
+    form: str = ".2f"
+    factor: float = 1.0
+
+    def text(self, value: float | None) -> str:
+        """A cell with a value of this measure."""
+        return "-" if value is None else f"{self.factor * value:{self.form}}"
+
+    def spread(self, runs: Sequence[RunRecord]) -> Spread | None:
+        """Median and range over those runs that have it, if there is one."""
+        known = [value for run in runs if (value := self.value(run)) is not None]
+        return spread(known) if known else None
+
+    def median_and_range(self, runs: Sequence[RunRecord]) -> tuple[str, str]:
+        """Two cells, of those runs that have it."""
+        found = self.spread(runs)
+        if found is None:
+            return "-", "-"
+        return self.text(found.median), f"{self.text(found.lowest)} to {self.text(found.highest)}"
+
+
+TOP1_ERROR = Measure("top-1 error, %", lambda run: run.summary.top1_error, factor=100)
+TOP5_ERROR = Measure("top-5 error, %", lambda run: run.summary.top5_error, factor=100)
+MINUTES = Measure("minutes", lambda run: run.summary.seconds / 60, ".1f")
+IMAGES_PER_SECOND = Measure("images/s", lambda run: run.summary.images_per_second, ".0f")
 
 
 def what_trains(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs must share to differ in their seed alone: all of a configuration but what is known not to matter.
+    """What two runs must share to count as one group: all of a configuration but the keys known not to matter.
 
     A key of another version, or of somebody's own, counts as one that matters.
     """
@@ -102,14 +149,11 @@ def read_groups(folders: Sequence[str]) -> list[RunGroup]:
     """
     if not folders:
         raise ConfigurationError("runs is empty; give the folders of finished runs: runs=[runs/a,runs/b]")
-    seen: set[Path] = set()
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ConfigurationError("a run is named twice in runs")
     runs: dict[str, dict[str, list[RunRecord]]] = {}
-    for name in folders:
-        folder = Path(name)
-        if folder.resolve() in seen:
-            raise ConfigurationError(f"run folder {name} is named twice")
-        seen.add(folder.resolve())
-        run = read_run(folder)
+    for folder in folders:
+        run = read_run(Path(folder))
         ran = run.summary
         where = [ran.placement, ran.world_size, ran.device, ran.threads, ran.versions]
         shared = json.dumps([what_trains(run.configuration), where], sort_keys=True, default=str)
@@ -126,7 +170,7 @@ def published_of(
 ) -> PublishedResult:
     """What is published for an experiment: under its name, or the first pattern that fits it (`imagenet_*`).
 
-    Where the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
+    If the run's `command` takes an ablation, the experiment's numbers are not its own, and only the note is left.
     """
     pattern = next((name for name in published if fnmatch.fnmatchcase(experiment, name)), None)
     found = published.get(experiment) or (PublishedResult() if pattern is None else published[pattern])

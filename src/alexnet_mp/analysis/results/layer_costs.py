@@ -1,17 +1,15 @@
 """Writes what every layer of networks costs: a Markdown page of tables, CSV files, and bar charts."""
 
-import csv
 import re
 import shlex
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.common.text import markdown_table
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.text import csv_table, markdown_table
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
 from alexnet_mp.network.table import Network
 
@@ -51,7 +49,7 @@ def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> l
     counted = [layer_costs(network) for network in networks]
     folder = out / _FOLDER
     written = [out / f"{_FOLDER}.md"]
-    try:
+    with explained(f"cannot write the layer costs to out={out}"):
         folder.mkdir(parents=True, exist_ok=True)
         for each in counted:
             written.append(folder / f"{each.network}.csv")
@@ -63,8 +61,6 @@ def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> l
             written.append(folder / "comparison.png")
             _draw(counted, [each.network for each in counted], "one image, forward", written[-1])
         written[0].write_text(layer_costs_page(counted, charts, str(out)))
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the layer costs to out={out}: {error}") from error
     return written
 
 
@@ -96,13 +92,12 @@ def layer_costs_page(counted: Sequence[LayerCosts], charts: bool, out: str) -> s
 
 def _csv(counted: LayerCosts) -> str:
     """Every layer by itself, those in branches too, without the auxiliary classifiers; memory in bytes."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["layer", "kind", "output", "memory_bytes", "parameters", "operations_each", "operations"])
+    columns = ("layer", "kind", "output", "memory_bytes", "parameters", "operations_each", "operations")
+    rows = []
     for line in counted.layers:
-        numbers = [line.memory, line.parameters, line.operations_each, line.operations]
-        writer.writerow([line.name, line.kind, _shape(line.output_shape), *numbers])
-    return text.getvalue()
+        numbers = (line.memory, line.parameters, line.operations_each, line.operations)
+        rows.append(dict(zip(columns, (line.name, line.kind, _shape(line.output_shape), *numbers), strict=True)))
+    return csv_table(columns, rows)
 
 
 def _layers(counted: LayerCosts) -> str:

@@ -1,15 +1,19 @@
-"""The page of results: Markdown tables of runs, their commands, the numbers that they answer to, and their curves."""
+"""Writes the page of results in Markdown: tables of runs, their commands and curves, beside published numbers."""
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from itertools import count as counting
 from pathlib import Path
 
 from alexnet_mp.analysis.results.groups import (
+    IMAGES_PER_SECOND,
+    MINUTES,
+    TOP1_ERROR,
+    TOP5_ERROR,
+    Measure,
     PublishedResult,
     Reference,
     RunGroup,
@@ -17,13 +21,12 @@ from alexnet_mp.analysis.results.groups import (
     compare_with_reference,
     published_of,
     read_groups,
-    spread,
 )
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.analysis.results.studies import Study, draw_study_chart, read_study, study_section
 from alexnet_mp.common.text import count, markdown_table, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import explained
 
 PAGE, CURVES = "results.md", "curves"
 _SHORT = re.compile(r"^([^-]{,10})[^-]*")  # a commit's first digits; `-dirty` stays behind them
@@ -34,28 +37,6 @@ result is that after its last epoch. The best epoch is picked on the very images
 Minutes and images/s are of the training steps alone, without validation and checkpoints."""
 
 REBUILT = "This command was not recorded but rebuilt from summary.json; other keys that were changed may be missing."
-
-
-@dataclass(frozen=True)
-class RunColumn:
-    """A number of every run: its name, where it comes from, and how it is written."""
-
-    name: str
-    value: Callable[[RunRecord], float | None]
-    form: str
-
-    def of(self, run: RunRecord) -> str:
-        """A run's cell."""
-        value = self.value(run)
-        return "-" if value is None else f"{value:{self.form}}"
-
-    def over(self, runs: Sequence[RunRecord]) -> tuple[str, str]:
-        """The cells of the median and the range, over the runs that have the number."""
-        known = [value for run in runs if (value := self.value(run)) is not None]
-        if not known:
-            return "-", "-"
-        found = spread(known)
-        return f"{found.median:{self.form}}", f"{found.low:{self.form}} to {found.high:{self.form}}"
 
 
 def write_results_page(
@@ -72,7 +53,7 @@ def write_results_page(
     names = _picture_names(groups, studies)
     pictured, charted = dict(zip(names, groups, strict=False)), dict(zip(names[len(groups) :], studies, strict=True))
     page = out / PAGE
-    try:
+    with explained(f"cannot write out={out}"):
         (out / CURVES).mkdir(parents=True, exist_ok=True)
         for picture, group in pictured.items():
             run = group.median_run
@@ -83,8 +64,6 @@ def write_results_page(
         asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
         command = shlex.join(["python", "launch/results.py", *asked])
         page.write_text(results_page(pictured, charted, published, command), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return [page, *(out / CURVES / name for name in names)]
 
 
@@ -94,7 +73,7 @@ def results_page(
     """The page, with groups and studies by the name of their picture; `command` is what makes it again."""
     parts = ["# Results", f"Made from the folders of runs by {code(command)}; not written by hand.", _HOW_TO_READ]
     if any((run.summary.commit or "").endswith("-dirty") for group in groups.values() for run in group.runs):
-        parts.append("A commit ends in `-dirty` where the run's checkout had changes that were not committed.")
+        parts.append("A commit ends in `-dirty` if the run's checkout had changes that were not committed.")
     if len(groups) > 1:
         parts.append(_overview(groups.values()))
     experiment = None
@@ -110,13 +89,13 @@ def results_page(
 
 
 def _overview(groups: Iterable[RunGroup]) -> str:
-    shown = [column for column in _columns([]) if column.name in ("top-1 error, %", "top-5 error, %", "minutes")]
+    shown = (TOP1_ERROR, TOP5_ERROR, MINUTES)
     rows = []
     for group in groups:
         ran = group.first.summary
-        cells = [column.over(group.runs)[0] for column in shown]
+        cells = [measure.median_and_range(group.runs)[0] for measure in shown]
         rows.append([text(ran.experiment), code(_name(group)), str(ran.epochs), str(len(group.runs)), *cells])
-    medians = markdown_table([["experiment", "network", "epochs", "runs", *(column.name for column in shown)], *rows])
+    medians = markdown_table([["experiment", "network", "epochs", "runs", *(each.shown for each in shown)], *rows])
     return f"{medians}\n\nOf several runs, which differ in their seed alone, these are medians."
 
 
@@ -154,50 +133,41 @@ def _name(group: RunGroup) -> str:
 def _setup(group: RunGroup) -> str:
     run, ran = group.first, group.first.summary
     towers = len(ran.parameters_per_tower)
-    versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
-    processes = f"{count(ran.world_size, 'process', 'es')} of {count(ran.threads, 'CPU thread')}"
     lines = {
         "network": f"{code(ran.network)}: {count(towers, 'tower')}, {ran.parameters:,} parameters",
         "recipe": f"{code(run.recipe)}: {count(ran.epochs, 'epoch')}, batch {ran.batch_size}, {text(ran.precision)}",
         "data": text(run.data),
-        "machine": f"{text(ran.device)}; placement {code(ran.placement)}, {processes}",
-        "versions": text(versions),
+        "machine": f"{text(ran.device)}; placement {code(ran.placement)}, {ran.processes_in_words}",
+        "versions": text(ran.versions_in_words),
     }
     return "\n".join(f"- {name}: {text}" for name, text in lines.items())
 
 
-def _columns(epochs: Sequence[int]) -> list[RunColumn]:
-    def error_at(run: RunRecord, epoch: int) -> float | None:
-        found = run.at_epoch(epoch)
-        return None if found is None else 100 * found.top1_error
-
-    return [
-        RunColumn("top-1 error, %", lambda run: 100 * run.summary.top1_error, ".2f"),
-        RunColumn("top-5 error, %", lambda run: 100 * run.summary.top5_error, ".2f"),
-        *(RunColumn(f"top-1 error at epoch {n}, %", partial(error_at, epoch=n), ".2f") for n in epochs),
-        RunColumn("best top-1 error, %", lambda run: 100 * run.best.top1_error, ".2f"),
-        RunColumn("best epoch", lambda run: run.best.epoch, ".0f"),
-        RunColumn("minutes", lambda run: run.summary.seconds / 60, ".1f"),
-        RunColumn("images/s", lambda run: run.summary.images_per_second, ".0f"),
-    ]
-
-
 def _runs(group: RunGroup, epochs: Sequence[int]) -> str:
     """One row a run; of several, their median and range below."""
-    columns = _columns(epochs)
-    rows = [
-        [
-            str(run.summary.seed),
-            *(column.of(run) for column in columns),
-            text(_SHORT.sub(r"\1", run.summary.commit or "unknown")),
-        ]
-        for run in group.runs
+
+    def error_at(run: RunRecord, epoch: int) -> float | None:
+        found = run.at_epoch(epoch)
+        return None if found is None else found.top1_error
+
+    measures = [
+        TOP1_ERROR,
+        TOP5_ERROR,
+        *(Measure(f"top-1 error at epoch {n}, %", partial(error_at, epoch=n), factor=100) for n in epochs),
+        Measure("best top-1 error, %", lambda run: run.best.top1_error, factor=100),
+        Measure("best epoch", lambda run: run.best.epoch, ".0f"),
+        MINUTES,
+        IMAGES_PER_SECOND,
     ]
+    rows = []
+    for run in group.runs:
+        commit = text(_SHORT.sub(r"\1", run.summary.commit or "unknown"))
+        rows.append([str(run.summary.seed), *(measure.text(measure.value(run)) for measure in measures), commit])
     if len(group.runs) > 1:
-        spreads = [column.over(group.runs) for column in columns]
+        spreads = [measure.median_and_range(group.runs) for measure in measures]
         rows.append(["**median**", *(f"**{median}**" for median, _ in spreads), ""])
         rows.append(["range", *(low_to_high for _, low_to_high in spreads), ""])
-    return markdown_table([["seed", *(column.name for column in columns), "commit"], *rows])
+    return markdown_table([["seed", *(measure.shown for measure in measures), "commit"], *rows])
 
 
 def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
@@ -206,8 +176,7 @@ def _evaluations(evaluations: Sequence[tuple[RunRecord, Evaluated]]) -> str:
     for run, found in evaluations:
         errors = [f"{100 * found.top1_error:.2f}", f"{100 * found.top5_error:.2f}"]
         numbers = [str(found.views), f"{found.images:,}", *errors]
-        of = " ".join([str((found.data or {}).get("name") or ""), found.split]).strip()
-        rows.append([str(run.summary.seed), text(_checkpoint(run, found)), text(of), *numbers])
+        rows.append([str(run.summary.seed), text(_checkpoint(run, found)), text(found.images_of), *numbers])
     remark = "\n\nOf these, some scaled the pixels in another way than the run was trained with: see the commands."
     return markdown_table([header, *rows]) + remark * (not all(run.is_own_input(found) for run, found in evaluations))
 
@@ -230,9 +199,7 @@ def _references(group: RunGroup, references: Sequence[Reference]) -> str:
     for reference in references:
         found = compare_with_reference(group, reference)
         here = found if isinstance(found, str) else _spread(found, len(group.runs))
-        when = "last epoch" if reference.at_epoch is None else f"epoch {reference.at_epoch}"
-        views = "" if reference.views is None else f", {reference.views} views"
-        rows.append([reference.what, reference.unit, f"{reference.value:g}", f"{here}", when + views, reference.source])
+        rows.append([reference.what, reference.unit, f"{reference.value:g}", here, reference.after, reference.source])
     return markdown_table([["reference", "measure", "its value", "here", "here after", "source"], *rows])
 
 
@@ -240,7 +207,7 @@ def _spread(found: Spread, runs: int) -> str:
     if runs == 1:
         return f"{found.median:.2f}"
     of = f"{found.count} runs" if found.count == runs else f"{found.count} of {runs} runs"
-    return f"{found.median:.2f} (median of {of}; {found.low:.2f} to {found.high:.2f})"
+    return f"{found.median:.2f} (median of {of}; {found.lowest:.2f} to {found.highest:.2f})"
 
 
 def _picture_names(groups: Sequence[RunGroup], studies: Sequence[Study]) -> list[str]:

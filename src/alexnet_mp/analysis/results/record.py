@@ -1,4 +1,4 @@
-"""The reader of run folders: whatever files a run has left, and the record of a finished one, which must be whole."""
+"""Reads the folder of a run: whatever files it has left, or the record of a finished run, which must be whole."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.text import count
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.parallel.launch import Launch, command_line
 from alexnet_mp.training.metrics import EvaluationLine, Metrics, check_whole_metrics, read_metrics
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What this reads of `summary.json`; errors are fractions. Older runs have not all that has a default here."""
+    """The keys of `summary.json` that are read; errors are fractions. Older runs lack some of those with a default."""
 
     network: str
     experiment: str
@@ -51,10 +52,18 @@ class RunSummary:
     crossing_bytes_per_step: int | None = None
     peak_memory_bytes_per_tower: tuple[int, ...] = ()
 
+    @property
+    def processes_in_words(self) -> str:
+        return f"{count(self.world_size, 'process', 'es')} of {count(self.threads, 'CPU thread')}"
+
+    @property
+    def versions_in_words(self) -> str:
+        return ", ".join(f"{program} {version}" for program, version in self.versions.items())
+
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What this reads of `evaluation/*/summary.json`; errors are fractions.
+    """The keys of `evaluation/*/summary.json` that are read; errors are fractions.
 
     The softmax of several `checkpoints`, each a folder, was averaged. `data` has the name of the data set, `input` how
     its pixels were scaled; both None if they were not recorded.
@@ -75,6 +84,16 @@ class Evaluated:
     def checkpoint_names(self) -> tuple[str, ...]:
         return tuple(Path(checkpoint).name for checkpoint in self.checkpoints)
 
+    @property
+    def checkpoint(self) -> str:
+        """The names of its checkpoints, in words."""
+        return ", ".join(self.checkpoint_names) or "not recorded"
+
+    @property
+    def images_of(self) -> str:
+        """The data set, if its name was recorded, and the split."""
+        return f"{(self.data or {}).get('name') or ''} {self.split}".strip()
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -91,6 +110,12 @@ class RunFiles:
     metrics: Metrics
     evaluations: tuple[Evaluated, ...]
     missing: Mapping[str, str]
+
+    @property
+    def data_name(self) -> str | None:
+        """The name of the data set: that of its folder, or its source; None if the configuration has neither."""
+        path, source = (_at(self.configuration, "data", key) for key in ("path", "source"))
+        return Path(str(path)).name if path else str(source) if source else None
 
 
 @dataclass(frozen=True)
@@ -137,12 +162,10 @@ class RunRecord(RunFiles):
 
     def is_own_data(self, evaluated: Evaluated) -> bool:
         """Whether an evaluation was on the data set that this run was trained on, by its name, as far as is known."""
-        path = _at(self.configuration, "data", "path")
-        name = Path(str(path)).name if path else _at(self.configuration, "data", "source")
-        return evaluated.data is None or evaluated.data.get("name") == name
+        return evaluated.data is None or evaluated.data.get("name") == self.data_name
 
     def at_epoch(self, epoch: int) -> EvaluationLine | None:
-        """The validation after `epoch` epochs, where there is one."""
+        """The validation after `epoch` epochs, if there is one."""
         return next((validation for validation in self.metrics.validations if validation.epoch == epoch), None)
 
 
@@ -167,12 +190,13 @@ def read_run_files(folder: Path) -> RunFiles:
             return otherwise
 
     summary: RunSummary | None = attempt("summary.json", lambda: read_summary(folder), None)
-    nothing: Mapping[str, Any] = {}
-    no_evaluations: tuple[Evaluated, ...] = ()
-    configuration = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), nothing)
+    configuration: Mapping[str, Any] = attempt("config.yaml", lambda: read_configuration(folder / "config.yaml"), {})
+    summaries = sorted(folder.glob("evaluation/*/summary.json"))
+    evaluations: tuple[Evaluated, ...] = attempt(
+        "evaluation", lambda: tuple(_read(Evaluated, path) for path in summaries), ()
+    )
     log = folder / "metrics.jsonl"
     metrics = read_metrics(log) if log.is_file() else Metrics()
-    evaluations = attempt("evaluation", lambda: _evaluations(folder), no_evaluations)
     data = said_of_data(folder / "train.log", configuration)
     return RunFiles(folder, summary, configuration, data, metrics, evaluations, missing)
 
@@ -205,16 +229,10 @@ def read_summary(folder: Path) -> RunSummary:
     return _read(RunSummary, folder / "summary.json")
 
 
-def _evaluations(folder: Path) -> tuple[Evaluated, ...]:
-    return tuple(_read(Evaluated, path) for path in sorted(folder.glob("evaluation/*/summary.json")))
-
-
 def read_configuration(path: Path) -> Mapping[str, Any]:
     """A run's `config.yaml` as plain values. Raises ConfigurationError if it is damaged or not there."""
-    try:
+    with explained(f"{path} is not YAML", yaml.YAMLError, ValueError, RecursionError):
         configuration = _OneOfEach(_text(path)).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(configuration, Mapping):
         raise ConfigurationError(f"{path} is not a configuration")
     return configuration
@@ -222,25 +240,22 @@ def read_configuration(path: Path) -> Mapping[str, Any]:
 
 def _read(cls: type[T], path: Path) -> T:
     """The dataclass `cls` from those keys of a JSON file that it has; the others are for other readers."""
-    try:
-        mapping = json.loads(_text(path))
+    text = _text(path)
+    with explained(str(path), ConfigurationError, ValueError, RecursionError):
+        mapping = json.loads(text)
         if isinstance(mapping, Mapping):
             known = {field.name for field in dataclasses.fields(cast(Any, cls))}
             mapping = {name: value for name, value in mapping.items() if name in known}
         return from_mapping(cls, mapping, "")
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _text(path: Path) -> str:
-    try:
+    with explained(f"cannot read {path}", OSError, UnicodeDecodeError):
         return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:
-    """What the run said of its data when it started, or else where its configuration says that they are."""
+    """What the run said of its data when it started, or else their source and folder by its configuration."""
     said = re.search(r"^data {2,}(.+)$", _text(log), re.MULTILINE) if log.is_file() else None
     if said:
         return said[1]

@@ -1,4 +1,4 @@
-"""Studies for the page of results: a table and a chart of a sweep's variants over seeds, beside published numbers."""
+"""Reads a sweep as a study for the page of results: a table and a chart of its variants, beside published numbers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from alexnet_mp.analysis.results.groups import Spread
+from alexnet_mp.analysis.results.groups import MINUTES, TOP1_ERROR, Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.text import count, markdown_table, printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import explained
 
 _MOST_CURVES = 3  # more lie upon each other
 _COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
@@ -28,7 +28,6 @@ class StudyVariant:
     name: str
     overrides: tuple[str, ...]
     runs: tuple[RunRecord, ...]
-    top1_error: Spread | None
     above_baseline: Spread | None
     above_baseline_top5: Spread | None
     published: Mapping[str, Any]
@@ -36,7 +35,7 @@ class StudyVariant:
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep, read from its folder; `command` is the command line that asked for it, where it was noted."""
+    """A sweep, read from its folder; `command` is the command line that asked for it, if it was noted."""
 
     name: str
     command: str | None
@@ -53,7 +52,8 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Read `sweep.json` and the finished runs; raises ConfigurationError that names which of them cannot be read."""
     path = folder / "sweep.json"
-    try:
+    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    with explained(f"{path} is not what a sweep writes; give a sweep's folder", *unreadable):
         held = json.loads(path.read_text(encoding="utf-8"))
         overrides = tuple(map(str, held["definition"]["overrides"]))
         done = [(job["variant"], f"seed-{job['seed']}") for job in held["jobs"] if job["status"] == "done"]
@@ -65,24 +65,17 @@ def read_study(folder: Path) -> Study:
         return Study(
             folder.name, None if command is None else str(command), overrides, tuple(variants), len(held["jobs"])
         )
-    except ConfigurationError:  # of a run
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not what a sweep writes ({error!r}); give a sweep's folder") from error
 
 
 def _variant(name: str, values: Mapping[str, Any], runs: Sequence[Path]) -> StudyVariant:
-    def spread(found: Mapping[str, Any] | None) -> Spread | None:
-        if found is None:
-            return None
-        return Spread(float(found["median"]), float(found["lowest"]), float(found["highest"]), len(runs))
+    def spread(found: Mapping[str, float] | None) -> Spread | None:
+        return None if found is None else Spread(**{key: float(found[key]) for key in found}, count=len(runs))
 
     above = values.get("above_baseline", {})
     return StudyVariant(
         name,
         tuple(map(str, values["overrides"])),
         tuple(map(read_run, runs)),
-        spread(values["top1_error"]),
         spread(above.get("top1_error")),
         spread(above.get("top5_error")),
         values["published"] or {},
@@ -121,8 +114,8 @@ def _columns(study: Study) -> dict[str, Callable[[StudyVariant], str]]:
         "parameters": (True, lambda variant: _of_runs(variant, "parameters")),
         "epochs": (len(epochs) > 1, lambda variant: _of_runs(variant, "epochs")),
         "batch": (len(batches) > 1, lambda variant: _of_runs(variant, "batch_size")),
-        "minutes a run": (True, _minutes),
-        "top-1 error, %": (True, lambda variant: _per_cent(variant.top1_error, ".2f") or "-"),
+        "minutes a run": (True, lambda variant: MINUTES.median_and_range(variant.runs)[0]),
+        TOP1_ERROR.shown: (True, lambda variant: _per_cent(TOP1_ERROR.spread(variant.runs), ".2f") or "-"),
         "points above the baseline": (compared, lambda variant: _per_cent(variant.above_baseline, "+.2f")),
         "the same of top-5": (compared and top5, lambda variant: _per_cent(variant.above_baseline_top5, "+.2f")),
         f"published points{', top-1 / top-5' * top5}": (published, lambda variant: _published_points(variant, top5)),
@@ -138,11 +131,7 @@ def _of_runs(variant: StudyVariant, key: str) -> str:
 
 
 def _per_cent(found: Spread | None, form: str) -> str:
-    """`12.34 (12.00 to 13.00)`; a sign where the form asks for one."""
-    if found is None:
-        return ""
-    median, low, high = (f"{100 * value:{form}}" for value in (found.median, found.low, found.high))
-    return median if low == high else f"{median} ({low} to {high})"
+    return "" if found is None else found.in_words(lambda value: f"{100 * value:{form}}")
 
 
 def _published_points(variant: StudyVariant, with_top5: bool) -> str:
@@ -155,27 +144,17 @@ def _published_error(variant: StudyVariant) -> str:
     return "" if error is None else f"{100 * error:.2f}"
 
 
-def _minutes(variant: StudyVariant) -> str:
-    seconds = sorted(run.summary.seconds for run in variant.runs)
-    return f"{seconds[len(seconds) // 2] / 60:.1f}" if seconds else "-"
-
-
 def _in_common(runs: Sequence[RunRecord]) -> str:
-    """Length and batch where all runs have the same, and every machine that one of them ran on."""
+    """Length and batch if they are the same for all runs, and every machine that one of them ran on."""
     if not runs:
         return ""
-    epochs, batches = {run.summary.epochs for run in runs}, {run.summary.batch_size for run in runs}
+    summaries = [run.summary for run in runs]
+    epochs, batches = {ran.epochs for ran in summaries}, {ran.batch_size for ran in summaries}
     trained = [count(max(epochs), "epoch")] * (len(epochs) == 1) + [f"batch {max(batches)}"] * (len(batches) == 1)
-    machines = dict.fromkeys(map(_machine, runs))
-    commits = ", ".join(sorted({(run.summary.commit or "unknown")[:10] for run in runs}))
+    machines = dict.fromkeys(f"{ran.device}, {ran.processes_in_words}; {ran.versions_in_words}" for ran in summaries)
+    commits = ", ".join(sorted({(ran.commit or "unknown")[:10] for ran in summaries}))
     said = [", ".join(trained), *machines, f"commit{'s' * (',' in commits)} {commits}"]
     return text(f"{'; '.join(filter(None, said))}.")
-
-
-def _machine(run: RunRecord) -> str:
-    ran = run.summary
-    versions = ", ".join(f"{program} {version}" for program, version in ran.versions.items())
-    return f"{ran.device}, {count(ran.world_size, 'process', 'es')} of {count(ran.threads, 'CPU thread')}; {versions}"
 
 
 def draw_study_chart(study: Study, picture: Path) -> None:

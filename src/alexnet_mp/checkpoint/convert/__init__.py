@@ -1,1 +1,1 @@
-"""Converts weights: to and from the files of other programs."""
+"""Converts weights to and from the files of other programs."""

@@ -13,7 +13,7 @@ from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 
-Shapes = dict[str, tuple[int, ...]]
+Layers = dict[frozenset[tuple[str, tuple[int, ...]]], list[str]]  # what tensors are called, and shapes -> layers
 
 _NUMBERS = re.compile(r"\d+")
 _SHOWN = 12  # layers of each side in a message
@@ -51,9 +51,8 @@ def renamed(weights: Mapping[str, Tensor], network: Network) -> dict[str, str]:
     if given.keys() == wanted.keys():
         return {name: name for name in wanted}
     layers, rows = _by_shapes(given), _by_shapes(wanted)
-    if {shapes: len(names) for shapes, names in layers.items()} != {
-        shapes: len(names) for shapes, names in rows.items()
-    }:
+    theirs, ours = ({shapes: len(names) for shapes, names in each.items()} for each in (layers, rows))
+    if theirs != ours:
         raise ConfigurationError(
             f"these weights do not fit the network {network.name}. In the file and not in the table: "
             f"{_in_words(layers, rows)}. In the table and not in the file: {_in_words(rows, layers)}"
@@ -99,13 +98,13 @@ def as_read_by_us(single: Mapping[str, Tensor], network: Network, given: Foreign
     return {**single, name: by_channel.reshape(weight.shape)}
 
 
-def _by_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[frozenset[tuple[str, tuple[int, ...]]], list[str]]:
-    """What the tensors of a layer are called, and their shapes -> the layers that have these."""
-    layers: dict[str, Shapes] = {}
+def _by_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Layers:
+    """Group layers by the names and shapes of their tensors."""
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
         layer, _, tensor = name.rpartition(".")
         layers.setdefault(layer, {})[tensor] = shape
-    alike: dict[frozenset[tuple[str, tuple[int, ...]]], list[str]] = {}
+    alike: Layers = {}
     for layer, tensors in layers.items():
         alike.setdefault(frozenset(tensors.items()), []).append(layer)
     return alike
@@ -121,10 +120,7 @@ def _in_order(layers: list[str], rows: list[str]) -> list[str]:
     return sorted(layers, key=lambda layer: [int(number) for number in _NUMBERS.findall(layer)])
 
 
-def _in_words(
-    these: Mapping[frozenset[tuple[str, tuple[int, ...]]], list[str]],
-    others: Mapping[frozenset[tuple[str, tuple[int, ...]]], list[str]],
-) -> str:
+def _in_words(these: Layers, others: Layers) -> str:
     """The layers with shapes that are not as often among the others."""
     found = [
         f"{printable(layer) or 'a layer'} ({', '.join(f'{printable(n)} {list(shape)}' for n, shape in sorted(shapes))})"

@@ -20,7 +20,7 @@ from alexnet_mp.checkpoint.convert.dropout import dropout_scales
 from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.checkpoint.convert.single_device_file import about, scaled
 from alexnet_mp.common.disk import write_whole
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.rows import Convention, Row, RowCost, plain, weighted
 from alexnet_mp.network.table import Network
@@ -47,11 +47,9 @@ def save_onnx(
     and the scale of the input. Raises ConfigurationError if the package onnx is missing, a row's kind has no
     translation here, or the weights are more than the format takes.
     """
-    try:
+    with explained("out=*.onnx needs the package onnx; pip install onnx", ImportError):
         import onnx  # an extra, and slow to import
         from onnx import TensorProto, helper, numpy_helper
-    except ImportError as error:
-        raise ConfigurationError("out=*.onnx needs the package onnx: pip install onnx") from error
     scales = dropout_scales(network, dropout)
     weights = {
         name: np.ascontiguousarray(tensor.detach().cpu().float().numpy())
@@ -64,10 +62,7 @@ def save_onnx(
             f"network {network.name} has {size:,} bytes of weights; one ONNX file takes {_LARGEST:,}"
         )
     proto = helper.make_graph(
-        [
-            helper.make_node(each.operator, each.inputs, [each.output], name=each.name, **each.attributes)
-            for each in graph.nodes
-        ],
+        [helper.make_node(**node) for node in graph.nodes],
         network.name,
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", *network.image])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", network.classes])],
@@ -94,23 +89,15 @@ def save_onnx(
     write_whole(path, model.SerializeToString())
 
 
-@dataclass(frozen=True)
-class Node:
-    """An operator of ONNX, what it reads and the one thing that it gives."""
-
-    operator: str
-    name: str
-    inputs: list[str]
-    output: str
-    attributes: dict[str, Any]
-
-
 @dataclass
 class Graph:
-    """Nodes in order and the constants that they read; `last` is what the next node reads."""
+    """Nodes in order, each as arguments of onnx's `make_node`, and the constants that they read.
+
+    `last` is what the next node reads.
+    """
 
     constants: dict[str, Array]
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
     last: str = INPUT
 
     def add(
@@ -118,7 +105,8 @@ class Graph:
     ) -> None:
         """Add an operator that reads what came last and then `more`."""
         output = output or f"{name}.output"
-        self.nodes.append(Node(operator, name, [self.last, *more], output, dict(attributes or {})))
+        node = {"op_type": operator, "name": name, "inputs": [self.last, *more], "outputs": [output]}
+        self.nodes.append({**node, **(attributes or {})})
         self.last = output
 
     def constant(self, name: str, value: float | Sequence[int]) -> str:

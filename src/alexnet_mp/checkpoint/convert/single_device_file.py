@@ -15,7 +15,7 @@ from alexnet_mp.checkpoint.convert.layout import check_single_device, from_singl
 from alexnet_mp.checkpoint.convert.weight_files import read_weights
 from alexnet_mp.checkpoint.files import write_tensors
 from alexnet_mp.common.text import printable
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
 
@@ -65,7 +65,7 @@ def load_single_device(
     """Read one device's weights and cut them up for the towers; the inverse of `save_single_device`.
 
     A file of ours says its network and dropout in its metadata. The arguments are for files from elsewhere: safetensors
-    or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' where it is None.
+    or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' if it is None.
     Half-precision weights become float32. Raises ConfigurationError if the file cannot be read, no network is known,
     an argument contradicts the metadata, or layers or shapes are not the table's.
     """
@@ -73,11 +73,10 @@ def load_single_device(
     given = given or ForeignInput()
     description: dict[str, Any] = {}
     if "network" in metadata:
-        try:
+        refused = (ConfigurationError, ValueError, RecursionError)
+        with explained(f"{path}: the network table in its metadata", *refused):
             said = parse_network(json.loads(metadata["network"]))
             description = about(json.loads(metadata.get("about", "{}")))
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{path}: the network table in its metadata: {error}") from error
         if not given.is_ours:
             raise ConfigurationError(f"{path} is a file of this library, which needs no channels= and no input_std=")
         if network not in (None, said):

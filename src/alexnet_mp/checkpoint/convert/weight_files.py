@@ -1,4 +1,4 @@
-"""Reads files of weights, as data: safetensors, and what `torch.save` wrote of a state dict."""
+"""Reads files of weights without running anything in them: safetensors, and state dicts that `torch.save` wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")  # by the custom of PyTorch's own examples
 _NESTED = ("state_dict", "model")  # where training scripts put the state dict, beside the epoch and so on
@@ -21,15 +21,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if path.suffix.lower() in TORCH_SUFFIXES:
         return _read_torch(path), {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise ConfigurationError(
-            f"cannot read {path} as safetensors: {error}; what torch.save wrote is known by its name, "
-            f"{', '.join(TORCH_SUFFIXES)}"
-        ) from error
+    names = ", ".join(TORCH_SUFFIXES)
+    what = f"cannot read {path} as safetensors (what torch.save wrote is known by its name, {names})"
+    with explained(what, OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  (not a mapping)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -48,9 +44,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise ConfigurationError(f"{path} holds no state dict, a mapping of names to tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ConfigurationError(
-                f"{path}: {name!r} is {type(value).__name__}, where a state dict has tensors by name"
-            )
+            raise ConfigurationError(f"{path}: {name!r} is {type(value).__name__}; a state dict has tensors by name")
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise ConfigurationError(f"{path}: {name} is not a tensor of plain numbers")
     return {str(name): tensor.detach() for name, tensor in content.items()}

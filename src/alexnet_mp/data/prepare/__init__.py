@@ -1,1 +1,1 @@
-"""From pictures as they are published to a pack: list a source, decode it in parallel, write shards and statistics."""
+"""Makes a pack of published pictures: lists a source, decodes it in parallel, writes shards and statistics."""

@@ -1,16 +1,13 @@
-"""CIFAR-10's binary archive as a source: downloaded and verified, or a local file."""
+"""Lists CIFAR-10's binary archive, downloaded and verified or a local file."""
 
-import shutil
-import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pooch  # type: ignore[import-untyped]
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
-from alexnet_mp.data.prepare.tar import read_compressed_tar
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.data.prepare.tar import unpack
+from alexnet_mp.errors import ConfigurationError, explained
 
 DOWNLOAD = "cifar10"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -25,15 +22,12 @@ _LARGEST = 1 << 30
 
 
 def download() -> Path:
-    """The archive in the user's cache folder, downloaded where it is not there; its SHA-256 is checked either way."""
-    try:
+    """The archive in the user's cache folder, downloaded if it is not there; its SHA-256 is checked either way."""
+    what = f"cannot download {URL}; download it elsewhere and give source=PATH"
+    with explained(what, OSError, ValueError):  # requests' errors are OSErrors
         path = pooch.retrieve(
             URL, f"sha256:{SHA256}", fname=PurePosixPath(URL).name, path=pooch.os_cache("alexnet_mp"), progressbar=True
         )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise ConfigurationError(
-            f"cannot download {URL}: {' '.join(str(error).split())}; download it elsewhere and give source=PATH"
-        ) from error
     return Path(path)
 
 
@@ -46,16 +40,7 @@ def list_cifar10(archive: Path, scratch: Path) -> Listing:
     folder = scratch / "cifar10"
     folder.mkdir(exist_ok=True)
     wanted = {_NAMES, *(name for names in _FILES.values() for name in names)}
-    try:
-        for name, content in read_compressed_tar(archive, _LARGEST_FILE, _LARGEST):
-            if name in wanted:  # by their last names alone, so that no name can lead elsewhere
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version, or damaged: {error}") from error
-    missing = [name for name in sorted(wanted) if not (folder / name).exists()]
-    if missing:
-        raise ConfigurationError(f"{archive} is not CIFAR-10's binary version: it has no {missing[0]}")
+    unpack(archive, wanted, folder, _LARGEST_FILE, _LARGEST, "CIFAR-10's binary version")
     class_names = tuple((folder / _NAMES).read_text(errors="replace").split())
     if not class_names or len(set(class_names)) != len(class_names):
         raise ConfigurationError(f"{archive}: {_NAMES} does not have one name for every class")

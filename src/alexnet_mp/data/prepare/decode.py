@@ -1,12 +1,12 @@
-"""One picture's bytes become uint8 [size, size, 3]: the rule that every pixel of a pack follows.
+"""Decodes a picture's bytes to uint8 [size, size, 3], by the rule that every pixel of a pack follows.
 
 1. The first frame, turned as its EXIF orientation says.
 2. RGB: gray is repeated; palettes are looked up; transparency is laid over white, as a page would show it; of 16 bits
    the upper 8 stay; CMYK is converted by Pillow, which takes it for inverted in a JPEG, as Adobe's programs write it.
    Color profiles are not applied.
 3. The shorter side to `size`, the longer in proportion, rounded to the nearest pixel (half up). The paper (§2) names no
-   filter. The authors' own tool of 2014 (cuda-convnet2, make-data/pyext/src/pyext.cpp) averages over areas where it
-   shrinks and is bicubic where it enlarges. Pillow's BILINEAR, whose triangle widens with the reduction, stands for the
+   filter. The authors' own tool of 2014 (cuda-convnet2, make-data/pyext/src/pyext.cpp) averages over areas to
+   shrink and is bicubic to enlarge. Pillow's BILINEAR, whose triangle widens with the reduction, stands for the
    area here, because Pillow's BOX gives uneven weights at ratios that are no whole numbers; BICUBIC enlarges.
 4. The center patch: (longer - size) // 2 pixels are cut off on the left or on top.
 

@@ -1,4 +1,4 @@
-"""A folder of class folders as a source: train/, val/ or validation/, test/, each with one folder for every class."""
+"""Lists a folder of pictures: train/, val/ or validation/, test/, each with one folder for every class."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alexnet_mp.data.manifest import Skipped
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
@@ -70,8 +70,5 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise ConfigurationError(f"cannot list {folder}: {error.strerror}") from error
+    with explained(f"cannot list {folder}"), os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)

@@ -1,16 +1,13 @@
-"""ILSVRC-2012's files as downloaded: a tar of class tars, a flat tar for validation, and the devkit for its labels."""
+"""Lists ILSVRC-2012's files as downloaded: a tar of class tars, a tar for validation, the devkit for its labels."""
 
-import io
 import re
-import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
-from alexnet_mp.data.prepare.tar import TarMember, index_tar, read_compressed_tar
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.data.prepare.tar import TarMember, index_tar, unpack
+from alexnet_mp.errors import ConfigurationError, explained
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
@@ -22,8 +19,10 @@ _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def list_ilsvrc(source: Path) -> Listing:
+def list_ilsvrc(source: Path, scratch: Path) -> Listing:
     """The pictures in the three files of the folder `source`, found where they lie, never unpacked.
+
+    Only two small files of the devkit are unpacked, into the folder `scratch`.
 
     The classes are the class tars' wnids, sorted: not in the order of the devkit's ILSVRC2012_ID. Raises
     ConfigurationError if a file is missing, damaged or hostile, and if validation and devkit do not fit.
@@ -31,11 +30,9 @@ def list_ilsvrc(source: Path) -> Listing:
     for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT):
         if not (source / name).is_file():
             raise ConfigurationError(f"source={source} has no file {name}")
-    try:
+    with explained(f"cannot read source={source}"):
         train, class_names = _train(source / TRAIN_TAR)
-        validation = _validation(source / VALIDATION_TAR, _labels(source / DEVKIT, class_names))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read source={source}: {error}") from error
+        validation = _validation(source / VALIDATION_TAR, _labels(source / DEVKIT, class_names, scratch))
     return Listing("ilsvrc", "image", class_names, {"train": train, "validation": validation})
 
 
@@ -85,24 +82,13 @@ def _validation(path: Path, labels: list[int]) -> list[Picture]:
     return in_order(list(found.values()))
 
 
-def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
+def _labels(path: Path, class_names: tuple[str, ...], scratch: Path) -> list[int]:
     """The class of every validation picture: the ground truth's ILSVRC2012_IDs through the devkit's table to wnids."""
-    files: dict[str, bytes] = {}
-    try:
-        for name, content in read_compressed_tar(path, _LARGEST_DEVKIT_FILE, _LARGEST_DEVKIT):
-            if name in (_META, _TRUTH):
-                files[name] = content.read()
-    except ConfigurationError:
-        raise
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
-        raise ConfigurationError(f"{path} is damaged: {error}") from error
-    missing = {_META, _TRUTH} - files.keys()
-    if missing:
-        raise ConfigurationError(f"{path} has no {min(missing)}")
-    wnids = _wnids(files[_META], path)
+    unpack(path, (_META, _TRUTH), scratch, _LARGEST_DEVKIT_FILE, _LARGEST_DEVKIT, "ILSVRC-2012's devkit")
+    wnids = _wnids(scratch / _META, path)
     labels = {wnid: label for label, wnid in enumerate(class_names)}
     found = []
-    for line, word in enumerate(files[_TRUTH].decode("ascii", "replace").split(), start=1):
+    for line, word in enumerate((scratch / _TRUTH).read_text("ascii", "replace").split(), start=1):
         wnid = wnids.get(int(word)) if word.isdigit() and len(word) < 9 else None
         if wnid not in labels:
             raise ConfigurationError(
@@ -112,12 +98,10 @@ def _labels(path: Path, class_names: tuple[str, ...]) -> list[int]:
     return found
 
 
-def _wnids(content: bytes, path: Path) -> dict[int, str]:
-    """The wnid of every ILSVRC2012_ID in `meta.mat`, a MATLAB file (read without unpickling anything)."""
+def _wnids(meta: Path, path: Path) -> dict[int, str]:
+    """The wnid of every ILSVRC2012_ID in the MATLAB file `meta` of the devkit `path`, read without unpickling."""
     from scipy.io import loadmat  # type: ignore[import-untyped]  # slow to import, and only this source needs it
 
-    try:
-        synsets = loadmat(io.BytesIO(content), squeeze_me=True, variable_names=["synsets"])["synsets"]
+    with explained(f"{path}: cannot read {_META}", Exception):  # a damaged file makes scipy raise nearly anything
+        synsets = loadmat(meta, squeeze_me=True, variable_names=["synsets"])["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets.reshape(-1)}
-    except Exception as error:  # a damaged MATLAB file makes scipy raise nearly anything
-        raise ConfigurationError(f"{path}: cannot read {_META}: {type(error).__name__} {error}") from error

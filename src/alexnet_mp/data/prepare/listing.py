@@ -1,4 +1,4 @@
-"""What a source says of its pictures before any is decoded: where each lies, its label, and the classes."""
+"""Types for the list of a source's pictures before any is decoded: the place of each, its label, and the classes."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

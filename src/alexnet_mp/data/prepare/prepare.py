@@ -1,4 +1,4 @@
-"""A whole preparation: list the source, plan the shards, make those that are missing, and write the manifest last."""
+"""Makes a pack: lists the source, plans the shards, makes those that are missing, and writes the manifest last."""
 
 import hashlib
 import time
@@ -30,7 +30,7 @@ from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workspace import Workspace, check_disk, read_sums, write_array
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 SHARD_BYTES = 256 * 10**6
 LEAST_SHARDS = 32  # of a split, so that a small set keeps many processes busy too
@@ -50,7 +50,7 @@ class PackSummary:
 
 
 def prepare(settings: PreparationSettings) -> PackSummary:
-    """Make the pack `settings.out` of the pictures in `settings.source`, or go on where an earlier start ended.
+    """Make the pack `settings.out` of the pictures in `settings.source`, or go on from what an earlier start finished.
 
     The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError if
     the source, the target or the disk do not allow it, or with `strict` for the first picture that cannot be decoded.
@@ -62,12 +62,10 @@ def prepare(settings: PreparationSettings) -> PackSummary:
     with Workspace(out) as workspace:
         listing = list_source(settings.source, settings.kind, workspace.folder)
         tasks = plan_shards(listing, settings, workspace)
-        try:
+        with explained(f"cannot write out={out}"):
             workspace.adopt(_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
             manifest = _write_rest(listing, settings, tasks, results, workspace)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write out={out}: {error}") from error
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
 
 
@@ -98,7 +96,7 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
 
 
 def images_per_shard(images: int, size: int) -> int:
-    """About 256 MB a shard, and less where a split would have fewer than 32 of them."""
+    """About 256 MB a shard, and less if a split would have fewer than 32 of them."""
     return max(1, min(SHARD_BYTES // (3 * size**2), -(-images // LEAST_SHARDS)))
 
 

@@ -1,4 +1,4 @@
-"""The settings of a preparation; which kind its source is, and the list of its pictures."""
+"""The keys of `conf/prepare.yaml`, checked; finds the kind of the source, and lists its pictures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,4 +53,4 @@ def list_source(source: str, kind: SourceKind, scratch: Path) -> Listing:
         )
     if found == "cifar10":
         return list_cifar10(path if path.exists() else download(), scratch)
-    return list_ilsvrc(path) if found == "ilsvrc" else list_folder(path)
+    return list_ilsvrc(path, scratch) if found == "ilsvrc" else list_folder(path)

@@ -1,4 +1,4 @@
-"""Shards made by several processes, or by this one: decode the pictures of each, write it, and sum it up."""
+"""Makes shards in several processes, or in this one: decodes the pictures of each, writes it, and sums it up."""
 
 import hashlib
 import multiprocessing
@@ -22,7 +22,7 @@ from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 from alexnet_mp.data.prepare.listing import Encoding, Picture
 from alexnet_mp.data.prepare.statistics import no_sums
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 Triple = tuple[int, int, int]
 
@@ -56,7 +56,7 @@ class ShardResult:
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
-    """Make every shard; one worker is this process itself. What comes back is in no order.
+    """Make every shard; one worker is this process itself. Results come in no order.
 
     Raises the ConfigurationError of a shard that cannot be made, when the shards that are being made are done, and one
     if a process dies.
@@ -65,22 +65,22 @@ def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[Shar
         for task in tasks:
             yield task, make_shard(task)
         return
-    with ProcessPoolExecutor(min(workers, len(tasks)), _context(), _prepare_worker) as pool:
+    died = (
+        "a worker process died, perhaps for lack of memory; the same command goes on from the finished shards "
+        f"(workers={max(1, workers // 2)} would need less)"
+    )
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), _context(), _prepare_worker)
+    with explained(died, BrokenProcessPool), pool:
         try:
             futures = {pool.submit(make_shard, task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise ConfigurationError(
-                "a worker process died, perhaps for lack of memory; the same command goes on from the finished shards "
-                f"(workers={max(1, workers // 2)} would need less)"
-            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Processes that inherit no threads. A fork server imports the library once for all of them, where there is one."""
+    """Processes that inherit no threads. A fork server, if there is one, imports the library once for all."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -103,11 +103,8 @@ def _end_with_parent() -> None:
 
 def make_shard(task: ShardTask) -> ShardResult:
     """Write a shard. Raises ConfigurationError if it cannot, or if `strict` and a picture cannot be decoded."""
-    try:
-        with pillow_limits(task.max_pixels):
-            return _make(task)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {task.file}: {error}") from error
+    with explained(f"cannot write {task.file}"), pillow_limits(task.max_pixels):
+        return _make(task)
 
 
 def _make(task: ShardTask) -> ShardResult:
@@ -117,9 +114,11 @@ def _make(task: ShardTask) -> ShardResult:
     sums = no_sums(task.size, np.uint32)
     header = npy_header(UINT8, (len(task.pictures), *shape))
     digest = hashlib.sha256(header)
+    images = _decoded(task, labels, skipped)
     with task.file.open("wb") as file:
         file.write(header)
-        for block in _blocks(_decoded(task, labels, skipped), task.size):
+        while some := list(islice(images, max(1, _PIXELS_A_BLOCK // task.size**2))):
+            block = np.stack(some)  # [n, size, size, 3]
             file.write(block.data)
             digest.update(block.data)
             if task.sums is not None:
@@ -152,12 +151,6 @@ def _decoded(task: ShardTask, labels: list[int], skipped: list[tuple[str, str]])
             continue
         labels.append(picture.label)
         yield pixels
-
-
-def _blocks(images: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
-    """The images [size, size, 3] in blocks [n, size, size, 3]."""
-    while block := list(islice(images, max(1, _PIXELS_A_BLOCK // size**2))):
-        yield np.stack(block)
 
 
 def _read(picture: Picture, opened: Callable[[str], OpenFile]) -> bytes:

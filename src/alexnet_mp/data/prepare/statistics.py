@@ -1,4 +1,4 @@
-"""Mean image and color covariance of a split, from whole-number sums, so that they do not depend on the order."""
+"""Computes the mean image and color covariance of a split from whole-number sums, so that no order matters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,14 +1,16 @@
-"""What is in a tar file: where its members lie, by its headers alone, or the members of a compressed one, in turn."""
+"""Reads tar files without trust: indexes where members lie by their headers alone, or unpacks a compressed one."""
 
 import gzip
 import os
+import shutil
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 _BLOCK = 512
 _LONGEST_EXTENSION = 1 << 16  # bytes of a header that only extends another: a name, or some times
@@ -37,10 +39,8 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
         block = _read(file, path, offset, _BLOCK, end)
         if not any(block):
             return
-        try:
+        with explained(f"{path} is not a tar file, or damaged at byte {offset:,}", tarfile.HeaderError):
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise ConfigurationError(f"{path} is not a tar file, or damaged at byte {offset:,}: {error}") from error
         data, extends = offset + _BLOCK, header.type in _EXTENSIONS
         member = TarMember(header.name if name is None or extends else name, data, header.size)
         if size is not None and not extends:
@@ -59,14 +59,16 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
             yield member
 
 
-def read_compressed_tar(path: Path, largest_file: int, largest: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files in a .tar.gz: the last part of each one's name, and its content, to be read before the next.
+def unpack(path: Path, wanted: Collection[str], folder: Path, largest_file: int, largest: int, what: str) -> None:
+    """Write those files of a .tar.gz into `folder` that are called one of `wanted`, wherever in the archive they are.
 
-    Raises ConfigurationError that names the member if its name is absolute or has `..`, it is a link or a device, or
-    it has more than `largest_file` bytes; and if all would have more than `largest`, whatever the headers say: a
-    small file can hold any number of zeros. What a damaged file makes `gzip` and `tarfile` raise passes through.
+    Raises ConfigurationError if the archive is damaged, or not `what`, since it lacks one of them. It names the member
+    if its name is absolute or has `..`, it is a link or a device, or it has more than `largest_file` bytes. Refuses an
+    archive that would have more than `largest`, whatever the headers say: a small file can hold any number of zeros.
     """
+    damaged = (tarfile.TarError, EOFError, zlib.error, ValueError, OSError)
     with (
+        explained(f"{path} is damaged, or not {what}", *damaged),
         gzip.open(path) as unzipped,
         tarfile.open(fileobj=cast(IO[bytes], _Bounded(unzipped, path, largest)), mode="r|") as archive,
     ):
@@ -74,9 +76,13 @@ def read_compressed_tar(path: Path, largest_file: int, largest: int) -> Iterator
             _refuse_hostile(member, member.name, path)
             if not 0 <= member.size <= largest_file:
                 raise ConfigurationError(f"{path}: member {member.name!r} has {member.size:,} bytes; refused")
-            content = archive.extractfile(member)
-            if content is not None:
-                yield PurePosixPath(member.name).name, content
+            content, name = archive.extractfile(member), PurePosixPath(member.name).name
+            if content is not None and name in wanted:  # its last name alone, so that none can lead elsewhere
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+    for name in sorted(wanted):
+        if not (folder / name).exists():
+            raise ConfigurationError(f"{path} is not {what}: it has no {name}")
 
 
 class _Bounded:
@@ -111,7 +117,7 @@ def _refuse_hostile(header: tarfile.TarInfo, name: str, path: Path) -> None:
 def _extension(
     kind: bytes, content: bytes, path: Path, name: str | None, size: int | None
 ) -> tuple[str | None, int | None]:
-    """The name and size that a header for the next member gives it, where it does."""
+    """The name and size of the next member, as far as a header for it gives them."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return content.rstrip(b"\0").decode("utf-8", "surrogateescape"), size
     records = _pax_records(content, path)

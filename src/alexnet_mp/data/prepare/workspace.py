@@ -1,4 +1,4 @@
-"""The folder of a pack in the making: its lock, its plan, and the record of its finished shards.
+"""Keeps the folder of a pack in the making: its lock, its plan, and the record of its finished shards.
 
 Beside the shards lies a folder `.preparation` with the plan, and for every finished shard the sum of its pixels and a
 small JSON file, written by rename once the disk holds the shard. The folder goes when the manifest is in place.
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.common.disk import FolderLock, flush, write_whole
+from alexnet_mp.common.disk import flush, lock_folder, write_whole
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, FileEntry, Manifest, npy_bytes, npy_header
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 FOLDER = ".preparation"
 _PLAN = "plan.json"
@@ -37,19 +37,13 @@ class Workspace:
         if out.is_dir() and not self.folder.is_dir() and any(out.iterdir()):
             raise ConfigurationError(f"out={out} has files that are not a pack's; give an empty or a new folder")
         self._made = not out.exists()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(self.folder)
-        except BlockingIOError as error:
-            raise ConfigurationError(f"another process is preparing out={out} at this moment") from error
-        except OSError as error:
-            raise ConfigurationError(f"cannot write out={out}: {error.strerror}") from error
+        self._lock = lock_folder(self.folder, out, f"another process is preparing out={out} at this moment")
 
     def __enter__(self) -> "Workspace":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Let go of the folder; leave no trace where nothing was planned yet."""
+        """Let go of the folder; leave no trace if nothing was planned yet."""
         if self.folder.is_dir() and not (self.folder / _PLAN).exists():
             shutil.rmtree(self.folder)
             if self._made:
@@ -57,16 +51,15 @@ class Workspace:
         self._lock.release()
 
     def adopt(self, plan: Mapping[str, Any]) -> None:
-        """Take up `plan` (plain values), or go on with it where it is begun. Raises ConfigurationError on another."""
+        """Take up `plan` (plain values), or go on with it if it is begun. Raises ConfigurationError on another."""
         path = self.folder / _PLAN
         if not path.exists():
             write_whole(path, json.dumps(dict(plan), indent=1).encode())
             return
-        try:
+        unreadable = (OSError, ValueError, AttributeError, RecursionError)
+        with explained(f"cannot read {path}; remove the folder {self.out}", *unreadable):
             begun = json.loads(path.read_text())
             differing = [key for key in plan if begun.get(key) != plan[key]]
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise ConfigurationError(f"cannot read {path}: {error}; remove the folder {self.out}") from error
         if differing:
             changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
             raise ConfigurationError(
@@ -75,7 +68,7 @@ class Workspace:
             )
 
     def finished(self, task: ShardTask) -> ShardResult | None:
-        """What is in the task's shard where that was finished before; None if it must be made."""
+        """What is in the task's shard if that was finished before; None if it must be made."""
         try:
             result = from_mapping(ShardResult, json.loads(self._sidecar(task).read_text()), "")
             shard = npy_bytes(UINT8, (result.count, task.size, task.size, 3))
