@@ -162,7 +162,7 @@ WRONG_LAUNCHES = {
     "two_devices_for_each_process": (
         ["placement=two_devices"],
         launched(0, 4),
-        ["8 GPUs", "towers: 2, processes: 4", "sees 0"],
+        ["two_devices is for one process, and these are 4", "placement=distributed"],
     ),
     "world_size_that_is_no_number": ([], {**launched(0, 2), "WORLD_SIZE": "two"}, ["WORLD_SIZE", "two"]),
 }
@@ -334,11 +334,10 @@ def test_on_the_second_node_devices_are_counted_from_zero() -> None:
     assert [placement.replica for placement in placements] == [2, 2, 3, 3]
 
 
-def test_two_devices_in_each_of_four_processes_are_four_replicas_on_eight_gpus() -> None:
-    placements = [placed(rank, 4, gpus=8, placement="two_devices") for rank in range(4)]
-    assert [(p.replica, p.replicas, devices(p)) for p in placements] == [
-        (rank, 4, {0: f"cuda:{2 * rank}", 1: f"cuda:{2 * rank + 1}"}) for rank in range(4)
-    ]
+def test_two_devices_in_each_of_four_processes_are_refused_on_eight_gpus_too() -> None:
+    for rank in range(4):
+        with pytest.raises(ConfigurationError, match="for one process, and these are 4.*use placement=distributed"):
+            placed(rank, 4, gpus=8, placement="two_devices")
 
 
 def test_simulated_in_several_processes_is_a_replica_each() -> None:
@@ -376,13 +375,11 @@ def test_gpus_are_counted_node_by_node() -> None:
         placed(0, 8, 4, gpus=2)
 
 
-@pytest.mark.parametrize(
-    "world_size, gpus, says",
-    [(1, 1, "2 GPUs.*towers: 2, processes: 1.*sees 1"), (4, 4, "8 GPUs.*towers: 2, processes: 4.*sees 4")],
-)
-def test_two_devices_need_a_gpu_for_every_tower_of_every_process(world_size: int, gpus: int, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{says}.*placement=simulated"):
-        placed(0, world_size, gpus=gpus, placement="two_devices")
+@pytest.mark.parametrize("towers, gpus", [(2, 1), (4, 3)])
+def test_two_devices_need_a_gpu_for_every_tower(towers: int, gpus: int) -> None:
+    says = f"needs {towers} GPUs, one for each tower, and sees {gpus}; use placement=simulated"
+    with pytest.raises(ConfigurationError, match=says):
+        placed(towers=towers, gpus=gpus, placement="two_devices")
 
 
 @pytest.mark.parametrize("world_size, towers", [(3, 2), (7, 2), (6, 4), (1, 2)])

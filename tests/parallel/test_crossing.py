@@ -1,6 +1,7 @@
 """The crossing: the order of its events in both directions, its gradients, and the bytes that it moves."""
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ from alexnet_mp.parallel.crossing import Crossing
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.links import HalfPrecisionLink, LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import make_mesh
-from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.training.loss import LossOnEveryTower
 from tests.support.processes import run_processes
 
@@ -24,19 +25,20 @@ CPU = torch.device("cpu")
 
 
 class RecordingLink(LocalLink):
-    """A local link that notes when an exchange is launched and when somebody waits for it."""
+    """A local link that notes when an exchange is launched, by which towers, and when somebody waits for it."""
 
     def __init__(self, towers: int, events: list[str]) -> None:
         super().__init__([CPU] * towers)
         self.events = events
 
     def post(self, outgoing, crossing, direction):
-        self.events.append(f"launch {direction}")
+        senders = [tower for tower, parcels in enumerate(outgoing) if parcels]
+        self.events.append(f"launch {direction} from {senders}")
         arrive = super().post(outgoing, crossing, direction)
 
-        def wait():
+        def wait(*towers):
             self.events.append(f"wait {direction}")
-            return arrive()
+            return arrive(*towers)
 
         return wait
 
@@ -56,24 +58,136 @@ class OwnHalf(torch.autograd.Function):
         return gradient * 2, None
 
 
-def test_the_own_half_runs_between_launch_and_wait_in_both_directions():
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_own_half_runs_between_launch_and_wait_in_both_directions(apart):
     events: list[str] = []
-    crossing = Crossing("conv3", RecordingLink(2, events), has_backward=True)
+    crossing = Crossing("conv3", RecordingLink(2, events), has_backward=True, apart=apart)
     halves = [torch.ones(1, 3, requires_grad=True) for _ in range(2)]
     owns, handle = crossing.start(halves)
     partials = [OwnHalf.apply(own, events) for own in owns]
     peers = crossing.finish(handle)
     torch.autograd.backward([(p + 3 * peer).sum() for p, peer in zip(partials, peers, strict=True)])
-    own_halves = ["own half forward"] * 2, ["own half backward"] * 2
+    # One thread runs all of it, so nothing waits for a tower whose turn has not come.
+    launches = ["launch backward from [1]", "launch backward from [0]"] if apart else ["launch backward from [0, 1]"]
     assert events == [
-        "launch forward",
-        *own_halves[0],
+        "launch forward from [0, 1]",
+        *["own half forward"] * 2,
         "wait forward",
-        "launch backward",
-        *own_halves[1],
-        "wait backward",
+        *launches,
+        *["own half backward"] * 2,
+        *["wait backward"] * len(launches) ** 2,
     ]
     assert all(torch.equal(half.grad, torch.full((1, 3), 5.0)) for half in halves)
+
+
+def test_with_towers_apart_gradients_leave_before_the_other_tower_has_come_that_far():
+    events: list[str] = []
+    crossing = Crossing("conv3", RecordingLink(2, events), has_backward=True, apart=True)
+    halves = [torch.ones(1, 3, requires_grad=True) for _ in range(2)]
+    owns, handle = crossing.start(halves)
+    peers = crossing.finish(handle)
+    starts, finishes = ([tensor.grad_fn for tensor in tensors] for tensors in (owns, peers))
+    assert len(set(starts)) == len(set(finishes)) == 2
+    # Autograd runs every finish before any start, by what it knows of the graph alone.
+    for start in starts:
+        assert {node for finish in finishes for node, _ in finish.next_functions} >= {start}
+    assert all({node for node, _ in finish.next_functions} == set(starts) for finish in finishes)
+    for tower in (1, 0):  # as the threads of two devices do, whichever is faster
+        events.clear()
+        finishes[tower].apply(torch.ones(1, 3))
+        assert events == [f"launch backward from [{tower}]"]
+    for tower, start in enumerate(starts):
+        *_, total = start.apply(torch.full((1, 3), 10.0), torch.empty(0), torch.empty(0))
+        assert torch.equal(total, torch.full((1, 3), 11.0)), tower
+
+
+def test_with_towers_apart_a_tower_without_a_loss_gets_its_peers_gradients_alone():
+    gradients = []
+    for apart in (False, True):
+        crossing = Crossing("conv3", LocalLink([CPU] * 3), has_backward=True, apart=apart)
+        halves = [torch.randn(2, 4, generator=torch.Generator().manual_seed(t)).requires_grad_() for t in range(3)]
+        owns, handle = crossing.start(halves)
+        peers = crossing.finish(handle)
+        ((owns[1] * 2).sum() + (peers[1] ** 2).sum()).backward()
+        gradients.append([half.grad for half in halves])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_two_devices_have_autograd_functions_of_their_own_and_one_device_has_not():
+    for devices, posts in (("cpu:0", "cpu:1"), [[1], [0]] * 3), (("cpu:0", "cpu:0"), [[0, 1]] * 3):
+        events: list[str] = []
+        on = {tower: torch.device(device) for tower, device in enumerate(devices)}
+        kind = "two_devices" if len(set(devices)) > 1 else "simulated"
+        model = TowerModel(alexnet_mp.load_network("small"), Placement(kind, 2, on), RecordingLink(2, events), seed=0)
+        losses = [each.sum() for each in model.tower_logits([torch.randn(2, 3, 16, 16)] * 2)]
+        torch.autograd.backward(losses)
+        launched = [event for event in events if event.startswith("launch backward")]
+        assert launched == [f"launch backward from {towers}" for towers in posts]
+
+
+class Parcel:
+    """A gradient on a GPU that is not there: enough of a tensor for a link."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.streams: list[object] = []
+
+    def numel(self) -> int:
+        return 1
+
+    element_size = numel
+
+    def to(self, device: torch.device, non_blocking: bool) -> "Parcel":
+        assert non_blocking
+        return Parcel(device)
+
+    def record_stream(self, stream: object) -> None:
+        self.streams.append(stream)
+
+
+class Stream:
+    """A queue of a GPU that notes whom it waits for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.waits_for = device, []
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.waits_for.append(other)
+
+
+@pytest.fixture
+def streams(monkeypatch) -> dict[torch.device, Stream]:
+    """The current streams of two GPUs that are not there."""
+    current = {torch.device("cuda", index): Stream(torch.device("cuda", index)) for index in range(2)}
+    default = dict(current)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[device])
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: default[device])
+    return current
+
+
+def test_a_gradient_waits_for_its_own_gpu_alone_and_only_the_receiver_waits_for_it(streams):
+    first, second = streams
+    link = LocalLink([first, second])
+    gradient = Parcel(second)
+    pending = link.post([[], [gradient]], "conv3", "backward")
+    (sending,) = gradient.streams
+    assert sending.device == second and sending.waits_for == [streams[second]]
+    assert streams[first].waits_for == streams[second].waits_for == []
+    ((received,), others) = pending(0)
+    assert others == [] and received.device == first and received.streams == [streams[first]]
+    assert [stream.device for stream in streams[first].waits_for] == [first] and streams[second].waits_for == []
+
+
+def test_another_stream_than_the_default_one_is_an_error(streams):
+    first, second = streams
+    link = LocalLink([first, second])
+    link.post([[Parcel(first)], [Parcel(second)]], "conv3", "forward")()
+    streams[second] = Stream(second)
+    with pytest.raises(RuntimeError, match="the current stream of cuda:1 is not its default stream"):
+        link.post([[Parcel(first)], [Parcel(second)]], "conv3", "forward")
+    LocalLink([second, second])._check_stream(second)  # towers on one GPU may have any
 
 
 class SlowLink(LocalLink):
@@ -88,10 +202,10 @@ class SlowLink(LocalLink):
         carrier = threading.Thread(target=lambda: self.own_half_ran[direction].wait(20))
         carrier.start()
 
-        def wait():
+        def wait(*towers):
             carrier.join()
             assert self.own_half_ran[direction].is_set(), f"nothing ran while the {direction} parcels were on their way"
-            return arrive()
+            return arrive(*towers)
 
         return wait
 
@@ -111,9 +225,10 @@ class NotedOwnHalf(torch.autograd.Function):
         return gradient * 2, None
 
 
-def test_the_own_half_runs_while_a_slow_link_carries_the_parcels_in_both_directions():
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_own_half_runs_while_a_slow_link_carries_the_parcels_in_both_directions(apart):
     ran = {"forward": threading.Event(), "backward": threading.Event()}
-    crossing = Crossing("conv3", SlowLink(ran), has_backward=True)
+    crossing = Crossing("conv3", SlowLink(ran), has_backward=True, apart=apart)
     owns, handle = crossing.start([torch.ones(1, 3, requires_grad=True) for _ in range(2)])
     partials = [NotedOwnHalf.apply(own, ran) for own in owns]
     peers = crossing.finish(handle)
@@ -121,9 +236,10 @@ def test_the_own_half_runs_while_a_slow_link_carries_the_parcels_in_both_directi
     torch.autograd.backward([(p + 3 * peer).sum() for p, peer in zip(partials, peers, strict=True)])
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("towers", [2, 4])
-def test_peers_arrive_in_tower_order_and_gradients_return_to_their_towers(towers):
-    crossing = Crossing("conv3", LocalLink([CPU] * towers), has_backward=True)
+def test_peers_arrive_in_tower_order_and_gradients_return_to_their_towers(towers, apart):
+    crossing = Crossing("conv3", LocalLink([CPU] * towers), has_backward=True, apart=apart)
     halves = [torch.full((1, 2), float(t), dtype=torch.float64, requires_grad=True) for t in range(towers)]
     owns, handle = crossing.start(halves)
     peers = crossing.finish(handle)

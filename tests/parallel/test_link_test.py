@@ -15,7 +15,7 @@ import alexnet_mp.parallel.mesh
 import alexnet_mp.training.train
 from alexnet_mp import load_network
 from alexnet_mp.commands import train
-from alexnet_mp.errors import LinkError
+from alexnet_mp.errors import LinkError, PeerLost
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link, differing_values, passages, what_to_do
@@ -140,6 +140,45 @@ def test_every_process_stops_where_one_receives_a_flipped_bit(processes):
     assert results == [(message, 0)] * processes
 
 
+GPUS = Placement("two_devices", 2, {tower: torch.device("cuda", tower) for tower in range(2)})
+
+
+def never_done(device: torch.device, seconds: float) -> None:
+    """A GPU that waits for a copy that hangs."""
+    assert seconds == 30
+    raise PeerLost(f"{device} did not finish its work within 30 s")
+
+
+def test_a_copy_that_hangs_between_the_gpus_of_a_process_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(alexnet_mp.parallel.link_test, "wait_with_timeout", never_done)
+    monkeypatch.setattr(torch, "count_nonzero", lambda *_: pytest.fail("a number was read from a GPU that hangs"))
+    link = LocalLink([*DEVICES.values()])
+    monkeypatch.setattr(Mesh, "link", lambda self: link)
+    for placement, said in (
+        (GPUS, "torchrun --nproc-per-node=2 with NCCL_P2P_DISABLE=1 copies through host memory; turn off the IOMMU"),
+        (replace(GPUS, kind="distributed"), "start again with NCCL_P2P_DISABLE=1, or turn off the IOMMU"),
+    ):
+        monkeypatch.setattr(alexnet_mp.parallel.link_test, "_pattern", lambda p, s, r, a, device: torch.zeros(p.shape))
+        with pytest.raises(LinkError, match=r"conv3 forward: copies between GPUs hang.*cuda:0 did not") as raised:
+            checked_link(Mesh(placement, None), load_network("small"), 2)
+        assert said in str(raised.value)
+
+
+def of_a_process_that_hangs() -> str:
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    mesh = make_mesh(choose_placement("distributed", "cpu", 2, Launch.from_environment(rank, world)), 30)
+    hanging = patch.object(alexnet_mp.parallel.link_test, "wait_with_timeout", never_done)
+    with hanging if rank > 1 else contextlib.nullcontext(), pytest.raises(LinkError) as raised:
+        checked_link(mesh, load_network("small"), 3)
+    return str(raised.value)
+
+
+def test_every_process_stops_where_a_copy_of_one_replica_hangs():
+    said = run_processes(4, of_a_process_that_hangs)
+    assert all("between the towers of another process does not arrive" in words for words in said[:2])
+    assert all("conv3 forward: copies between GPUs hang" in words for words in said[2:])
+
+
 def test_a_healthy_link_between_processes_passes_and_its_traffic_stays_uncounted():
     assert run_processes(2, of_a_process, False) == [("", 0)] * 2
 
@@ -177,15 +216,16 @@ class NotedLink(LocalLink):
         return super().post(outgoing, crossing, direction)
 
     def layout(self) -> list[tuple]:
-        """Shapes, and how the maps of the forward pass lie in memory; how gradients do is left to autograd."""
-        return [
-            (
-                crossing,
-                direction,
-                [[(p.shape, p.stride() if direction == "forward" else None) for p in t] for t in each],
-            )
-            for crossing, direction, each in self.posts
-        ]
+        """Shapes, and how the maps of the forward pass lie in memory; how gradients do is left to autograd.
+
+        What the towers post one by one is put together.
+        """
+        layouts: dict[tuple[str, str], list[list]] = {}
+        for crossing, direction, each in self.posts:
+            found = [[(p.shape, p.stride() if direction == "forward" else None) for p in t] for t in each]
+            before = layouts.get((crossing, direction), [[] for _ in each])
+            layouts[crossing, direction] = [a + b for a, b in zip(before, found, strict=True)]
+        return list(layouts.items())
 
 
 @pytest.mark.parametrize("towers", [2, 4])

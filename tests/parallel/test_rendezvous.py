@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from alexnet_mp.errors import ConfigurationError, DataLost, NotSaved, PeerLost, 
 from alexnet_mp.parallel import mesh
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.parallel.rendezvous import name_of_start, silent_ranks
+from alexnet_mp.parallel.rendezvous import name_of_start, refuse_shared_gpus, silent_ranks
 
 SECONDS = timedelta(seconds=20)
 AT_ONCE = timedelta(seconds=0.02)
@@ -82,13 +83,81 @@ def test_groups_over_gpus_are_left_together_or_not_at_all(device, error, all_kno
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroyed"))
     monkeypatch.setattr(mesh, "rendezvous_store", lambda *_: None)
+    monkeypatch.setattr(mesh, "refuse_shared_gpus", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Mock(uuid="GPU-1"))
     monkeypatch.setattr(mesh, "make_mesh", lambda placement, _: mesh.Mesh(placement, None))
     placement = Placement("distributed", 2, {0: torch.device(device)}, launch=Launch(world_size=2))
     with pytest.raises(type(error)) if error else nullcontext(), mesh.open_mesh(placement, timeout_seconds=5):
         if error:
             raise error
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    assert calls == ([backend, "destroyed"] if all_know or device == "cpu" else [backend])
+    assert calls == (["gloo", "destroyed"] if all_know or device == "cpu" else ["gloo"])
+
+
+class Options:
+    """torch.distributed.ProcessGroupNCCL.Options, which a CPU build has not."""
+
+    def __init__(self, is_high_priority_stream: bool) -> None:
+        self.is_high_priority_stream = is_high_priority_stream
+        self._timeout = timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_groups_of_gpus_wait_longer_than_we_do_and_the_towers_exchange_goes_first(device, monkeypatch):
+    made = []
+
+    def new_group(ranks, timeout=None, backend=None, pg_options=None):
+        made.append((ranks, timeout.total_seconds(), backend, pg_options))
+
+    monkeypatch.setattr(dist, "new_group", new_group)
+    monkeypatch.setattr(dist, "ProcessGroupNCCL", Mock(Options=Options), raising=False)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(mesh, "DeviceMesh", Mock())
+    placement = Placement("distributed", 2, {1: torch.device(device)}, 1, 2, Launch(3, 4, 3, 4))
+    mesh.make_mesh(placement, timeout_seconds=40)
+    seconds, backend = (40, "gloo") if device == "cpu" else (100, "nccl")
+    assert [each[:3] for each in made] == [(ranks, seconds, backend) for ranks in ([0, 1], [2, 3], [0, 2], [1, 3])]
+    options = [each[3] for each in made]
+    if device == "cpu":
+        assert options == [None] * 4
+    else:
+        assert [each.is_high_priority_stream for each in options] == [True, True, False, False]
+        assert {each._timeout.total_seconds() for each in options} == {100}
+
+
+def compared(uuids: list[str]) -> list[str]:
+    """What each process says whose GPUs are these."""
+    store, count = dist.HashStore(), len(uuids)
+
+    def compare(rank: int) -> str:
+        try:
+            refuse_shared_gpus(store, Launch(rank, count, 0, count), uuids[rank])
+        except ConfigurationError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(compare, range(count)))
+
+
+def test_only_gpus_that_processes_share_are_refused_and_in_all_of_them():
+    assert compared(["GPU-a", "GPU-b"]) == ["", ""]
+    said = compared(["GPU-a", "GPU-b", "GPU-a", "GPU-b"])
+    assert len(set(said)) == 1
+    assert said[0].startswith("ranks 0, 2 share GPU GPU-a; ranks 1, 3 share GPU GPU-b; start no more processes")
+    assert "--gpu-bind=single:1" in said[0]
+
+
+def test_processes_that_share_a_gpu_are_refused_once_they_have_joined(monkeypatch):
+    store, joined = dist.HashStore(), []
+    store.set("gpu of rank 1", "GPU-a")
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: joined.append(True))
+    monkeypatch.setattr(mesh, "rendezvous_store", lambda *_: store)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Mock(uuid="GPU-a"))
+    monkeypatch.setattr(mesh, "make_mesh", lambda *_: pytest.fail("went on"))
+    placement = Placement("distributed", 2, {0: torch.device("cuda", 0)}, launch=Launch(world_size=2))
+    with pytest.raises(ConfigurationError, match="ranks 0, 1 share GPU GPU-a"), mesh.open_mesh(placement, 5):
+        pass
+    assert joined == [True]
 
 
 def test_a_store_that_is_gone_knows_nobody():

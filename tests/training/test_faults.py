@@ -154,8 +154,11 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
     trainer = object.__new__(Trainer)
     trainer._mesh = Mesh(placement, axes=object() if processes > 1 else None)
     trainer._settings = SimpleNamespace(timeout_seconds=7)
-    trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), True
-    trainer._run = SimpleNamespace(signals=SimpleNamespace(received=""), checkpointer=Mock())
+    trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), False
+    monkeypatch.setattr(Trainer, "_is_logged", lambda self: True)
+    monkeypatch.setattr(Mesh, "sum_over_processes", lambda self, values: list(map(float, values)))
+    checkpointer = Mock(**{"is_due.return_value": False, "has_failed.return_value": False})
+    trainer._run = SimpleNamespace(signals=SimpleNamespace(received=""), checkpointer=checkpointer)
     trainer._model = TowerModel(narrow_network(), ALONE, LocalLink([torch.device("cpu")] * 2), seed=0)
     read: list[str] = []
 
@@ -174,6 +177,69 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():
         trainer.save()
     assert bool(read) == (processes == 1)
+
+
+class Noted:
+    """A loss on a device, and the exchange of all processes: what happens to them, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def detach(self) -> "Noted":
+        return self
+
+    double = detach
+
+    def item(self) -> float:
+        self.events.append("read")
+        return 3.0
+
+    def sum_over_processes(self, values: list[float]) -> list[float]:
+        self.events.append(f"agree on {len(values)}")
+        return [float(value) for value in values]
+
+
+def noting_trainer(device: str, logged: bool, monkeypatch) -> tuple[Trainer, Noted]:
+    placement, noted = Placement("distributed", 2, {0: torch.device(device)}, launch=Launch(world_size=2)), Noted()
+    trainer = object.__new__(Trainer)
+    trainer._mesh = SimpleNamespace(placement=placement, axes=object(), sum_over_processes=noted.sum_over_processes)
+    trainer._settings = SimpleNamespace(timeout_seconds=7)
+    trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), device == "cpu"
+    checkpointer = SimpleNamespace(
+        is_due=lambda step: True, has_failed=lambda: False, abort=lambda: pytest.fail("nothing has failed")
+    )
+    trainer._run = SimpleNamespace(signals=SimpleNamespace(received=""), checkpointer=checkpointer)
+    monkeypatch.setattr(Trainer, "_is_logged", lambda self: logged)
+    monkeypatch.setattr(Trainer, "_await_devices", lambda self: noted.events.append("wait"))
+    return trainer, noted
+
+
+@pytest.mark.parametrize(
+    ("device", "logged", "order"),
+    [
+        ("cuda", True, ["agree on 4", "wait", "read", "agree on 1"]),
+        ("cuda", False, ["agree on 4"]),
+        ("cpu", True, ["read", "agree on 4"]),
+        ("cpu", False, ["read", "agree on 4"]),
+    ],
+)
+def test_processes_agree_before_they_wait_for_a_gpu_and_once_a_step_without(device, logged, order, monkeypatch):
+    trainer, noted = noting_trainer(device, logged, monkeypatch)
+    agreed = trainer._agree([noted], step=1)
+    assert noted.events == order
+    assert (agreed.stop, agreed.save, agreed.loss) == (False, True, 3.0 if "read" in order else 0.0)
+
+
+def test_a_process_that_is_gone_is_missed_before_the_gpu_that_waits_for_it(monkeypatch):
+    trainer, noted = noting_trainer("cuda", True, monkeypatch)
+
+    def gone(values: list[float]) -> list[float]:
+        raise PeerLost("the agreement at the end of a step: another process hung or is gone")
+
+    trainer._mesh.sum_over_processes = gone
+    with pytest.raises(PeerLost, match="the agreement at the end of a step"):
+        trainer._agree([noted], step=1)
+    assert noted.events == []
 
 
 @pytest.mark.slow

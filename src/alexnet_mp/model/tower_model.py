@@ -46,8 +46,9 @@ class TowerModel(nn.Module):
         towers = [_build_tower(network, t, seed, device, dtype) for t, device in placement.devices.items()]
         self.towers = nn.ModuleDict({str(tower.index): tower for tower in towers})
         rounded = HalfPrecisionLink(link, crossing_dtype) if link and crossing_dtype else link
+        apart = len(set(placement.devices.values())) > 1
         self._crossings = [
-            Crossing(point.name, rounded if point.has_backward else link, point.has_backward)
+            Crossing(point.name, rounded if point.has_backward else link, point.has_backward, apart)
             if point and link and rounded
             else None
             for point in crossing_points(network)

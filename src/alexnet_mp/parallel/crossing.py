@@ -9,10 +9,14 @@ both directions.
                   └─ activations travel ─┘
     backward    start ◄── own half ◄── finish ◄── rest
                   └── gradients travel ──┘
+
+Autograd has a thread for each GPU. If the local towers are apart, on several devices, each has a pair of its own, so
+that its gradients leave as soon as they are there. Tokens alone order the pairs' backward passes: every `finish` before
+any `start`. So no thread waits for another, and one thread can run all of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +24,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet_mp.common.device import upload
-from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
+from alexnet_mp.parallel.links import Link, Pending, Tensors
+
+Part = tuple[int, ...]  # local towers, counted from 0, that cross in one pair of autograd functions
 
 
 class Crossing:
@@ -30,89 +36,120 @@ class Crossing:
     from the same logits, so the gradient of its own share is already there.
     """
 
-    def __init__(self, name: str, link: Link, has_backward: bool) -> None:
+    def __init__(self, name: str, link: Link, has_backward: bool, apart: bool = False) -> None:
+        """`apart`: each local tower is on a device of its own."""
         self.name = name
         self.has_backward = has_backward
         self._link = link
+        places = range(len(link.local_towers))
+        self._parts: list[Part] = [(place,) for place in places] if apart else [tuple(places)]
 
     def start(self, halves: Sequence[Tensor]) -> tuple[list[Tensor], "Handle"]:
         """Launch the exchange of the local towers' halves [N, ...]; return them, and a handle for `finish`.
 
         The layer must go on with the returned halves, not with its arguments: gradients meet there.
         """
-        exchange = _Exchange(self._link, self.name)
+        outgoing = _to_all_peers([half.detach() for half in halves], self._link.towers)
+        arrival = self._link.post(outgoing, self.name, "forward")
         if not self.has_backward:
-            exchange.launch("forward", _to_all_peers([half.detach() for half in halves], self._link.towers))
-            return list(halves), Handle(exchange, None)
-        token, *owns = _Start.apply(exchange, *halves)  # type: ignore[no-untyped-call]
-        return owns, Handle(exchange, token)
+            return list(halves), Handle(arrival)
+        exchange = _ReturnOfGradients(self._link, self.name, self._parts)
+        owns: list[Tensor] = []
+        tokens = []
+        for part in self._parts:
+            started = _Start.apply(exchange, part, *(halves[place] for place in part))  # type: ignore[no-untyped-call]
+            owns += started[: len(part)]
+            tokens.append(started[len(part) :])
+        return owns, Handle(arrival, exchange, list(zip(*tokens, strict=True)))
 
     def finish(self, handle: "Handle") -> list[Tensor]:
         """Wait for the exchange; for each local tower return its peers' halves, joined in tower order on dim 1."""
-        if handle.token is None:
-            return _join(handle.exchange.arrive())
-        return list(_Finish.apply(handle.exchange, handle.token))  # type: ignore[no-untyped-call]
+        incoming = handle.arrival()
+        if not handle.tokens:
+            return _join(incoming)
+        joined: list[Tensor] = []
+        for part, tokens in zip(self._parts, handle.tokens, strict=True):
+            parcels = [incoming[place] for place in part]
+            joined += _Finish.apply(handle.exchange, part, parcels, *tokens)  # type: ignore[no-untyped-call]
+        return joined
 
 
-class _Exchange:
-    """One use of a crossing, forward and then backward; at most one set of parcels is on its way."""
+class _ReturnOfGradients:
+    """The backward pass of one use of a crossing, part by part."""
 
-    def __init__(self, link: Link, crossing: str) -> None:
+    def __init__(self, link: Link, crossing: str, parts: Sequence[Part]) -> None:
         self.link = link
+        self.parts = parts
         self._crossing = crossing
-        self._pending: Pending | None = None
+        # For each part, what is on its way to it, by the part that has sent it.
+        self._returning: dict[Part, dict[Part, Pending]] = {part: {} for part in parts}
 
-    def launch(self, direction: Direction, outgoing: Tensors) -> None:
-        self._pending = self.link.post(outgoing, self._crossing, direction)
+    def send_back(self, part: Part, outgoing: Sequence[list[Tensor]]) -> None:
+        """Launch the gradients that a part has for its peers."""
+        of_all: Tensors = [[] for _ in self.link.local_towers]
+        for place, parcels in zip(part, outgoing, strict=True):
+            of_all[place] = parcels
+        pending = self.link.post(of_all, self._crossing, "backward")
+        for returning in self._returning.values():
+            returning[part] = pending
 
-    def arrive(self) -> Tensors:
-        assert self._pending is not None, f"crossing {self._crossing} was finished before it was started"
-        arrival, self._pending = self._pending, None
-        return arrival()
+    def returned(self, part: Part) -> Tensors:
+        """Wait for the gradients of a part's halves; every part that has any to send has sent them."""
+        returning, self._returning[part] = self._returning[part], {}
+        waiting = part if len(self.parts) > 1 else ()
+        arrived = [returning[sender](*waiting) for sender in sorted(returning)]
+        return [[parcel for each in arrived for parcel in each[place]] for place in part]
 
 
 @dataclass(frozen=True)
 class Handle:
-    """What `finish` needs of `start`: the exchange, and a token.
+    """What `finish` needs of `start`: the exchange in both directions, and the tokens of each of finish's parts.
 
-    The token is an output of start and the input of finish, so autograd runs finish's backward before start's.
+    A token is an output of one part of start and an input of one part of finish, so autograd runs finish's backward
+    before start's. Tokens are on the CPU: between GPUs, autograd would have the one wait for the other.
     """
 
-    exchange: _Exchange
-    token: Tensor | None
+    arrival: Pending
+    exchange: _ReturnOfGradients | None = None
+    tokens: list[tuple[Tensor, ...]] = field(default_factory=list)
 
 
 class _Start(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, exchange: _Exchange, *halves: Tensor) -> tuple[Tensor, ...]:
-        ctx.exchange = exchange
-        exchange.launch("forward", _to_all_peers(halves, exchange.link.towers))
-        return halves[0].new_empty(0), *(half.view_as(half) for half in halves)
+    def forward(ctx: Any, exchange: _ReturnOfGradients, part: Part, *halves: Tensor) -> tuple[Tensor, ...]:
+        ctx.exchange, ctx.part = exchange, part
+        return *(half.view_as(half) for half in halves), *_tokens(exchange)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _token: Tensor, *own_gradients: Tensor) -> tuple[Tensor | None, ...]:
-        returned = ctx.exchange.arrive()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         totals = []
-        for tower, own, from_peers in zip(ctx.exchange.link.local_towers, own_gradients, returned, strict=True):
+        for place, own, from_peers in zip(ctx.part, gradients, ctx.exchange.returned(ctx.part), strict=False):
+            tower = ctx.exchange.link.local_towers[place]
             # In tower order, because float addition is not associative.
             parts = [*from_peers[:tower], own, *from_peers[tower:]]
             totals.append(sum(parts[1:], start=parts[0]))
-        return None, *totals
+        return None, None, *totals
 
 
 class _Finish(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, exchange: _Exchange, token: Tensor) -> tuple[Tensor, ...]:
-        ctx.exchange = exchange
-        return tuple(_join(exchange.arrive()))
+    def forward(
+        ctx: Any, exchange: _ReturnOfGradients, part: Part, incoming: Tensors, *tokens: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.exchange, ctx.part = exchange, part
+        return tuple(_join(incoming))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *peer_gradients: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *peer_gradients: Tensor) -> tuple[Tensor | None, ...]:
         peers = ctx.exchange.link.towers - 1
-        ctx.exchange.launch("backward", [list(gradient.chunk(peers, dim=1)) for gradient in peer_gradients])
-        return None, peer_gradients[0].new_empty(0)
+        ctx.exchange.send_back(ctx.part, [list(gradient.chunk(peers, dim=1)) for gradient in peer_gradients])
+        return None, None, None, *_tokens(ctx.exchange)
+
+
+def _tokens(exchange: _ReturnOfGradients) -> list[Tensor]:
+    return [torch.empty(0, device="cpu") for _ in exchange.parts]
 
 
 class _ReplicatedLogits(torch.autograd.Function):

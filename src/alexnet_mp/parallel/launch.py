@@ -12,12 +12,17 @@ from alexnet_mp.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Launch:
-    """What torchrun says about this process; the defaults are a process started without it."""
+    """What torchrun says about this process; the defaults are a process started without it.
+
+    `planned` is false for this process itself: what it sees may be bound to it. A launch that is planned sees what this
+    process does.
+    """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    planned: bool = True
 
     @classmethod
     def from_environment(cls, rank: int | None = None, world_size: int | None = None) -> "Launch":
@@ -28,7 +33,7 @@ class Launch:
         rank = _from_environment("RANK", 0) if rank is None else rank
         world_size = _from_environment("WORLD_SIZE", 1) if world_size is None else world_size
         local_rank = _from_environment("LOCAL_RANK", rank)
-        return cls(rank, world_size, local_rank, _from_environment("LOCAL_WORLD_SIZE", world_size))
+        return cls(rank, world_size, local_rank, _from_environment("LOCAL_WORLD_SIZE", world_size), planned=False)
 
 
 def _from_environment(name: str, default: int) -> int:

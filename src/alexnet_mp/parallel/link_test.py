@@ -3,6 +3,7 @@
 Copies straight from one GPU's memory to another's can change values without any error: CUDA does not support them on a
 bare-metal Linux whose IOMMU is on (CUDA C++ Programming Guide, "IOMMU on Linux"), and an IOMMU or PCIe Access Control
 Services redirect them (NCCL User Guide, "Troubleshooting"). So every crossing carries known patterns once, both ways.
+Such copies can also hang, so nothing is read from a GPU before it has the patterns, or has not had them for too long.
 """
 
 import logging
@@ -16,14 +17,16 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
-from alexnet_mp.errors import LinkError
+from alexnet_mp.errors import LinkError, PeerLost
 from alexnet_mp.network.crossings import crossing_points
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import Direction, Link, LocalLink, Traffic, peers_of
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
+from alexnet_mp.parallel.wait import wait_with_timeout
 
 LARGEST_PARCEL = 4 * 2**20  # bytes: enough to see a link that corrupts, and little to wait for
+HANGS_AFTER = 30.0  # seconds without such a parcel
 _LOG = logging.getLogger("alexnet_mp.parallel.link_test")
 
 
@@ -99,19 +102,18 @@ def examined_link(mesh: Mesh, network: Network, images: int) -> LinkTest:
     """Test the mesh's link; every process of the run calls it, and every one gets what all have found.
 
     Links between the devices of one process are tested again through host memory where direct copies are corrupt, and
-    stay so.
+    stay so. Raises LinkError in every process if a device of one of them does not get what was sent to it.
     """
     link = mesh.link()
     if link is None or (isinstance(link, LocalLink) and len(set(link.devices)) == 1):
         return LinkTest(link, None)
-    devices = list(mesh.placement.devices.values())
-    found = differing_values(link, devices, network, images)
+    found = _tried(mesh, link, network, images)
     corrupt = _everywhere(mesh, link, network, images, found)
     if not corrupt or not isinstance(link, LocalLink):
         return LinkTest(link, corrupt)
     if any(found):
         link.through_host = True
-        found = differing_values(link, devices, network, images, attempt=1)
+        found = _tried(mesh, link, network, images, attempt=1)
     return LinkTest(link, corrupt, _everywhere(mesh, link, network, images, found))
 
 
@@ -123,7 +125,7 @@ def differing_values(
     `devices` are the local towers', in tower order.
 
     What is sent is not counted as the link's traffic. Patterns of another `attempt` are others, so that one left behind
-    in memory is not taken for one that has arrived.
+    in memory is not taken for one that has arrived. Raises LinkError if a device waits longer than HANGS_AFTER.
     """
     counts = []
     with _uncounted(link.traffic):
@@ -133,6 +135,12 @@ def differing_values(
                 for tower, device in zip(link.local_towers, devices, strict=True)
             ]
             incoming = link.post(outgoing, passage.crossing, passage.direction)()
+            try:
+                for device in devices:
+                    wait_with_timeout(device, HANGS_AFTER)
+            except PeerLost as error:
+                where = f"{passage.crossing} {passage.direction}"
+                raise LinkError(f"{where}: copies between GPUs hang, or another process does: {error}") from error
             for tower, device, parcels in zip(link.local_towers, devices, incoming, strict=True):
                 for peer, parcel in zip(peers_of(tower, link.towers), parcels, strict=True):
                     expected = _pattern(passage, peer, tower, attempt, device)
@@ -174,6 +182,23 @@ def what_to_do(placement: Placement, direct: bool) -> str:
         "the PCIe bridges between the GPUs; see docs.nvidia.com: CUDA C++ Programming Guide, IOMMU on Linux; NCCL User "
         "Guide, Troubleshooting"
     )
+
+
+def _tried(mesh: Mesh, link: Link, network: Network, images: int, attempt: int = 0) -> list[int]:
+    """`differing_values` of this process's towers, unless a copy hangs in one of the processes."""
+    found, hangs = list[int](), ""
+    try:
+        found = differing_values(link, list(mesh.placement.devices.values()), network, images, attempt)
+    except LinkError as error:
+        hangs = str(error)
+    if mesh.any(bool(hangs)):
+        placement = mesh.placement
+        by_nccl = f"torchrun --nproc-per-node={placement.towers} with NCCL_P2P_DISABLE=1 copies through host memory; "
+        raise LinkError(
+            f"{hangs or 'what crosses between the towers of another process does not arrive'}; "
+            f"{by_nccl if placement.kind == 'two_devices' else ''}{what_to_do(placement, direct=True)}"
+        )
+    return found
 
 
 def _everywhere(mesh: Mesh, link: Link, network: Network, images: int, found: list[int]) -> list[Corruption]:

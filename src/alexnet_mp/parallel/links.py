@@ -2,19 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from alexnet_mp.errors import PeerLost, in_short
+from alexnet_mp.errors import in_short
+from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
 
 Direction = Literal["forward", "backward"]
 Tensors = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
-Pending = Callable[[], Tensors]
+Pending = Callable[..., Tensors]  # see Link
 
 
 class Traffic:
@@ -36,6 +37,9 @@ class Link(Protocol):
 
     `post` launches the exchange of `outgoing` and returns at once; calling what it returns waits, and gives for each
     local tower the parcels that its peers sent to it.
+
+    The local towers of a process may also post one by one, each with nothing for the others. What such a post returns
+    is called with the one local tower that waits, gives it what reached it by that post, and nothing to the others.
     """
 
     towers: int
@@ -53,8 +57,8 @@ def peers_of(tower: int, towers: int) -> list[int]:
 class LocalLink:
     """The link of a process that holds all towers, on one device or on several.
 
-    With several GPUs, run forward and backward on each GPU's default stream: autograd orders a node that spans two GPUs
-    by the first one's stream alone.
+    With several GPUs, run forward and backward on each GPU's default stream, else `post` raises RuntimeError: in an
+    autograd thread, the current stream of any GPU but the thread's own is the default one.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
@@ -70,15 +74,26 @@ class LocalLink:
         self._receiving = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
 
     def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
-        for tower, parcels in enumerate(outgoing):
-            self.traffic.add(tower, crossing, direction, parcels)
+        sending = [tower for tower, parcels in enumerate(outgoing) if parcels]
+        for tower in sending:
+            self._check_stream(self.devices[tower])
+            self.traffic.add(tower, crossing, direction, outgoing[tower])
         incoming = []
         for tower, device in enumerate(self.devices):
-            sent_here = [
-                outgoing[peer][peers_of(peer, self.towers).index(tower)] for peer in peers_of(tower, self.towers)
-            ]
+            sent_here = [outgoing[peer][peers_of(peer, self.towers).index(tower)] for peer in sending if peer != tower]
             incoming.append([self._copy(parcel, device) for parcel in sent_here])
-        return lambda: self._arrive(incoming)
+
+        return lambda *waiting: [
+            self._await(parcels, self.devices[tower]) if not waiting or tower in waiting else []
+            for tower, parcels in enumerate(incoming)
+        ]
+
+    def _check_stream(self, device: torch.device) -> None:
+        if device in self._sending and torch.cuda.current_stream(device) != torch.cuda.default_stream(device):
+            raise RuntimeError(
+                f"the towers are on several GPUs, and the current stream of {device} is not its default stream; run "
+                "forward and backward outside of torch.cuda.stream(...)"
+            )
 
     def _copy(self, parcel: Tensor, device: torch.device) -> Tensor:
         if parcel.device == device:
@@ -91,6 +106,7 @@ class LocalLink:
         if not self._sending:
             return parcel.to(device)
         # Beside both GPUs' current streams, so that the own half's kernels, queued next, do not wait behind the copy.
+        # It waits for what the sender has queued so far, and for nothing of the receiver's.
         source, target = self._sending[parcel.device], self._receiving[device]
         source.wait_stream(torch.cuda.current_stream(parcel.device))
         with torch.cuda.stream(target), torch.cuda.stream(source):
@@ -98,12 +114,13 @@ class LocalLink:
         parcel.record_stream(source)
         return copy
 
-    def _arrive(self, incoming: Tensors) -> Tensors:
-        for device, stream in self._receiving.items():
-            torch.cuda.current_stream(device).wait_stream(stream)
-        for parcel in (parcel for parcels in incoming for parcel in parcels if parcel.device in self._receiving):
-            parcel.record_stream(torch.cuda.current_stream(parcel.device))
-        return incoming
+    def _await(self, parcels: list[Tensor], device: torch.device) -> list[Tensor]:
+        if device in self._receiving:
+            waiting = torch.cuda.current_stream(device)
+            waiting.wait_stream(self._receiving[device])
+            for parcel in parcels:
+                parcel.record_stream(waiting)
+        return parcels
 
 
 class ProcessLink:
@@ -134,7 +151,7 @@ class ProcessLink:
         # gloo has a request for each operation, NCCL one for all of them.
         of_peers = [[peer] for peer in peers for _ in range(2)] if len(requests) == len(operations) else [peers]
 
-        def arrive() -> Tensors:
+        def arrive(*_waiting: int) -> Tensors:
             for request, awaited in zip(requests, of_peers, strict=True):
                 with self._naming(where, awaited):
                     request.wait()
@@ -143,16 +160,15 @@ class ProcessLink:
 
         return arrive
 
-    @contextmanager
-    def _naming(self, where: str, peers: Sequence[int]) -> Iterator[None]:
+    def _naming(self, where: str, peers: Sequence[int]) -> AbstractContextManager[None]:
         """Raise PeerLost, which names the crossing and the peers, if an exchange with them fails."""
         began = time.monotonic()
-        try:
-            yield
-        except RuntimeError as error:
+
+        def in_words(error: RuntimeError) -> str:
             who = " or ".join(f"tower {peer} (rank {dist.get_global_rank(self._group, peer)})" for peer in peers)
-            waited = time.monotonic() - began
-            raise PeerLost(f"{where}: {who} hung or is gone, after {waited:.1f} s ({in_short(error)})", True) from error
+            return f"{where}: {who} hung or is gone, after {time.monotonic() - began:.1f} s ({in_short(error)})"
+
+        return failing_as_peer_lost(in_words, named=True)
 
 
 def _as_laid_out(parcel: Tensor) -> Tensor:
@@ -184,7 +200,8 @@ class HalfPrecisionLink:
         self._dtype = dtype
 
     def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
-        images, own_dtype = len(outgoing[0][0]), outgoing[0][0].dtype
+        first = next(parcel for parcels in outgoing for parcel in parcels)
+        images, own_dtype = len(first), first.dtype
         factor = 1 << (images - 1).bit_length() if direction == "backward" else 1
 
         def rounded(parcel: Tensor) -> Tensor:
@@ -197,4 +214,4 @@ class HalfPrecisionLink:
         arrival = self._link.post(
             [[rounded(parcel) for parcel in parcels] for parcels in outgoing], crossing, direction
         )
-        return lambda: [[restored(parcel) for parcel in parcels] for parcels in arrival()]
+        return lambda *waiting: [[restored(parcel) for parcel in parcels] for parcels in arrival(*waiting)]

@@ -1,23 +1,27 @@
 """The (replica, tower) mesh: opens and closes the process groups, and asks what all processes must agree on."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from alexnet_mp.errors import NotSaved, PeerLost, Stopped, in_short
+from alexnet_mp.errors import NotSaved, Stopped, in_short
 from alexnet_mp.parallel.links import Link, LocalLink, ProcessLink
+from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.parallel.rendezvous import rendezvous_store, silent_ranks
+from alexnet_mp.parallel.rendezvous import refuse_shared_gpus, rendezvous_store, silent_ranks
 
 # What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among these:
 # in an evaluation one process alone may have it, because only its images cannot be read.
 _RAISED_IN_STEP = (Stopped, FloatingPointError, NotSaved)
+# NCCL counts from when an exchange is queued, and then aborts the process: our time-out, which says who, comes first.
+NCCL_WAITS_LONGER = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -127,31 +131,32 @@ class Mesh:
         return silent_ranks(self.store, rank, world_size, seconds) if self.store is not None else []
 
 
-@contextmanager
-def needing_all(what: str) -> Iterator[None]:
+def needing_all(what: str) -> AbstractContextManager[None]:
     """Raise PeerLost if an exchange fails because another process hung or is gone.
 
     gloo raises a plain RuntimeError for both. A crossing names the peer; a collective cannot.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        raise PeerLost(f"{what}: another process hung or is gone ({in_short(error)})") from error
+    return failing_as_peer_lost(lambda error: f"{what}: another process hung or is gone ({in_short(error)})")
 
 
 @contextmanager
 def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
-    """Join the processes of a run, each group with an explicit time-out, and leave them at the end."""
+    """Join the processes of a run, each group with an explicit time-out, and leave them at the end.
+
+    Raises ConfigurationError in every process if two of them have the same GPU.
+    """
     if placement.launch.world_size == 1:
         yield Mesh(placement, None)
         return
     device = next(iter(placement.devices.values()))
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     launch, timeout = placement.launch, timedelta(seconds=timeout_seconds)
     with needing_all("joining the processes of the run"):
         store = rendezvous_store(launch, timeout)
-        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
+        dist.init_process_group("gloo", store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
     try:
+        if device.type == "cuda":
+            with needing_all("comparing the GPUs of the run"):
+                refuse_shared_gpus(store, launch, str(torch.cuda.get_device_properties(device).uuid))
         with needing_all("making the groups of the run"):
             mesh = make_mesh(placement, timeout_seconds)
         yield replace(mesh, store=store)
@@ -174,10 +179,19 @@ def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:
     device = next(iter(placement.devices.values()))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what NCCL takes for this process's GPU
-    timeout = timedelta(seconds=timeout_seconds)
     ranks = torch.arange(launch.world_size).view(placement.replicas, -1)  # [replicas, processes a replica]
     replica, position = divmod(launch.rank, ranks.shape[1])
-    rows = [dist.new_group(row.tolist(), timeout=timeout) for row in ranks]
-    columns = [dist.new_group(column.tolist(), timeout=timeout) for column in ranks.T]
+    rows = [_new_group(row.tolist(), device, timeout_seconds, urgent=True) for row in ranks]
+    columns = [_new_group(column.tolist(), device, timeout_seconds) for column in ranks.T]
     groups = [columns[position], rows[replica]]
     return Mesh(placement, DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "tower")))
+
+
+def _new_group(ranks: list[int], device: torch.device, seconds: float, urgent: bool = False) -> dist.ProcessGroup:
+    """Processes that exchange what is on their devices; `urgent`: on a GPU, before kernels that wait as well."""
+    backend, options = "gloo", None
+    if device.type == "cuda":
+        backend, seconds = "nccl", seconds + NCCL_WAITS_LONGER
+        options = dist.ProcessGroupNCCL.Options(is_high_priority_stream=urgent)
+        options._timeout = timedelta(seconds=seconds)  # new_group sets it too, and warns if it has been another
+    return cast(dist.ProcessGroup, dist.new_group(ranks, timedelta(seconds=seconds), backend, options))

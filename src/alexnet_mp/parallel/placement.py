@@ -17,7 +17,7 @@ class Placement:
     """Where the towers of a replica live, seen from one process.
 
     `devices` maps each local tower to its device, in tower order; `replica` of `replicas` is the share of the global
-    batch that this process works on.
+    batch that this process works on. `sees_own_gpu_alone`: the GPUs of other processes are hidden from this one.
     """
 
     kind: PlacementKind
@@ -26,6 +26,7 @@ class Placement:
     replica: int = 0
     replicas: int = 1
     launch: Launch = field(default_factory=Launch)
+    sees_own_gpu_alone: bool = False
 
     @property
     def first_tower(self) -> int:
@@ -33,8 +34,10 @@ class Placement:
 
     @property
     def replica_devices(self) -> dict[int, torch.device]:
-        """The device of every tower of this process's replica, those of its other processes included."""
+        """The device of every tower of this process's replica, also of its other processes' if it sees them."""
         own = self.devices[self.first_tower]
+        if self.sees_own_gpu_alone:
+            return dict(self.devices)
         if self.kind != "distributed" or own.index is None:
             return {tower: self.devices.get(tower, own) for tower in range(self.towers)}
         # A replica is never split over two nodes, and its processes' local ranks, so their devices, follow each other.
@@ -68,10 +71,11 @@ def choose_placement(
 
     `requested` is auto, simulated, two_devices or distributed; `device` is auto, cpu or cuda. `auto` means distributed
     with more than one process, two_devices with a visible GPU for every tower, simulated otherwise. `visible_gpus` is
-    asked of torch unless given.
+    asked of torch unless given. One of several processes that sees one GPU takes it, because Slurm and torchrun's
+    --virtual-local-rank show each process its own; `refuse_shared_gpus` finds those that have the same.
 
     Raises ConfigurationError for a world size that towers do not divide, a replica split over two nodes, two_devices
-    with fewer devices than towers, and more processes than GPUs.
+    with fewer devices than towers or in several processes, and more processes than GPUs.
     """
     choice(requested, ("auto", *get_args(PlacementKind)), "placement")
     choice(device, ("auto", "cpu", "cuda"), "device")
@@ -90,11 +94,9 @@ def choose_placement(
         return _distributed(towers, launch, gpus)
     if kind == "two_devices":
         return _two_devices(towers, launch, gpus)
-    _check_gpus_for_processes(launch, gpus)
-    only = _device(launch.local_rank, gpus)
-    return Placement(
-        "simulated", towers, dict.fromkeys(range(towers), only), launch.rank, launch.world_size, launch=launch
-    )
+    device_of_all, alone = _device(launch, gpus)
+    devices = dict.fromkeys(range(towers), device_of_all)
+    return Placement("simulated", towers, devices, launch.rank, launch.world_size, launch, alone)
 
 
 def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
@@ -108,35 +110,39 @@ def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
             f"--nproc-per-node={launch.local_world_size} would split a replica of {towers} towers over two nodes; "
             f"give it a multiple of {towers}"
         )
-    _check_gpus_for_processes(launch, gpus)
     # Tower is the fastest axis, so that a replica's processes are neighbors on one node.
     replica, tower = divmod(launch.rank, towers)
-    device = _device(launch.local_rank, gpus)
-    return Placement("distributed", towers, {tower: device}, replica, launch.world_size // towers, launch=launch)
+    device, alone = _device(launch, gpus)
+    return Placement("distributed", towers, {tower: device}, replica, launch.world_size // towers, launch, alone)
 
 
 def _two_devices(towers: int, launch: Launch, gpus: int) -> Placement:
-    needed = towers * launch.local_world_size
     if towers < 2:
         raise ConfigurationError("placement=two_devices with a network of one tower; use placement=simulated")
-    if gpus < needed:
+    if launch.world_size > 1:
         raise ConfigurationError(
-            f"placement=two_devices needs {needed} GPUs on this node (towers: {towers}, processes: "
-            f"{launch.local_world_size}) and sees {gpus}; use placement=simulated, or on CPUs "
-            f"torchrun --nproc-per-node={towers}"
+            f"placement=two_devices is for one process, and these are {launch.world_size}: gradients of a network on "
+            "several devices of one process have never been averaged over replicas; use placement=distributed, one "
+            "process for each tower"
         )
-    first = launch.local_rank * towers
-    devices = {tower: torch.device("cuda", first + tower) for tower in range(towers)}
-    return Placement("two_devices", towers, devices, launch.rank, launch.world_size, launch=launch)
+    if gpus < towers:
+        raise ConfigurationError(
+            f"placement=two_devices needs {towers} GPUs, one for each tower, and sees {gpus}; use placement=simulated, "
+            f"or on CPUs torchrun --nproc-per-node={towers}"
+        )
+    devices = {tower: torch.device("cuda", tower) for tower in range(towers)}
+    return Placement("two_devices", towers, devices, launch=launch)
 
 
-def _check_gpus_for_processes(launch: Launch, gpus: int) -> None:
-    if 0 < gpus < launch.local_world_size:
+def _device(launch: Launch, gpus: int) -> tuple[torch.device, bool]:
+    """The device of a process, and whether it is the only GPU that the process sees though it is not alone."""
+    if not gpus:
+        return torch.device("cpu"), False
+    if gpus == 1 and not launch.planned:
+        return torch.device("cuda", 0), launch.world_size > 1
+    if gpus < launch.local_world_size:
         raise ConfigurationError(
             f"{launch.local_world_size} processes on this node for {gpus} GPU{'s' if gpus > 1 else ''}; "
             f"use --nproc-per-node={gpus} or less, or device=cpu"
         )
-
-
-def _device(index: int, gpus: int) -> torch.device:
-    return torch.device("cuda", index) if gpus else torch.device("cpu")
+    return torch.device("cuda", launch.local_rank), False

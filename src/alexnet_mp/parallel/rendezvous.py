@@ -64,6 +64,24 @@ def _wait_until(deadline: float, what: str) -> None:
     time.sleep(0.01)
 
 
+def refuse_shared_gpus(store: dist.Store, launch: Launch, uuid: str) -> None:  # type: ignore[name-defined]
+    """Raise ConfigurationError, in every process alike, if two processes have the GPU of the same `uuid`.
+
+    Each process calls it with its own. A process that sees one GPU cannot tell from this that it has it to itself.
+    """
+    store.set(f"gpu of rank {launch.rank}", uuid)
+    ranks: dict[str, list[int]] = {}
+    for rank in range(launch.world_size):
+        ranks.setdefault(store.get(f"gpu of rank {rank}").decode(), []).append(rank)
+    shared = {gpu: sharing for gpu, sharing in ranks.items() if len(sharing) > 1}
+    if shared:
+        found = "; ".join(f"ranks {', '.join(map(str, sharing))} share GPU {gpu}" for gpu, sharing in shared.items())
+        raise ConfigurationError(
+            f"{found}; start no more processes on a node than it has GPUs (--nproc-per-node), and let each see either "
+            "all of them or one of its own (Slurm: --gpus-per-task=1 --gpu-bind=single:1), or use device=cpu"
+        )
+
+
 def silent_ranks(
     store: dist.Store,  # type: ignore[name-defined]
     rank: int,

@@ -1,14 +1,13 @@
 """The loss of every local tower, and its gradients averaged over the replicas."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet_mp.errors import PeerLost
 from alexnet_mp.model.stage import Logits
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.rows import Auxiliary
@@ -57,20 +56,10 @@ def data_parallel(
         return DistributedDataParallel(losses, process_group=group, gradient_as_bucket_view=True)
 
 
-@contextmanager
-def averaging_gradients(mesh: Mesh) -> Iterator[None]:
+def averaging_gradients(mesh: Mesh) -> AbstractContextManager[None]:
     """With several replicas, PeerLost for what fails in a step: DistributedDataParallel raises plain RuntimeErrors.
 
     It communicates while gradients are computed; before every forward pass of a network that has buffers, to send them;
     and once before a forward pass to agree on its buckets of gradients.
     """
-    if mesh.placement.replicas == 1:
-        yield
-        return
-    try:
-        yield
-    except (PeerLost, torch.OutOfMemoryError):
-        raise
-    except RuntimeError:
-        with needing_all("averaging gradients over the replicas"):
-            raise
+    return nullcontext() if mesh.placement.replicas == 1 else needing_all("averaging gradients over the replicas")

@@ -165,18 +165,26 @@ class Trainer:
                 last, logged = last + held, logged + held  # no step is slower for it
 
     def _agree(self, losses: Sequence[Tensor], step: int) -> Agreed:
-        """One small exchange of all processes a step: who is asked to stop, whether to save, and the loss."""
-        placement, checkpointer = self._mesh.placement, self._run.checkpointer
-        share = 0.0
-        if placement.first_tower == 0 and (self._reads_every_loss or self._is_logged()):
-            self._await_devices()
-            share = losses[0].detach().double().item() / placement.replicas
-        stop, save, failed, loss = self._mesh.sum_over_processes(
-            [float(bool(self._run.signals.received)), checkpointer.is_due(step), checkpointer.has_failed(), share]
-        )
+        """One small exchange of all processes a step: who is asked to stop, whether to save, and the loss.
+
+        A loss on a GPU goes in a second exchange, at logged steps: the first needs no GPU, so it finds a process that
+        is gone before anybody waits for a GPU that waits for that process.
+        """
+        checkpointer = self._run.checkpointer
+        asked = [float(bool(self._run.signals.received)), checkpointer.is_due(step), checkpointer.has_failed()]
+        on_gpu = not self._reads_every_loss
+        stop, save, failed, loss = self._mesh.sum_over_processes([*asked, 0.0 if on_gpu else self._share_of(losses)])
         if failed:
             checkpointer.abort()
+        if on_gpu and self._is_logged():
+            self._await_devices()
+            (loss,) = self._mesh.sum_over_processes([self._share_of(losses)])
         return Agreed(bool(stop), bool(save), loss)
+
+    def _share_of(self, losses: Sequence[Tensor]) -> float:
+        """What this process adds to the mean loss over the replicas."""
+        placement = self._mesh.placement
+        return losses[0].detach().double().item() / placement.replicas if placement.first_tower == 0 else 0.0
 
     def _sent(self) -> int:
         """Bytes that this process's first tower has sent over the crossings."""

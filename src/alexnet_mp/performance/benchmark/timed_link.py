@@ -58,9 +58,9 @@ class TimedLink:
         arrival = self._link.post(outgoing, crossing, direction)
         posted = time.perf_counter()
 
-        def arrive() -> Tensors:
+        def arrive(*waiting: int) -> Tensors:
             wait_began = time.perf_counter()
-            parcels = arrival()
+            parcels = arrival(*waiting)
             wait_ended = time.perf_counter()
             if all(parcel.device.type == "cpu" for tower in outgoing for parcel in tower):
                 self.exchanges.append(Exchange(crossing, direction, begun, posted, wait_began, wait_ended))

@@ -41,7 +41,7 @@ class MutableLink:
         if not self.silent:
             return self._link.post(outgoing, crossing, direction)
         own = [[parcel.detach() for parcel in parcels] for parcels in outgoing]
-        return lambda: own
+        return lambda *_: own
 
 
 def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[CheckResult]:
