@@ -59,7 +59,7 @@ def logits_and_gradients(model: TowerModel) -> dict[str, Tensor]:
     images, labels = inputs(model.network)
     logits = model(images)
     F.cross_entropy(logits, labels).backward()
-    return {"logits": logits.detach(), **{name: p.grad for name, p in model.named_parameters()}}
+    return {"logits": logits.detach(), **{name: p.grad.contiguous() for name, p in model.named_parameters()}}
 
 
 def run_one_tower(name: str, folder: str) -> None:

@@ -49,7 +49,7 @@ def train_five_steps(towers: int, placement_kind: str, dtype: torch.dtype) -> di
         record |= {f"{step} weight {name}": p.detach().clone() for name, p in model.named_parameters()}
         total = mesh.sum_over_replicas(losses[0].detach().double()) / placement.replicas
         record[f"{step} loss"] = total
-    return record
+    return {name: tensor.contiguous() for name, tensor in record.items()}
 
 
 def _world() -> tuple[int, int]:

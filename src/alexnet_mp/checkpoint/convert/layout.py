@@ -33,7 +33,7 @@ def to_single_device(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name not in ("own_weight", "peer_weight"):
                 # One block of kernels or units a tower; the classifier's bias is on tower 0 alone.
                 single[f"{layer}.{name}"] = torch.cat([tensors[name] for tensors in towers if name in tensors])
-    return single
+    return {name: tensor.contiguous() for name, tensor in single.items()}
 
 
 def from_single_device(state_dict: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
