@@ -336,7 +336,7 @@ def test_on_the_second_node_devices_are_counted_from_zero() -> None:
 
 def test_two_devices_in_each_of_four_processes_are_refused_on_eight_gpus_too() -> None:
     for rank in range(4):
-        with pytest.raises(ConfigurationError, match="for one process, and these are 4.*use placement=distributed"):
+        with pytest.raises(ConfigurationError, match=r"for one process, and these are 4.*use placement=distributed"):
             placed(rank, 4, gpus=8, placement="two_devices")
 
 

@@ -61,10 +61,17 @@ def test_the_main_process_finds_the_gpus_of_its_replicas_other_processes():
         assert placement.replica_devices.items() >= placement.devices.items()
 
 
-@pytest.mark.parametrize("kind", ["simulated", "two_devices"])
-def test_other_placements_hold_all_devices_themselves(kind):
-    placement = choose_placement(kind, "cuda", 2, Launch(1, 2, 1, 2), visible_gpus=4)
+@pytest.mark.parametrize(("kind", "launch"), [("simulated", Launch(1, 2, 1, 2)), ("two_devices", Launch())])
+def test_other_placements_hold_all_devices_themselves(kind, launch):
+    placement = choose_placement(kind, "cuda", 2, launch, visible_gpus=4)
     assert placement.replica_devices == placement.devices
+
+
+def test_a_main_process_that_is_bound_to_one_gpu_reads_that_one(machine):
+    machine(gpu(0, celsius=50), gpu(1, celsius=60), visible=(gpu(0, celsius=50),), peer=PEERS)
+    bound = choose_placement("auto", "auto", 2, Launch(0, 2, 0, 2, planned=False), visible_gpus=1)
+    found = metrics(bound)
+    assert found["tower0_gpu_temperature_celsius"] == 50 and "tower1_gpu_temperature_celsius" not in found
 
 
 def test_on_cpus_every_tower_is_on_the_cpu():

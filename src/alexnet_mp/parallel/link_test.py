@@ -192,11 +192,10 @@ def _tried(mesh: Mesh, link: Link, network: Network, images: int, attempt: int =
     except LinkError as error:
         hangs = str(error)
     if mesh.any(bool(hangs)):
-        placement = mesh.placement
-        by_nccl = f"torchrun --nproc-per-node={placement.towers} with NCCL_P2P_DISABLE=1 copies through host memory; "
+        by_nccl = f"torchrun --nproc-per-node={network.towers} with NCCL_P2P_DISABLE=1 copies through host memory; "
         raise LinkError(
             f"{hangs or 'what crosses between the towers of another process does not arrive'}; "
-            f"{by_nccl if placement.kind == 'two_devices' else ''}{what_to_do(placement, direct=True)}"
+            f"{by_nccl if mesh.placement.kind == 'two_devices' else ''}{what_to_do(mesh.placement, direct=True)}"
         )
     return found
 
