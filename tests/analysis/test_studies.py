@@ -114,7 +114,7 @@ def test_a_folder_that_is_no_sweep_is_an_error_that_names_it(content: str, tmp_p
 def test_a_sweep_of_another_layout_is_refused(tmp_path: Path) -> None:
     folder = study(tmp_path / "norms", ERRORS)
     held = json.loads((folder / "sweep.json").read_text())
-    held["variants"]["lrn"]["top1_error"] = {"mean": 0.2}
+    held["variants"]["no_lrn"]["above_baseline"]["top1_error"] = {"mean": 0.2}
     (folder / "sweep.json").write_text(json.dumps(held))
     with pytest.raises(ConfigurationError):
         read_study(folder)

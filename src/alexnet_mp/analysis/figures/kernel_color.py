@@ -302,9 +302,8 @@ def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
         axes.grid(axis="y", alpha=0.3)
     every[0].set_ylabel("colorfulness of each kernel")
     handles, names = every[0].get_legend_handles_labels()
-    first = dict(zip(reversed(names), reversed(handles), strict=True))
-    order = sorted(first)
-    every[0].legend([first[name] for name in order], order, frameon=False, loc="upper right", fontsize=8)
+    shown = dict(sorted(zip(names, handles, strict=True), key=lambda pair: pair[0]))  # each tower once
+    every[0].legend(shown.values(), shown.keys(), frameon=False, loc="upper right", fontsize=8)
     figure.savefig(picture, dpi=120, format="png")
 
 

@@ -102,10 +102,9 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     probabilities, classes = most_probable(model, preprocess, batch, _CLASSES_SHOWN)
     searched = min(settings.among or len(data.splits["train"]), len(data.splits["train"]))
     loader = Loader(data, network.image[1:], min(_BATCH, len(data.splits["train"])), Share(), seed=0)
-    batches = loader.evaluation("train", rows=torch.arange(searched))
     distances, places = nearest(
         last_hidden_features(model, preprocess, batch),
-        with_progress_bar(batches, searched),
+        with_progress_bar(loader.evaluation("train", rows=torch.arange(searched)), searched),
         lambda batch: last_hidden_features(model, preprocess, batch),
         min(settings.neighbors, searched),
     )
