@@ -227,7 +227,7 @@ class Exploit:
         (lambda folder: {"conv1.weight": Exploit(folder / "exploited")}, "holds tensors alone"),
         (lambda folder: Foreign(), "save model.state_dict\\(\\), not the model"),
         (lambda folder: [torch.zeros(1)], "holds no state dict"),
-        (lambda folder: {"epoch": 3, "a": torch.zeros(1)}, "'epoch' is int, where a state dict has tensors by name"),
+        (lambda folder: {"epoch": 3, "a": torch.zeros(1)}, "'epoch' is int; a state dict has tensors by name"),
         (lambda folder: {"a.weight": torch.zeros(2, 2).to_sparse()}, "a.weight is not a tensor of plain numbers"),
     ],
 )

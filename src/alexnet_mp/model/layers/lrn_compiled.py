@@ -1,5 +1,9 @@
 """The LRN's steps for torch.compile: one fused pass each, over larger blocks."""
 
+import inspect
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +11,11 @@ from alexnet_mp.model.layers.window import Window, inverse_power, rows_in_a_bloc
 
 # Fewer tensors pass through the cache at once than without a compiler, and a call costs more (docs/performance.md).
 BLOCK_BYTES = 1536 * 1024
+
+# A process compiles for each shape and each GPU: with four GPUs the two shapes of the paper's network reach the limit
+# of 8, beyond which torch.compile gives up in silence. Older releases of torch have no such argument.
+_MANY = {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
+_compile: Any = partial(torch.compile, dynamic=False, **_MANY)
 
 
 class CompiledBlocks:
@@ -37,18 +46,18 @@ class CompiledBlocks:
         _subtract_window_gradient(x, self._terms, dx, self._window)
 
 
-@torch.compile(dynamic=False)
+@_compile
 def _write_squares(x: Tensor, inside: Tensor, window: Window) -> None:
     inside.copy_(x * x * window.alpha + window.k / window.n)
 
 
-@torch.compile(dynamic=False)
+@_compile
 def _normalize(x: Tensor, squares: Tensor, y: Tensor, window: Window) -> None:
     root = torch.rsqrt(_window_sums(squares, x, window))
     y.copy_(x * inverse_power(root, window.beta))
 
 
-@torch.compile(dynamic=False)
+@_compile
 def _write_direct_gradient(x: Tensor, dy: Tensor, squares: Tensor, dx: Tensor, terms: Tensor, window: Window) -> None:
     root = torch.rsqrt(_window_sums(squares, x, window))
     direct = dy * inverse_power(root, window.beta)
@@ -56,7 +65,7 @@ def _write_direct_gradient(x: Tensor, dy: Tensor, squares: Tensor, dx: Tensor, t
     terms.copy_(direct * x * (root * root))
 
 
-@torch.compile(dynamic=False)
+@_compile
 def _subtract_window_gradient(x: Tensor, terms: Tensor, dx: Tensor, window: Window) -> None:
     dx.copy_(dx - 2 * window.alpha * window.beta * x * _window_sums(terms, x, window))
 
