@@ -175,7 +175,7 @@ def under_torchrun(processes: int, tmp_path: Path, *overrides: str) -> Finished:
     return torchrun(processes, [EVALUATE, "device=cpu", *overrides], tmp_path, 150)
 
 
-def test_two_processes_write_what_one_writes(saved: Save, tmp_path: Path, one_thread: None) -> None:
+def test_two_processes_write_what_one_writes(saved: Save, tmp_path: Path) -> None:
     checkpoint = f"checkpoint={saved()}"
     alone = run_script(EVALUATE, [checkpoint, "views=10", "device=cpu", "out=one"], tmp_path)
     assert alone.code == 0, alone.stderr

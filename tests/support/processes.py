@@ -64,7 +64,8 @@ def run_processes(count: int, function: Callable[..., Any], *arguments: Any, dea
 
 
 def _start() -> Worker:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alexnet_mp.commands.train"])  # torch too: a fork of the server has imported it
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
@@ -136,7 +137,7 @@ class Finished:
 def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
     """What `python <script> <arguments>` in `cwd` does, in this process: for what does not ask for a new one."""
     printed, said = io.StringIO(), io.StringIO()
-    code, threads = 0, torch.get_num_threads()
+    code = 0
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(printed),
@@ -151,7 +152,7 @@ def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
                 print(ended.code, file=sys.stderr)  # as Python does at its end
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(1)
     return Finished(code, printed.getvalue(), said.getvalue())
 
 

@@ -14,8 +14,6 @@ from tests.training.test_train import NARROW, in_workers
 
 STILL = ("recipe.weights.learning_rate=0", "recipe.biases.learning_rate=0", "recipe.schedule.milestones=[]")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def train(folder: Path, *overrides: str) -> Finished:
     return run_script("launch/train.py", [f"run_dir={folder}", "recipe.epochs=1", *NARROW, *overrides], folder.parent)

@@ -25,8 +25,6 @@ from tests.training.test_train import NARROW, in_processes, in_workers, metrics,
 STOPPED = 75
 SHORT = (*NARROW, "recipe.epochs=2")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def train(folder: Path, *overrides: str) -> Finished:
     return run_script("launch/train.py", [f"run_dir={folder}", *overrides], folder.parent)

@@ -128,7 +128,7 @@ SHORT = (*NARROW, "recipe.epochs=2", "recipe.schedule.milestones=[{after_epoch: 
 @pytest.mark.parametrize(
     ("overrides", "epochs"), [(SHORT, 2), pytest.param((), 15, marks=pytest.mark.slow)], ids=["short", "quickstart"]
 )
-def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp_path, one_thread):
+def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert in_this_process(one, *overrides).code == 0
     assert in_workers(2, two, *overrides, deadline=240).code == 0

@@ -13,8 +13,6 @@ from tests.training.test_train import NARROW, in_workers, summary
 
 SHORT = (*NARROW, "recipe.epochs=2", "training_error=true")
 
-pytestmark = pytest.mark.usefixtures("one_thread_throughout")
-
 
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -34,7 +32,7 @@ def evaluated(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, one_thread_throughout) -> Path:
+def whole(tmp_path_factory) -> Path:
     return trained(tmp_path_factory.mktemp("run") / "whole", *SHORT)
 
 
