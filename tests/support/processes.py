@@ -30,12 +30,14 @@ GROUP_TIMEOUT = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that carries out calls, one after another: its start, with importing torch, takes longer than most."""
+    """A process that carries out calls, one after another."""
 
     process: Any
     calls: Connection
 
 
+# What a training run imports, some of it late: workers are forks of a server that has imported it once.
+PRELOADED = ["alexnet_mp.commands.train", "alexnet_mp.training.curves", "sklearn.datasets", "torch._dynamo"]
 WORKERS: list[Worker] = []  # by rank, as many as a test has needed yet; they end with this process
 
 
@@ -65,7 +67,7 @@ def run_processes(count: int, function: Callable[..., Any], *arguments: Any, dea
 
 def _start() -> Worker:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet_mp.commands.train"])  # torch too: a fork of the server has imported it
+    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
