@@ -1,7 +1,6 @@
 """Fixtures that every test may use."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,26 +9,17 @@ from tests.support.nvml_library import FakeGpu, FakeNvml, install, show_to_torch
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """See `set_one_thread`."""
-    with set_one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def one_thread_throughout() -> Iterator[None]:
-    """The same for a module's own fixtures too."""
-    with set_one_thread():
-        yield
-
-
-@contextmanager
-def set_one_thread() -> Iterator[None]:
+def one_thread() -> None:
     """One CPU thread, as in the worker processes: the condition under which results are promised to be bit-equal."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two CPU threads, for kernels that share their work among them."""
+    torch.set_num_threads(2)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

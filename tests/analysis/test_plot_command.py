@@ -23,7 +23,7 @@ from alexnet_mp.data.preprocessing import InputScale, Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.build import build_model
 from alexnet_mp.network.table import Network, parse_network
-from tests.analysis.test_evaluate_command import CLASSES, make_pack
+from tests.support.evaluations import CLASSES, make_pack
 from tests.training.test_validation import small
 
 MEET = ", towers meet at conv3, fc6, fc7, fc8"

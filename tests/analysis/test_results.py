@@ -1,76 +1,18 @@
 """The page of results says what run folders hold, beside the published numbers, with the commands."""
 
-import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
-from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import results
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.text import count
 from alexnet_mp.parallel.launch import Launch, command_line
-from tests.support.processes import run_script
-
-LAST_EPOCH = 12
-
-
-def make_run(folder: Path, seed: int = 0, experiment: str = "cifar10_lrn", last: float = 0.2, **summary: Any) -> Path:
-    """A finished run of twelve epochs: top-1 error 0.5 at first, 0.3 after ten, and lower after eleven than at last."""
-    errors = {1: 0.5, 10: 0.3, 11: last - 0.05, LAST_EPOCH: last}
-    lines: list[dict[str, Any]] = [{"kind": "train", "step": 1, "epoch": 1, "loss": 2.3, "learning_rate": 0.01}]
-    for epoch, error in errors.items():
-        found = {"loss": 1.0, "top1_error": error, "top5_error": error / 10}
-        lines.append({"kind": "validation", "step": 10 * epoch, "epoch": epoch, **found})
-    configuration = {
-        "experiment_name": experiment,
-        "recipe": {"name": "quick", "epochs": LAST_EPOCH, "input": {"pixel_divisor": 1, "mean": "center"}},
-        "data": {"source": "pack", "path": "packs/pictures"},
-        "seed": seed,
-        "run_dir": str(folder),
-    }
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    whole = {
-        "network": "tiny",
-        "experiment": experiment,
-        "placement": "distributed",
-        "world_size": 2,
-        "parameters": 1234567,
-        "parameters_per_tower": [617284, 617283],
-        "epochs": LAST_EPOCH,
-        "seconds": 600.0,
-        "images_per_second": 100,
-        "top1_error": last,
-        "top5_error": last / 10,
-        "seed": seed,
-        "batch_size": 64,
-        "precision": "float32",
-        "device": "CPU (an abacus)",
-        "threads": 1,
-        "versions": {"torch": "9.9"},
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-        "checkpoint": "step-000000120",
-        "best_checkpoint": "step-000000110",
-        "command": f"torchrun --nproc-per-node=2 launch/train.py experiment={experiment} seed={seed}",
-        **summary,
-    }
-    (folder / "summary.json").write_text(json.dumps(whole))
-    return folder
-
-
-def evaluate(run: Path, name: str, views: int, error: float, checkpoints: list[str], **more: Any) -> None:
-    paths = [str(run.absolute() / "checkpoints" / checkpoint) for checkpoint in checkpoints]
-    found = {"loss": 1.0, "top1_error": error, "top5_error": error / 10, "images": 5000, "views": views}
-    (run / "evaluation" / name).mkdir(parents=True)
-    text = json.dumps({**found, "split": "validation", "checkpoints": paths, **more})
-    (run / "evaluation" / name / "summary.json").write_text(text)
+from tests.support.runs import evaluate, make_run
 
 
 def page(out: Path, *runs: Path) -> str:
@@ -89,15 +31,6 @@ def rows(text: str, first: str) -> list[dict[str, str]]:
             found.append(dict(zip(header, cells, strict=True)))
         header = (header or cells) if cells else []
     return found
-
-
-def only_line_of_error(out: Path, *runs: Path) -> str:
-    with pytest.raises(ConfigurationError) as refused:
-        page(out, *runs)
-    message = str(refused.value)
-    assert "\n" not in message
-    assert not out.exists()
-    return message
 
 
 def test_the_numbers_of_a_run_are_on_the_page(tmp_path: Path) -> None:
@@ -312,64 +245,6 @@ def test_a_commit_with_changes_is_said_to_have_them(tmp_path: Path) -> None:
     text = page(tmp_path / "docs", make_run(tmp_path / "a", commit=f"{'ab' * 20}-dirty"))
     assert rows(text, "seed")[0]["commit"] == "ababababab-dirty"
     assert "changes that were not committed" in text
-
-
-def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path) -> None:
-    (tmp_path / "nothing").mkdir()
-    going_on, good, out = make_run(tmp_path / "going_on"), make_run(tmp_path / "good"), tmp_path / "docs"
-    (going_on / "summary.json").unlink()
-    for name, why in (
-        ("nothing", "not the folder of a run"),
-        ("going_on", "not finished"),
-        ("missing", "not the folder"),
-    ):
-        message = only_line_of_error(out, good, tmp_path / name)
-        assert str(tmp_path / name) in message
-        assert why in message
-    assert "named twice" in only_line_of_error(out, good, good)
-    assert "runs is empty" in only_line_of_error(out)
-
-
-@pytest.mark.parametrize(
-    "name, content, fragment",
-    [
-        ("summary.json", "{", "Expecting property name"),
-        ("summary.json", "[]", "must be a mapping"),
-        ("summary.json", "{}", "missing key 'network'"),
-        ("config.yaml", "a: [", "is not YAML"),
-        ("config.yaml", "just words", "is not a configuration"),
-        ("metrics.jsonl", "", "no validation line"),
-        ("metrics.jsonl", "{}\n", "line 1: it has no kind"),
-        ("metrics.jsonl", "half a line", "line 1: Expecting value"),
-        ("metrics.jsonl", '{"kind": "validation", "epoch": 1}\n', "line 1: it has no step"),
-        (
-            "metrics.jsonl",
-            '{"kind": "validation", "step": 9, "epoch": 3, "loss": 1, "top1_error": 0.5, "top5_error": 0}\n',
-            "different runs",
-        ),
-    ],
-)
-def test_a_damaged_file_is_named(name: str, content: str, fragment: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a")
-    (run / name).write_text(content)
-    message = only_line_of_error(tmp_path / "docs", run)
-    assert name in message
-    assert fragment in message
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot write out="):
-        page(tmp_path / "file" / "docs", make_run(tmp_path / "a"))
-
-
-def test_the_script_ends_a_mistake_in_one_line(tmp_path: Path) -> None:
-    finished = run_script("launch/results.py", ["runs=[nowhere]"], tmp_path)
-    assert finished.code == 2
-    assert finished.stderr == "error: nowhere is not the folder of a run: it has no summary.json\n"
-    make_run(tmp_path / "a")
-    finished = run_script("launch/results.py", ["runs=[a]"], tmp_path)
-    assert finished.stdout.split() == ["wrote", "docs/results.md", "wrote", "docs/curves/cifar10_lrn-tiny.png"]
 
 
 def test_an_ablation_does_not_stand_beside_the_whole_experiments_numbers(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.analysis.results.studies import read_study
 from alexnet_mp.commands import results
 from alexnet_mp.common.cli import compose
-from tests.analysis.test_results import make_run
-from tests.sweep.test_sweep import TWO, Fake, sweep
+from tests.support.runs import make_run
+from tests.support.sweeps import TWO, Fake, sweep
 
 ERRORS = {"lrn/seed-0": 0.10, "lrn/seed-1": 0.30, "no_lrn/seed-0": 0.15, "no_lrn/seed-1": 0.31}
 PUBLISHED = {"top1_points": 1.4, "top1_error": 0.42, "source": "paper <b>§3.3</b>"}

@@ -12,7 +12,7 @@ from alexnet_mp.commands import plot
 from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import parse_network
-from tests.analysis.test_results import LAST_EPOCH, make_run
+from tests.support.runs import LAST_EPOCH, make_run
 
 
 def four_layers(kind: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
 from alexnet_mp.data.preprocessing import Batch
 from alexnet_mp.training.config import parse_train_settings
-from tests.data.test_pack import LABELS, pixels, write_manifest, write_pack
+from tests.support.packs import LABELS, pixels, write_manifest, write_pack
 
 CROP, BATCH = (5, 6), 8
 PAPER = Augmentation("random", flip=True, color=ColorNoise(0.1, "root"))

@@ -1,15 +1,7 @@
-"""Photographs become a pack right in every pixel and statistic, whatever the workers, the starts and the damage."""
+"""Photographs become a pack right in every pixel and statistic, whatever the workers; bad ones are named."""
 
-import hashlib
-import json
-import os
-import re
-import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,18 +13,12 @@ from alexnet_mp.commands import prepare as command
 from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
 from alexnet_mp.data.prepare import prepare as prepare_module
-from alexnet_mp.data.prepare import shards, workspace
-from alexnet_mp.data.prepare.prepare import PackSummary, images_per_shard, prepare
-from alexnet_mp.data.prepare.settings import PreparationSettings
-from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
+from alexnet_mp.data.prepare.prepare import images_per_shard
 from tests.support.photographs import clothing, imagenet
+from tests.support.preparation import fingerprint, prepared
 from tests.support.processes import CHECKOUT, run_command, run_script
 
 Pixels = NDArray[np.uint8]
-
-
-def prepared(source: Path, out: Path, workers: int = 1, **settings: Any) -> PackSummary:
-    return prepare(PreparationSettings(source=str(source), out=str(out), workers=workers, **settings))
 
 
 def by_plain_pillow(path: Path, size: int) -> Pixels:
@@ -119,38 +105,6 @@ def test_the_pack_of_all_clothing_photographs_is_right(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pack.statistics.mean_image, images.mean(axis=0, dtype=np.float64))
 
 
-def noise(seed: int, width: int = 24, height: int = 20) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-COUNTS = {"train": 12, "val": 4, "test": 2}
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Small random pictures of two classes, three splits."""
-    for split, count in COUNTS.items():
-        for i in range(count):
-            path = tmp_path / "photos" / split / ("cat", "dog")[i % 2] / f"{i:02d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            noise(100 * len(split) + i).save(path)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "pack"
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Every file below a folder, and what is in it."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def test_a_pack_has_shards_labels_mean_and_manifest_and_nothing_else(photos: Path, out: Path) -> None:
     prepared(photos, out, size=16, images_per_shard=5)
     shards = {"train": 3, "validation": 1, "test": 1}
@@ -189,164 +143,6 @@ def test_a_shard_has_256_mb_or_a_32nd_of_its_split(images: int, size: int, each:
     assert images_per_shard(images, size) == each
 
 
-class Stopped(NamedTuple):
-    """A preparation of 8 shards that was stopped, and what the whole pack is."""
-
-    source: Path
-    out: Path
-    whole: dict[str, str]
-
-
-@pytest.fixture
-def stopped(photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stopped]:
-    """Stopped after three shards."""
-    prepared(photos, tmp_path / "whole", size=16, images_per_shard=3)
-    whole = fingerprint(tmp_path / "whole")
-
-    def stop_at_the_fourth(task: ShardTask) -> ShardResult:
-        if task.number == 3:
-            task.file.write_bytes(b"half a sh")
-            raise KeyboardInterrupt
-        return make_shard(task)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shards, "make_shard", stop_at_the_fourth)
-        with pytest.raises(KeyboardInterrupt):
-            prepared(photos, out, size=16, images_per_shard=3)
-    yield Stopped(photos, out, whole)
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The shards that are made from now on."""
-    names: list[str] = []
-
-    def note(task: ShardTask) -> ShardResult:
-        names.append(f"{task.split}/{task.file.name}")
-        return make_shard(task)
-
-    monkeypatch.setattr(shards, "make_shard", note)
-    return names
-
-
-REST = ["train/00003.npy", "validation/00000.npy", "validation/00001.npy", "test/00000.npy"]
-
-
-def test_a_half_made_pack_does_not_open(stopped: Stopped) -> None:
-    with pytest.raises(ConfigurationError, match=r"manifest\.json does not exist.*has not finished"):
-        open_pack(stopped.out)
-
-
-def test_a_second_start_makes_only_the_missing_shards_and_the_same_pack(stopped: Stopped, made: list[str]) -> None:
-    summary = prepared(stopped.source, stopped.out, size=16, images_per_shard=3)
-    assert (made, summary.shards_found, summary.images_decoded) == (REST, 3, 9)
-    plan = {"manifest.json"}  # its settings name the same source: equal too
-    assert fingerprint(stopped.out) == stopped.whole and plan <= stopped.whole.keys()
-
-
-@pytest.mark.parametrize("damage", ["train-00001.json", "train-00001.npy", "../train/00001.npy"])
-@pytest.mark.parametrize("how", ["gone", "cut_short"])
-def test_a_finished_shard_that_lost_a_file_is_made_again(
-    damage: str, how: str, stopped: Stopped, made: list[str]
-) -> None:
-    file = stopped.out / ".preparation" / damage
-    if how == "gone":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:-9])
-    prepared(stopped.source, stopped.out, size=16, images_per_shard=3)
-    assert made == ["train/00001.npy", *REST]
-    assert fingerprint(stopped.out) == stopped.whole
-
-
-@pytest.mark.parametrize("change, message", [({"size": 8}, "size 16 -> 8"), ({"seed": 1}, "seed 0 -> 1")])
-def test_leftovers_of_other_settings_are_refused_and_kept(
-    change: dict[str, int], message: str, stopped: Stopped
-) -> None:
-    before = fingerprint(stopped.out)
-    with pytest.raises(ConfigurationError, match=message):
-        prepared(stopped.source, stopped.out, **{"size": 16, "images_per_shard": 3, **change})
-    assert fingerprint(stopped.out) == before
-
-
-def test_leftovers_of_other_pictures_are_refused(stopped: Stopped) -> None:
-    noise(99).save(stopped.source / "train" / "cat" / "00.png")
-    with pytest.raises(ConfigurationError, match="begun from other pictures"):
-        prepared(stopped.source, stopped.out, size=16, images_per_shard=3)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from alexnet_mp.data.prepare import shards
-from alexnet_mp.data.prepare.prepare import prepare
-from alexnet_mp.data.prepare.settings import PreparationSettings
-make, sidecars = shards.make_shard, Path(sys.argv[2], ".preparation")
-def killed(task):
-    if task.number == 2:
-        while len(list(sidecars.glob("train-*.json"))) < 2:
-            pass
-        os.kill(os.getpid(), signal.SIGKILL)
-    return make(task)
-shards.make_shard = killed
-prepare(PreparationSettings(sys.argv[1], sys.argv[2], size=16, images_per_shard=3, workers=1))
-"""
-
-
-def test_a_killed_process_leaves_what_the_next_goes_on_from(photos: Path, out: Path, made: list[str]) -> None:
-    killed = run_command([sys.executable, "-c", KILLED, str(photos), str(out)], out.parent)
-    assert killed.code == -signal.SIGKILL, killed.stderr
-    with pytest.raises(ConfigurationError, match="does not exist"):
-        open_pack(out)
-    summary = prepared(photos, out, size=16, images_per_shard=3)
-    assert (summary.shards_found, made) == (2, ["train/00002.npy", *REST])
-    assert len(open_pack(out).splits["train"]) == 12
-
-
-def die(task: ShardTask) -> ShardResult:
-    os._exit(1)
-
-
-def test_a_worker_that_dies_ends_in_one_error(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "make_shard", die)
-    with pytest.raises(ConfigurationError, match=r"a worker process died.*goes on from the finished shards"):
-        prepared(photos, out, workers=2, size=16)
-
-
-def linger(task: ShardTask) -> ShardResult:
-    """Say who makes this shard, and never be done."""
-    (task.file.parent.parent.parent / f"{os.getpid()}.pid").touch()
-    signal.pause()
-    raise AssertionError
-
-
-ORPHANS = """
-import os, signal, sys, threading
-from pathlib import Path
-from alexnet_mp.data.prepare import shards
-from alexnet_mp.data.prepare.prepare import prepare
-from alexnet_mp.data.prepare.settings import PreparationSettings
-from tests.data.test_prepare import linger
-def kill():
-    while len(list(Path(sys.argv[2]).parent.glob("*.pid"))) < 2:
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
-threading.Thread(target=kill).start()
-shards.make_shard = linger
-prepare(PreparationSettings(sys.argv[1], sys.argv[2], size=16, workers=2))
-"""
-
-
-def test_workers_end_with_a_parent_that_is_killed(photos: Path, out: Path) -> None:
-    killed = run_command([sys.executable, "-c", ORPHANS, str(photos), str(out)], CHECKOUT, deadline=60)
-    assert killed.code == -signal.SIGKILL, killed.stderr
-    pids = [int(path.stem) for path in out.parent.glob("*.pid")]
-    assert len(pids) == 2
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, f"{pids} outlived their parent"
-
-
 def test_bad_pictures_are_skipped_counted_and_named(
     photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,109 +176,11 @@ def test_strict_stops_with_the_name(photos: Path, out: Path) -> None:
     assert not (out / "manifest.json").exists()
 
 
-def test_strict_does_not_take_over_what_was_skipped_before(stopped: Stopped) -> None:
-    sidecar = stopped.out / ".preparation" / "train-00001.json"
-    content = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps({**content, "skipped": [["train/cat/02.png", "an empty file"]]}))
-    with pytest.raises(ConfigurationError, match=r"train/cat/02\.png: an empty file"):
-        prepared(stopped.source, stopped.out, size=16, images_per_shard=3, strict=True)
-
-
 def test_a_split_without_one_good_picture_is_named(photos: Path, out: Path) -> None:
     for path in (photos / "test").rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(ConfigurationError, match=r"none of the 2 pictures of test.*test/cat/00\.png: an empty file"):
         prepared(photos, out, size=16)
-
-
-def test_too_small_a_disk_is_named_before_the_start(
-    photos: Path, out: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Usage(NamedTuple):
-        free: int
-
-    monkeypatch.setattr(workspace.shutil, "disk_usage", lambda _: Usage(20_000))
-    with pytest.raises(ConfigurationError, match=r"needs [\d,]+ bytes .* has 20,000") as caught:
-        prepared(photos, out, size=16)
-    needed = int(re.search(r"needs ([\d,]+) bytes", str(caught.value))[1].replace(",", ""))  # type: ignore[index]
-    assert 18 * 16 * 16 * 3 < needed < 100_000
-    assert made == []
-
-
-def test_a_whole_pack_is_never_written_over(photos: Path, out: Path) -> None:
-    prepared(photos, out, size=16)
-    before = fingerprint(out)
-    with pytest.raises(ConfigurationError, match="is a whole pack already"):
-        prepared(photos, out, size=8)
-    assert fingerprint(out) == before
-
-
-def test_a_folder_with_other_files_is_never_used(photos: Path, out: Path) -> None:
-    out.mkdir()
-    (out / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigurationError, match="has files that are not a pack's"):
-        prepared(photos, out, size=16)
-    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
-
-
-def test_two_preparations_do_not_share_a_folder(photos: Path, out: Path) -> None:
-    with workspace.Workspace(out), pytest.raises(ConfigurationError, match="another process is preparing"):
-        prepared(photos, out, size=16)
-
-
-def test_a_refused_source_leaves_no_trace(photos: Path, out: Path) -> None:
-    (photos / "val" / "bird").mkdir()
-    with pytest.raises(ConfigurationError, match=r"val/bird is a class that train/ does not have"):
-        prepared(photos, out)
-    assert not out.exists()
-
-
-WRONG_USES: dict[str, tuple[list[str], str]] = {
-    "no_such_source": (["source=nowhere"], "source=nowhere does not exist"),
-    "another_kind": (["kind=ilsvrc"], "looks like kind=folder, not kind=ilsvrc"),
-    "unknown_kind": (["kind=zip"], "kind is 'zip', not one of auto, folder, ilsvrc, cifar10"),
-    "size_0": (["size=0"], "size is 0, must be from 1"),
-    "size_text": (["size=large"], "size must be a whole number"),
-    "workers_0": (["workers=0"], "workers is 0, must be from 1"),
-    "shards_of_0": (["images_per_shard=0"], "images_per_shard is 0, must be from 1"),
-    "shards_too_large": (["images_per_shard=100000000"], "images_per_shard is 100000000, must be from 1"),
-    "no_pixels": (["max_pixels=0"], "max_pixels is 0, must be from 1"),
-    "added_key": (["+color=1"], "unknown key 'color'"),
-    "out_in_the_source": (["out=photos/train/pack"], "lies in source=photos"),
-    "out_below_a_file": (["out=file/pack"], "cannot write out=file/pack"),
-}
-
-
-@pytest.mark.parametrize("overrides, message", WRONG_USES.values(), ids=WRONG_USES)
-def test_a_wrong_use_is_one_error_with_the_fix(
-    overrides: list[str], message: str, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(photos.parent)
-    Path("file").touch()
-    before = fingerprint(photos)
-    with pytest.raises(ConfigurationError, match=re.escape(message)):
-        command.run(compose("prepare", ["source=photos", "out=pack", "workers=1", *overrides]))
-    assert fingerprint(photos) == before
-    assert not Path("pack").exists()
-
-
-FOLDERS: dict[str, tuple[list[str], str]] = {
-    "no_train": (["val/cat/1.png"], "has no folder train"),
-    "no_classes": (["train/1.png"], "train has no folders; every class needs one"),
-    "an_empty_class": (["train/cat/1.png", "train/dog/"], "dog has no files"),
-    "val_and_validation": (["train/cat/1.png", "val/cat/1.png", "validation/cat/1.png"], "both validation/ and val/"),
-    "an_empty_split": (["train/cat/1.png", "test/"], "no pictures for the split test"),
-}
-
-
-@pytest.mark.parametrize("paths, message", FOLDERS.values(), ids=FOLDERS)
-def test_a_folder_that_is_not_laid_out_is_refused(paths: list[str], message: str, tmp_path: Path, out: Path) -> None:
-    for name in paths:
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir() if name.endswith("/") else path.touch()
-    with pytest.raises(ConfigurationError, match=message):
-        prepared(tmp_path / "photos", out)
 
 
 def test_a_name_that_is_no_text_is_written_and_printed(

@@ -1,6 +1,7 @@
 """The layers against plain formulas in float64."""
 
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,6 +23,14 @@ from alexnet_mp.model.layers.pooling import AveragePool, MaxPool
 from alexnet_mp.model.layers.weighted import Convolution
 from alexnet_mp.model.tower import Tower
 from tests.support import independent
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request) -> Iterator[None]:
+    """The CPU threads that share a block of rows."""
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(1)
 
 
 def maps(*shape: int, scale: float = 30.0) -> torch.Tensor:
@@ -50,7 +59,9 @@ def test_lrn_is_the_formula_in_both_readings_of_alpha(n, alpha_scales):
 @pytest.mark.parametrize("beta", [0.5, 0.75, 1.0])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("block_bytes", [1, 3000, 1 << 30])  # a row at a time, blocks with a rest, all at once
-def test_lrn_is_the_formula_whatever_the_blocks_and_the_memory_format(beta, memory_format, block_bytes, monkeypatch):
+def test_lrn_is_the_formula_whatever_the_blocks_and_the_memory_format(
+    beta, memory_format, block_bytes, threads, monkeypatch
+):
     monkeypatch.setattr(local_response, "BLOCK_BYTES", block_bytes)
     ours = LocalResponseNorm(5, 2.0, 1e-2, beta, "sum")
     x = maps(3, 7, 5, 4).detach().contiguous(memory_format=memory_format).requires_grad_()
@@ -83,7 +94,7 @@ def test_half_precision_maps_are_normalized_in_float32(dtype):
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="compiling needs a C++ compiler")
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_compiled_lrn_is_the_formula_too(memory_format, monkeypatch):
+def test_the_compiled_lrn_is_the_formula_too(memory_format, two_threads, monkeypatch):
     monkeypatch.setattr(compiled_response, "BLOCK_BYTES", 2000)
     ours = LocalResponseNorm(5, 2.0, 1e-2, 0.75, "sum", towers=2)
     ours.compiled = True
@@ -101,7 +112,7 @@ def test_pytorchs_lrn_is_the_reading_of_the_original_code_not_of_the_text():
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("block_bytes", [1, 3200, 1 << 30])  # an image at a time, two and a rest, all at once
-def test_spatial_norm_is_the_formula_with_zeros_outside(memory_format, block_bytes, monkeypatch):
+def test_spatial_norm_is_the_formula_with_zeros_outside(memory_format, block_bytes, threads, monkeypatch):
     monkeypatch.setattr(spatial, "BLOCK_BYTES", block_bytes)
     x = maps(3, 3, 9, 7).detach().contiguous(memory_format=memory_format).requires_grad_()
     assert_same_values_and_gradients(SpatialNorm(5, 1.0, 0.001, 0.75), independent.spatial, x)

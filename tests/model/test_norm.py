@@ -118,7 +118,7 @@ def in_two_processes(folder: Path, *arguments) -> list[dict[str, Tensor]]:
     return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
 
 
-def test_two_processes_train_bit_equal_to_one_with_batch_normalization(one_thread, tmp_path):
+def test_two_processes_train_bit_equal_to_one_with_batch_normalization(tmp_path):
     expected = three_steps("simulated")
     states = in_two_processes(tmp_path / "two", "distributed")
     assert states[0].keys() | states[1].keys() == expected.keys()
@@ -128,7 +128,7 @@ def test_two_processes_train_bit_equal_to_one_with_batch_normalization(one_threa
             assert torch.equal(tensor, expected[name]), name
 
 
-def test_replicas_take_the_running_statistics_of_replica_0(one_thread, tmp_path):
+def test_replicas_take_the_running_statistics_of_replica_0(tmp_path):
     apart = in_two_processes(tmp_path / "apart", "simulated")
     together = in_two_processes(tmp_path / "together", "simulated", True)
     name = "towers.1.norm3.running_mean"

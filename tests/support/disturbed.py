@@ -1,4 +1,4 @@
-"""Training runs that are disturbed from outside: their processes by rank, and whether two runs ended alike."""
+"""Training runs that are disturbed, as processes from outside or in this one, and whether two runs ended alike."""
 
 import contextlib
 import json
@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
 from alexnet_mp.checkpoint.files import load_checkpoint, load_momentum
-from tests.support.processes import CHECKOUT, Finished, free_port
+from alexnet_mp.data.loader import Loader
+from alexnet_mp.training.run_folder import RunFolder
+from tests.support.processes import CHECKOUT, Finished, free_port, run_script
 
 TRAIN = str(CHECKOUT / "launch" / "train.py")
+STOPPED = 75  # the exit code of a run that was asked to stop
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
@@ -133,3 +137,50 @@ def _children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return [int(child) for child in listed.read_text().split()]
     return []
+
+
+def train(folder: Path, *overrides: str) -> Finished:
+    """A training run in this process."""
+    return run_script("launch/train.py", [f"run_dir={folder}", *overrides], folder.parent)
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    finished = train(folder, *overrides)
+    assert finished.code == 0, finished.stderr
+    return folder
+
+
+@contextlib.contextmanager
+def at_step(step: int, act: Callable[[], object]) -> Iterator[None]:
+    """Do something when the run has written its line of metrics for a step."""
+    append = RunFolder.append
+
+    def watched(self, record):
+        append(self, record)
+        if (record["kind"], record["step"]) == ("train", step):
+            act()
+
+    with patch.object(RunFolder, "append", watched):
+        yield
+
+
+@contextlib.contextmanager
+def at_validation(act: Callable[[], object]) -> Iterator[None]:
+    """Do something whenever the run begins to validate."""
+    validation = Loader.validation
+
+    def watched(self):
+        act()
+        return validation(self)
+
+    with patch.object(Loader, "validation", watched):
+        yield
+
+
+def ask_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def only_error(finished: Finished) -> str:
+    (line,) = (line for line in finished.stderr.splitlines() if line.startswith("error: "))
+    return line

@@ -15,14 +15,7 @@ Weights = Mapping[str, Tensor]
 def paper(images: Tensor, w: Weights, towers: int = 2) -> Tensor:
     """The paper's text (§3): conv, ReLU, LRN, pool; α multiplies the sum; evaluation halves fc6's and fc7's outputs."""
     x = F.pad(images, (0, 3, 0, 3))  # 224 -> 227, zeros at the right and at the bottom
-    x = F.conv2d(x, w["conv1.weight"], w["conv1.bias"], stride=4).relu()
-    x = F.max_pool2d(_per_tower(lrn, x, towers, alpha=1e-4), 3, 2)
-    x = F.conv2d(x, w["conv2.weight"], w["conv2.bias"], padding=2, groups=towers).relu()
-    x = F.max_pool2d(_per_tower(lrn, x, towers, alpha=1e-4), 3, 2)
-    x = F.conv2d(x, w["conv3.weight"], w["conv3.bias"], padding=1).relu()
-    x = F.conv2d(x, w["conv4.weight"], w["conv4.bias"], padding=1, groups=towers).relu()
-    x = F.conv2d(x, w["conv5.weight"], w["conv5.bias"], padding=1, groups=towers).relu()
-    return _fully_connected(F.max_pool2d(x, 3, 2), w)
+    return _after_conv1(F.conv2d(x, w["conv1.weight"], w["conv1.bias"], stride=4).relu(), w, towers)
 
 
 def original_2012(images: Tensor, w: Weights) -> Tensor:
@@ -40,14 +33,7 @@ def original_2012(images: Tensor, w: Weights) -> Tensor:
 
 def small(images: Tensor, w: Weights, towers: int) -> Tensor:
     """The preset `small`: the paper's order of layers with a 3x3 conv1, for any number of towers."""
-    x = F.conv2d(images, w["conv1.weight"], w["conv1.bias"], padding=1).relu()
-    x = F.max_pool2d(_per_tower(lrn, x, towers, alpha=1e-4), 3, 2)
-    x = F.conv2d(x, w["conv2.weight"], w["conv2.bias"], padding=2, groups=towers).relu()
-    x = F.max_pool2d(_per_tower(lrn, x, towers, alpha=1e-4), 3, 2)
-    x = F.conv2d(x, w["conv3.weight"], w["conv3.bias"], padding=1).relu()
-    x = F.conv2d(x, w["conv4.weight"], w["conv4.bias"], padding=1, groups=towers).relu()
-    x = F.conv2d(x, w["conv5.weight"], w["conv5.bias"], padding=1, groups=towers).relu()
-    return _fully_connected(F.max_pool2d(x, 3, 2), w)
+    return _after_conv1(F.conv2d(images, w["conv1.weight"], w["conv1.bias"], padding=1).relu(), w, towers)
 
 
 def cifar10_batchnorm(images: Tensor, w: Weights, training: bool, epsilon: float = 1e-5) -> Tensor:
@@ -198,6 +184,17 @@ def spatial(a: Tensor, size: int = 5, alpha: float = 0.001, beta: float = 0.75) 
     ones = torch.ones(maps, 1, size, size, dtype=a.dtype)
     total = F.conv2d(a**2, ones, padding=size // 2, groups=maps)
     return a / (1 + alpha / size**2 * total) ** beta
+
+
+def _after_conv1(x: Tensor, w: Weights, towers: int) -> Tensor:
+    """The paper's rows from the first LRN on (§3.5)."""
+    x = F.max_pool2d(_per_tower(lrn, x, towers, alpha=1e-4), 3, 2)
+    x = F.conv2d(x, w["conv2.weight"], w["conv2.bias"], padding=2, groups=towers).relu()
+    x = F.max_pool2d(_per_tower(lrn, x, towers, alpha=1e-4), 3, 2)
+    x = F.conv2d(x, w["conv3.weight"], w["conv3.bias"], padding=1).relu()
+    x = F.conv2d(x, w["conv4.weight"], w["conv4.bias"], padding=1, groups=towers).relu()
+    x = F.conv2d(x, w["conv5.weight"], w["conv5.bias"], padding=1, groups=towers).relu()
+    return _fully_connected(F.max_pool2d(x, 3, 2), w)
 
 
 def _per_tower(function, x: Tensor, towers: int, **arguments) -> Tensor:

@@ -30,12 +30,14 @@ GROUP_TIMEOUT = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that carries out calls, one after another: its start, with importing torch, takes longer than most."""
+    """A process that carries out calls, one after another."""
 
     process: Any
     calls: Connection
 
 
+# What a training run imports, some of it late: workers are forks of a server that has imported it once.
+PRELOADED = ["alexnet_mp.commands.train", "alexnet_mp.training.curves", "sklearn.datasets", "torch._dynamo"]
 WORKERS: list[Worker] = []  # by rank, as many as a test has needed yet; they end with this process
 
 
@@ -64,7 +66,8 @@ def run_processes(count: int, function: Callable[..., Any], *arguments: Any, dea
 
 
 def _start() -> Worker:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
@@ -136,7 +139,7 @@ class Finished:
 def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
     """What `python <script> <arguments>` in `cwd` does, in this process: for what does not ask for a new one."""
     printed, said = io.StringIO(), io.StringIO()
-    code, threads = 0, torch.get_num_threads()
+    code = 0
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(printed),
@@ -151,7 +154,7 @@ def run_script(script: str, arguments: Sequence[str], cwd: Path) -> Finished:
                 print(ended.code, file=sys.stderr)  # as Python does at its end
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(1)
     return Finished(code, printed.getvalue(), said.getvalue())
 
 

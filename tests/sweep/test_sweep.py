@@ -2,12 +2,9 @@
 
 import csv
 import json
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,75 +15,11 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.common import cli
 from alexnet_mp.sweep import folder as sweep_folder
 from alexnet_mp.sweep import run as sweep_run
-from alexnet_mp.sweep.folder import sweep_lock
 from alexnet_mp.sweep.jobs import Job, make_jobs, torchrun_command
-from alexnet_mp.sweep.processes import job_environment, last_error, start_process
-from alexnet_mp.sweep.run import Sweep, run_sweep
 from alexnet_mp.sweep.settings import parse_sweep_settings
-from tests.analysis.test_results import make_run
 from tests.support.processes import CHECKOUT, run_script
+from tests.support.sweeps import ALL, TWO, Fake, compose, composed, configuration, refusal, sweep, values
 from tests.training.test_train import NARROW
-
-
-@cache
-def composed(*overrides: str) -> Mapping[str, Any]:
-    return cli.compose("train", list(overrides))
-
-
-def compose(overrides: list[str]) -> Mapping[str, Any]:
-    """As the command composes, but for seed and folder, so that most jobs share one composition."""
-    *others, seed, run_dir = overrides
-    own = {"seed": int(seed.removeprefix("seed=")), "run_dir": run_dir.removeprefix("run_dir='").removesuffix("'")}
-    return {**composed(*others), **own}
-
-
-TWO = {"lrn": [], "no_lrn": ["network.layers.lrn1=null"]}
-PYTHON = [sys.executable, "-I", "-S", "-c"]
-
-
-class Fake:
-    """In torchrun's place: jobs that leave a run with the errors given by name, or fail with the others' last words."""
-
-    def __init__(self, errors: dict[str, float], code: int = 3, says: str = "error: it broke") -> None:
-        self.errors, self.code, self.says = errors, code, says
-        self.started: list[str] = []
-
-    def __call__(self, job: Job, processes: int) -> list[str]:
-        self.started.append(job.name)
-        if job.name not in self.errors:
-            return [*PYTHON, f"import sys; print({self.says!r}); sys.exit({self.code})"]
-        write_run(job, self.errors[job.name])
-        return [*PYTHON, "print('trained')"]
-
-
-def write_run(job: Job, error: float) -> None:
-    make_run(job.run_dir, job.seed, "digits", error)
-    (job.run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(job.configuration))))
-
-
-def configuration(out: Path, **changes: Any) -> dict[str, Any]:
-    whole = {"out": str(out), "variants": TWO, "baseline": None, "seeds": [0, 1], "overrides": [], "processes": 1}
-    return whole | {"parallel": 1} | changes
-
-
-def sweep(out: Path, fake: Callable[[Job, int], list[str]], **changes: Any) -> tuple[Sweep, list[str]]:
-    """A sweep and what it said."""
-    said: list[str] = []
-    return run_sweep(parse_sweep_settings(configuration(out, **changes)), compose, said.append, fake), said
-
-
-def refusal(out: Path, fake: Callable[[Job, int], list[str]] | None = None, **changes: Any) -> str:
-    with pytest.raises(ConfigurationError) as refused:
-        sweep(out, fake or Fake({}), **changes)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
-
-
-def values(out: Path) -> dict[str, Any]:
-    return json.loads((out / "sweep.json").read_text())
-
-
-ALL = {"lrn/seed-0": 0.1, "lrn/seed-1": 0.4, "no_lrn/seed-0": 0.3, "no_lrn/seed-1": 0.5}
 
 
 def test_one_torchrun_trains_each_job_and_a_failed_one_does_not_end_the_sweep(tmp_path: Path) -> None:
@@ -212,11 +145,6 @@ def test_variants_are_compared_with_the_baseline_seed_by_seed(tmp_path: Path) ->
     )
 
 
-def test_a_baseline_must_be_one_of_the_variants(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="baseline is 'lnr', not one of lrn, no_lrn; did you mean 'lrn'"):
-        sweep(tmp_path, Fake(ALL), baseline="lnr")
-
-
 def test_a_failed_job_is_noted_with_its_code_and_last_words_and_the_others_run(tmp_path: Path) -> None:
     fake = Fake({name: error for name, error in ALL.items() if name != "lrn/seed-1"})
     done, said = sweep(tmp_path, fake)
@@ -271,173 +199,6 @@ def test_the_tables_are_written_after_every_job(tmp_path: Path) -> None:
     assert seen == [["not started", "not started"], ["done", "not started"]]
 
 
-def test_a_folder_of_other_variants_is_refused_with_the_difference(tmp_path: Path) -> None:
-    sweep(tmp_path, Fake(ALL))
-    before = (tmp_path / "sweep.json").read_bytes()
-    other = {**TWO, "no_lrn": ["network.layers.lrn2=null"]}
-    difference = "variants.no_lrn was ['network.layers.lrn1=null'] and is ['network.layers.lrn2=null']"
-    assert difference in refusal(tmp_path, variants=other)
-    assert "variants.no_lrn was ['network.layers.lrn1=null'] and is None" in refusal(tmp_path, variants={"lrn": []})
-    assert "overrides was [] and is ['recipe.epochs=3']" in refusal(tmp_path, overrides=["recipe.epochs=3"])
-    assert (tmp_path / "sweep.json").read_bytes() == before
-    more = Fake({"new/seed-5": 0.2, "lrn/seed-5": 0.2, "no_lrn/seed-5": 0.2})
-    done, _ = sweep(tmp_path, more, variants={**TWO, "new": ["recipe.epochs=2"]}, seeds=[5])
-    assert not done.failed
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 1, "definition": {"overrides": [], "variants": 3}}'])
-def test_a_file_that_no_sweep_wrote_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "sweep.json").write_text(text)
-    assert "is not what a sweep writes" in refusal(tmp_path)
-    (tmp_path / "sweep.json").write_text('{"format_version": 9, "definition": {"overrides": [], "variants": {}}}')
-    assert "format_version 9" in refusal(tmp_path)
-
-
-def test_a_finished_run_of_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
-    sweep(tmp_path, Fake(ALL))
-    path = tmp_path / "lrn" / "seed-1" / "config.yaml"
-    path.write_text(path.read_text().replace("  epochs: 15\n", "  epochs: 7\n"))
-    fake = Fake(ALL)
-    assert "recipe.epochs was 7 and is 15" in refusal(tmp_path, fake)
-    assert fake.started == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"variants": {"a": [], "b": ["recipe.epcohs=1"]}}, "variant b: unknown key 'recipe.epcohs'; did you mean"),
-        ({"variants": {"a": ["experiment=digist"]}}, "variant a: experiment is 'digist', not one of"),
-        ({"overrides": ["recipe.epochs=many"]}, "variant lrn: recipe.epochs must be a whole number"),
-        ({"overrides": ["recipe.epochs=0"]}, "recipe.epochs is 0, must be positive"),
-        ({"processes": 3}, "3 processes cannot hold replicas of 2 towers"),
-        ({"variants": {}}, "variants is empty"),
-        ({"variants": {"a": "recipe.epochs=1"}}, "variants.a.overrides must be a list"),
-        ({"variants": {"a": {"override": []}}}, "unknown key 'variants.a.override'; did you mean 'overrides'?"),
-        ({"variants": {"../a": []}}, "its name is that of a folder"),
-        ({"variants": {"/a": []}}, "its name is that of a folder"),
-        ({"variants": {"..": []}}, "its name is that of a folder"),
-        ({"variants": {"=1+1": []}}, "its name is that of a folder"),
-        ({"variants": {"sweep.json": []}}, "its name is that of a folder"),
-        ({"variants": {"a": [], "A": []}}, "the same name but for its case"),
-        ({"variants": {"a": ["seed=1"]}}, "use seeds=[0,1,2]"),
-        ({"overrides": ["++run_dir=x"]}, "use out=FOLDER"),
-        ({"overrides": ["--multirun"]}, "which is no override"),
-        ({"overrides": ["seed"]}, "which is no override"),
-        ({"seeds": []}, "give one or more"),
-        ({"seeds": [1, 1]}, "each of them once"),
-        ({"parallel": 0}, "parallel is 0, must be positive"),
-        (
-            {"variants": {"a": {"overrides": [], "published": {"source": "x", "top1_error": 40.7}}}},
-            "must be a fraction",
-        ),
-    ],
-)
-def test_a_mistake_is_said_before_anything_is_written(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    fake = Fake({})
-    assert message in refusal(tmp_path / "out", fake, **changes)
-    assert fake.started == []
-    assert not (tmp_path / "out").exists()
-
-
-# Tells the sweep to stop, waits to be told itself, and says how often it was.
-STOPS_THE_SWEEP = """
-import os, signal, sys
-told = []
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-signal.alarm(30)
-os.kill(os.getppid(), int(sys.argv[1]))
-told.append(signal.sigwait({signal.SIGTERM, signal.SIGINT}))
-os.kill(os.getppid(), int(sys.argv[1]))
-print("told", *map(int, told), "then", *map(int, signal.sigpending()))
-sys.exit(5)
-"""
-
-
-@pytest.mark.parametrize(
-    ("sent", "handed_on"),
-    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP, signal.SIGTERM)],
-)
-def test_a_signal_reaches_the_running_job_once_and_no_other_is_started(
-    sent: signal.Signals, handed_on: signal.Signals, tmp_path: Path
-) -> None:
-    started = []
-
-    def fake(job: Job, processes: int) -> list[str]:
-        started.append(job.name)
-        return [*PYTHON, STOPS_THE_SWEEP, str(int(sent))]
-
-    stray: list[int] = []
-    before = signal.signal(sent, lambda number, _: stray.append(number))  # else a broken sweep would end the tests
-    try:
-        done, said = sweep(tmp_path, fake)
-        assert not stray
-        assert signal.getsignal(sent) is not before
-    finally:
-        signal.signal(sent, before)
-    assert started == ["lrn/seed-0"]
-    assert done.stopped == handed_on
-    assert (tmp_path / "lrn" / "seed-0.log").read_text() == f"told {int(handed_on)} then\n"
-    assert f"{handed_on.name}: waiting" in said[1]
-    assert "[1/4] lrn/seed-0: stopped by" in said[2]
-    assert [job["status"] for job in values(tmp_path)["jobs"]] == ["stopped", *["not started"] * 3]
-    again = Fake(ALL)
-    sweep(tmp_path, again)
-    assert again.started == list(ALL)
-
-
-def test_a_signal_ends_jobs_side_by_side_and_starts_no_other_in_their_place(tmp_path: Path) -> None:
-    started = []
-
-    def fake(job: Job, processes: int) -> list[str]:
-        started.append(job.name)
-        return [*PYTHON, STOPS_THE_SWEEP, str(int(signal.SIGTERM))]
-
-    sweep(tmp_path, fake, parallel=2)
-    assert started in (["lrn/seed-0"], ["lrn/seed-0", "lrn/seed-1"])
-
-
-def test_a_signal_that_comes_while_a_job_is_being_started_reaches_it(tmp_path: Path) -> None:
-    def fake(job: Job, processes: int) -> list[str]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return [*PYTHON, "import signal; signal.alarm(30); signal.pause()"]
-
-    done, _ = sweep(tmp_path, fake)
-    assert [job["exit_code"] for job in values(tmp_path)["jobs"]] == [-signal.SIGTERM, None, None, None]
-    assert done.stopped == signal.SIGTERM
-
-
-def test_jobs_run_side_by_side_where_asked_and_share_the_cores(tmp_path: Path, monkeypatch) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("alexnet_mp.sweep.processes.usable_cores", lambda: 8)
-    assert job_environment(2, 2)["OMP_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in job_environment(1, 2)
-    # Each end of a pipe opens only when the other is opened too.
-    ends = {"lrn/seed-0": "r", "no_lrn/seed-0": "w"}
-
-    def fake(job: Job, processes: int) -> list[str]:
-        write_run(job, 0.5)
-        pipe = f"signal.alarm(30); open({str(tmp_path / 'pipe')!r}, {ends[job.name]!r})"
-        return [*PYTHON, f"import os, signal; {pipe}; print(os.environ['OMP_NUM_THREADS'])"]
-
-    done, _ = sweep(tmp_path / "out", fake, seeds=[0], parallel=2)
-    assert not done.failed
-    assert (tmp_path / "out" / "lrn" / "seed-0.log").read_text() == "4\n"
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert job_environment(2, 2)["OMP_NUM_THREADS"] == "3"
-
-
-def test_a_job_that_a_killed_sweep_left_running_keeps_the_next_one_out(tmp_path: Path) -> None:
-    job = Job("a", 0, tmp_path / "a" / "seed-0", (), {})
-    with sweep_lock(tmp_path) as lock:
-        process = start_process(job, [*PYTHON, "import signal; signal.pause()"], os.environ, lock)
-        assert "another sweep works in" in refusal(tmp_path)
-    assert "or a job that one has left running" in refusal(tmp_path)
-    process.kill()
-    process.wait()
-    sweep(tmp_path, Fake(ALL))
-
-
 def test_a_full_disk_ends_no_job_and_is_said_at_the_end(tmp_path: Path, monkeypatch, capsys) -> None:
     written = []
 
@@ -451,30 +212,3 @@ def test_a_full_disk_ends_no_job_and_is_said_at_the_end(tmp_path: Path, monkeypa
     done, _ = sweep(tmp_path, fake)
     assert fake.started == list(ALL)
     assert "no space left" in done.unwritten
-
-
-BANNER = """
-Traceback (most recent call last):
-torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
-============================================================
-alexnet_mp.commands.train FAILED
-"""
-
-
-@pytest.mark.parametrize(
-    ("printed", "line"),
-    [
-        ("error: recipe.epochs is 0\nW1122 torch.distributed.elastic: closing" + BANNER, "recipe.epochs is 0"),
-        ("[rank1]: ValueError: peer\n[rank1]: more" + BANNER, "ValueError: peer"),
-        ("10%\r20%\rsafetensors.SafetensorError: cut short" + BANNER, "safetensors.SafetensorError: cut short"),
-        ("Killed\n", "Killed"),
-        ("", "it printed nothing"),
-        ("error: \x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("error: " + "x" * 400, "x" * 299 + "…"),
-    ],
-)
-def test_the_line_that_says_why_a_job_failed(printed: str, line: str, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("error: of an earlier attempt\n" + printed)
-    assert last_error(log, len("error: of an earlier attempt\n")) == line
-    assert "cannot read its log" in last_error(tmp_path / "none", 0)

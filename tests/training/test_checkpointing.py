@@ -92,8 +92,9 @@ def names(saver_run: Path) -> list[str]:
     return sorted(path.name for path in (saver_run / "checkpoints").iterdir())
 
 
-def test_a_validated_state_that_is_not_saved_is_not_the_best_even_if_one_before_was_still_being_written(disk, tmp_path):
-    saver, state = saver_of(tmp_path / "run")
+def best_while_one_before_is_written(disk: Disk, run: Path, *overrides: str) -> tuple[Checkpointer, TrainingState]:
+    """Step 1 validated and saved, step 2 saved, and step 3 validated as better while step 2 was being written."""
+    saver, state = saver_of(run, *overrides)
     trained(state, 1)
     validated(state, 0.5)
     saver.save()
@@ -102,9 +103,14 @@ def test_a_validated_state_that_is_not_saved_is_not_the_best_even_if_one_before_
     disk.free.clear()
     saver.save()
     trained(state, 3)
-    validated(state, 0.25)  # while step 2 is being written
+    validated(state, 0.25)
     disk.free.set()
     saver.wait()
+    return saver, state
+
+
+def test_a_validated_state_that_is_not_saved_is_not_the_best_even_if_one_before_was_still_being_written(disk, tmp_path):
+    saver, state = best_while_one_before_is_written(disk, tmp_path / "run")
     disk.full = True
     saver.save()
     saver.wait()
@@ -118,18 +124,7 @@ def test_a_validated_state_that_is_not_saved_is_not_the_best_even_if_one_before_
 
 
 def test_the_best_is_kept_until_a_better_one_is_saved(disk, tmp_path):
-    saver, state = saver_of(tmp_path / "run", "keep_checkpoints=1")
-    trained(state, 1)
-    validated(state, 0.5)
-    saver.save()
-    saver.wait()
-    trained(state, 2)
-    disk.free.clear()
-    saver.save()
-    trained(state, 3)
-    validated(state, 0.25)  # while step 2 is being written
-    disk.free.set()
-    saver.wait()
+    saver, _ = best_while_one_before_is_written(disk, tmp_path / "run", "keep_checkpoints=1")
     assert names(tmp_path / "run") == ["step-000000001", "step-000000002-unvalidated"]
     saver.save()
     saver.finish()

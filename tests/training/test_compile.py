@@ -30,7 +30,7 @@ class OtherProcess(Mesh):
 
 
 @pytest.fixture
-def model(one_thread):
+def model():
     return build_model(load_network("small"))
 
 

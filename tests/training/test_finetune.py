@@ -14,8 +14,6 @@ from tests.training.test_train import NARROW, in_workers
 
 STILL = ("recipe.weights.learning_rate=0", "recipe.biases.learning_rate=0", "recipe.schedule.milestones=[]")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def train(folder: Path, *overrides: str) -> Finished:
     return run_script("launch/train.py", [f"run_dir={folder}", "recipe.epochs=1", *NARROW, *overrides], folder.parent)
@@ -27,11 +25,8 @@ def checkpoint(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pretrained") / "run"
-    finished = train(folder)
-    assert finished.code == 0, finished.stderr
-    return checkpoint(folder)
+def pretrained(after_one_epoch) -> Path:
+    return checkpoint(after_one_epoch)
 
 
 def assert_has_all_but_fc8(folder: Path, pretrained: Path, seed: int) -> None:

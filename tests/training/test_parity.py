@@ -67,7 +67,7 @@ def in_processes(count: int, folder: Path, *arguments) -> list[dict[str, Tensor]
 
 
 @pytest.mark.parametrize("towers", [2, 4])
-def test_one_process_a_tower_trains_bit_equal_to_one_process(towers, tmp_path, one_thread):
+def test_one_process_a_tower_trains_bit_equal_to_one_process(towers, tmp_path):
     expected = train_five_steps(towers, "simulated", torch.float32)
     assert len({expected[f"{step} loss"].item() for step in range(STEPS)}) == STEPS
     results = in_processes(towers, tmp_path, towers, "distributed", torch.float32)
@@ -88,7 +88,7 @@ def test_two_replicas_train_equal_to_one_on_the_same_global_batch(towers, kind, 
             assert error <= 1e-10, f"{name} differs by {error:.1e}"
 
 
-def test_dropout_was_on(one_thread, monkeypatch):
+def test_dropout_was_on(monkeypatch):
     with_dropout = train_five_steps(2, "simulated", torch.float32)
     without = replace(
         load_network("small"), rows={n: r for n, r in load_network("small").rows.items() if "drop" not in n}

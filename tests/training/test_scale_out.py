@@ -26,10 +26,8 @@ KEYS = ("epoch", "loss", "learning_rate", "top1_error", "top5_error")
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     """One process, so one replica."""
-    folder, threads = tmp_path_factory.mktemp("alone") / "run", torch.get_num_threads()
-    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("alone") / "run"
     assert in_this_process(folder, *SHORT).code == 0
-    torch.set_num_threads(threads)
     return folder
 
 

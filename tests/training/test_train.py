@@ -128,7 +128,7 @@ SHORT = (*NARROW, "recipe.epochs=2", "recipe.schedule.milestones=[{after_epoch: 
 @pytest.mark.parametrize(
     ("overrides", "epochs"), [(SHORT, 2), pytest.param((), 15, marks=pytest.mark.slow)], ids=["short", "quickstart"]
 )
-def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp_path, one_thread):
+def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert in_this_process(one, *overrides).code == 0
     assert in_workers(2, two, *overrides, deadline=240).code == 0
@@ -146,19 +146,12 @@ def test_two_processes_train_a_whole_run_bit_equal_to_one(overrides, epochs, tmp
     assert all(torch.equal(tensor, of_two[name]) for name, tensor in weights.items())
 
 
-@pytest.fixture
-def narrow(tmp_path, one_thread) -> Path:
-    """One epoch of the narrow network, in this process."""
-    assert in_this_process(tmp_path / "narrow", *NARROW, "recipe.epochs=1").code == 0
-    return tmp_path / "narrow"
-
-
-def test_the_seed_decides_the_run(narrow, tmp_path):
+def test_the_seed_decides_the_run(after_one_epoch, tmp_path):
     again, other = tmp_path / "again", tmp_path / "other"
     assert in_this_process(again, *NARROW, "recipe.epochs=1").code == 0
     assert in_this_process(other, *NARROW, "recipe.epochs=1", "seed=1").code == 0
-    assert metrics(again, "loss") == metrics(narrow, "loss")
-    assert metrics(other, "loss") != metrics(narrow, "loss")
+    assert metrics(again, "loss") == metrics(after_one_epoch, "loss")
+    assert metrics(other, "loss") != metrics(after_one_epoch, "loss")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from alexnet_mp.data.loader import Loader
-from tests.support.disturbed import assert_ended_alike
+from tests.support.disturbed import STOPPED, ask_to_stop, assert_ended_alike, at_step, train, trained
 from tests.support.processes import run_script
-from tests.training.test_resume import STOPPED, ask_to_stop, at_step, train, trained
 from tests.training.test_train import NARROW, in_workers, summary
 
 SHORT = (*NARROW, "recipe.epochs=2", "training_error=true")
-
-pytestmark = pytest.mark.usefixtures("one_thread_throughout")
 
 
 def lines(folder: Path) -> list[dict]:
@@ -34,7 +31,7 @@ def evaluated(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, one_thread_throughout) -> Path:
+def whole(tmp_path_factory) -> Path:
     return trained(tmp_path_factory.mktemp("run") / "whole", *SHORT)
 
 
@@ -48,12 +45,11 @@ def test_each_epoch_has_one_line_of_the_whole_training_split_in_evaluation_mode(
     assert (found[-1]["top1_error"], found[-1]["top5_error"]) == (expected["top1_error"], expected["top5_error"])
 
 
-def test_it_changes_nothing_else_of_a_run(whole, tmp_path):
-    without = trained(tmp_path / "without", *SHORT, "training_error=false")
-    assert of_training(without) == []
+def test_it_changes_nothing_else_of_a_run(whole, after_two_epochs):
+    assert of_training(after_two_epochs) == []
     speedless = [
         [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines(folder)]
-        for folder in (without, whole)
+        for folder in (after_two_epochs, whole)
     ]
     assert speedless[0] == [line for line in speedless[1] if line["kind"] != "training"]
 

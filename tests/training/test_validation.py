@@ -216,7 +216,7 @@ def save_evaluation(folder: str, kind: str, held_out: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_evaluate_as_one(processes: int, tmp_path: Path, one_thread: None) -> None:
+def test_several_processes_evaluate_as_one(processes: int, tmp_path: Path) -> None:
     held_out = 13  # no whole number of batches, and no even share of two replicas
     save_evaluation(str(tmp_path), "simulated", held_out)
     loss, confusions, top5_wrong = torch.load(tmp_path / "0.pt", weights_only=True)

@@ -1,8 +1,7 @@
 """The LRN's steps for torch.compile: one fused pass each, over larger blocks."""
 
 import inspect
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,7 +14,10 @@ BLOCK_BYTES = 1536 * 1024
 # A process compiles for each shape and each GPU: with four GPUs the two shapes of the paper's network reach the limit
 # of 8, beyond which torch.compile gives up in silence. Older releases of torch have no such argument.
 _MANY = {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
-_compile: Any = partial(torch.compile, dynamic=False, **_MANY)
+
+
+def _compile(steps: Callable[..., None]) -> Callable[..., None]:
+    return torch.compile(steps, dynamic=False, **_MANY)
 
 
 class CompiledBlocks:
