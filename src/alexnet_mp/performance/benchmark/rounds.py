@@ -48,7 +48,7 @@ def choose_variants(settings: BenchmarkSettings, setup: Setup) -> SetupTurns:
     for name in settings.variants or VARIANTS:
         variant = VARIANTS[name]
         try:
-            variant.check(setup.network, settings.device, variant.processes(setup.network), setup.batch_size)
+            variant.check(setup.network, settings.device, setup.batch_size)
             found.turns[name] = []
         except ConfigurationError as error:
             if settings.variants:

@@ -90,7 +90,9 @@ def variant_values(
         _parts(turn[rank], wait[rank] if wait else {}) for turn, rank, wait in zip(turns, slowest, waits, strict=True)
     ]
     first = turns[0]
-    reduced = max(process.all_reduce_bytes_per_step for process in first)
+    crossing, reduced, pipeline = (
+        max(getattr(process.sent, what) for process in first) for what in ("crossing", "all_reduced", "pipeline")
+    )
     joules = [sum(process.joules_per_step or 0.0 for process in turn) / batch_size for turn in turns]
     return {
         "images_per_second": median(speeds),
@@ -103,11 +105,11 @@ def variant_values(
         "peak_memory_bytes": max(peaks),
         "peak_memory_bytes_per_process": peaks,
         "parameters_per_process": [process.parameters for process in first],
-        "crossing_bytes_per_step": max(process.crossing_bytes_per_step for process in first),
-        "table_crossing_bytes_per_step": first[0].table_crossing_bytes_per_step,
+        "crossing_bytes_per_step": crossing,
+        "table_crossing_bytes_per_step": first[0].table_crossing_bytes,
         "all_reduce_bytes_per_step": reduced,
         "all_reduce_bytes_sent_in_a_ring": reduced * 2 * (members - 1) // members,
-        "pipeline_bytes_per_step": max(process.pipeline_bytes_per_step for process in first),
+        "pipeline_bytes_per_step": pipeline,
         **_crossings(turns, waits),
         "joules_per_image": median(joules) if all(p.joules_per_step is not None for t in turns for p in t) else None,
     }

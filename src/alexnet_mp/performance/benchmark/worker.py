@@ -19,7 +19,8 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.performance.benchmark.measurement import Measurement, Task, read_record, write_record
-from alexnet_mp.performance.benchmark.variants import VARIANTS, TrainStep
+from alexnet_mp.performance.benchmark.variants import VARIANTS
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
 TASK = "task.json"
 
@@ -61,27 +62,25 @@ def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
     images = torch.randn(task.batch_size, *task.network.image, generator=generator)
     labels = torch.randint(task.network.classes, (task.batch_size,), generator=generator)
     _train(train_step, images, labels, range(task.warmup_steps))
-    train_step.wait_for_all()
+    train_step.mesh.gather([0.0])  # all begin together
     before, joules_before = train_step.sent(), energy_joules(train_step.devices)
     if train_step.link:
         train_step.link.exchanges.clear()
     seconds, losses = _train(train_step, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
-    after, joules = train_step.sent(), energy_joules(train_step.devices)
+    sent, joules = train_step.sent().a_step(before, task.steps), energy_joules(train_step.devices)
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.variant} are {losses}")
-    forward_seconds, backward_seconds, optimizer_seconds = (part / task.steps for part in seconds)
+    forward, backward, update = (part / task.steps for part in seconds)
     return Measurement(
         steps=task.steps,
-        forward_seconds=forward_seconds,
-        backward_seconds=backward_seconds,
-        optimizer_seconds=optimizer_seconds,
+        forward_seconds=forward,
+        backward_seconds=backward,
+        optimizer_seconds=update,
         together=train_step.together,
         peak_memory_bytes=_peak_memory_bytes(train_step.devices, held),
         parameters=train_step.parameters,
-        crossing_bytes_per_step=(after.crossing - before.crossing) // task.steps,
-        table_crossing_bytes_per_step=train_step.table_crossing_bytes,
-        all_reduce_bytes_per_step=(after.all_reduced - before.all_reduced) // task.steps,
-        pipeline_bytes_per_step=(after.pipeline - before.pipeline) // task.steps,
+        sent=sent,
+        table_crossing_bytes=train_step.table_crossing_bytes,
         joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
         exchanges=tuple(train_step.link.exchanges) if train_step.link and train_step.link.exchanges else None,
         threads=torch.get_num_threads(),
@@ -97,7 +96,8 @@ def _train(train_step: TrainStep, images: Tensor, labels: Tensor, steps: range) 
     for step in steps:
         losses = train_step.forward(images, labels, step)
         forward = now(train_step.devices)
-        train_step.backward(losses)
+        if not train_step.together:
+            torch.autograd.backward(losses)
         backward = now(train_step.devices)
         train_step.optimizer.step()
         train_step.optimizer.zero_grad()

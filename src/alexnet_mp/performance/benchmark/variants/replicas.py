@@ -15,9 +15,9 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.measurement import Sent, Task
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
 Build = Callable[[Task], nn.Module]
 MakeOptimizer = Callable[[nn.Module, Task], torch.optim.Optimizer]
@@ -63,15 +63,7 @@ def replica_train_step(
         logits = network(images[share].to(device, memory_format=memory_format))
         return [F.cross_entropy(logits, labels[share].to(device))]
 
-    return TrainStep(
-        forward=forward,
-        backward=torch.autograd.backward,
-        optimizer=optimizer,
-        devices=[device],
-        parameters=parameter_count(model),
-        wait_for_all=lambda: mesh.gather([0.0]),
-        sent=lambda: Sent(all_reduced=counter.total if group is not None else 0),
-    )
+    return TrainStep(forward, optimizer, mesh, lambda: Sent(all_reduced=counter.total if group is not None else 0))
 
 
 class GradientBytes:
@@ -87,25 +79,19 @@ class GradientBytes:
         self.total += parameter.grad.numel() * parameter.grad.element_size()
 
 
-def check_one(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError if one process cannot have the device."""
-    choose_placement("simulated", device, 1, Launch())
-
-
-def check_replicas(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError if the batch or the devices cannot be shared by so many processes."""
-    check_several(network, device, processes)
+def check_replicas(network: Network, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError if the batch cannot be shared by so many processes."""
+    check_several(network, processes)
     if batch_size % processes:
         raise ConfigurationError(
             f"batch_size={batch_size} cannot be shared equally by {processes} data-parallel processes; use a multiple"
         )
 
 
-def check_several(network: Network, device: str, processes: int) -> None:
-    """Raise ConfigurationError if there would be one process only, or more than devices."""
+def check_several(network: Network, processes: int) -> None:
+    """Raise ConfigurationError if there would be one process only."""
     if processes == 1:
         raise ConfigurationError(f"network {network.name} has one tower, so there is one process; nothing to share")
-    choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))
 
 
 def stock_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
