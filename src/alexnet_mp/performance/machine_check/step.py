@@ -12,7 +12,7 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.parallel.crossing import to_towers
-from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
+from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
@@ -24,34 +24,12 @@ from alexnet_mp.training.optimizer import make_optimizer
 WARMUP_STEPS = 2  # steps that are not timed; in the first ones memory is new to the process
 
 
-class MutableLink:
-    """Carries parcels by another link; while `silent`, hands each tower its own parcels back and carries nothing.
-
-    What a step takes longer with the link than without it is what its exchanges cost that nothing hides.
-    """
-
-    def __init__(self, link: Link) -> None:
-        self.towers = link.towers
-        self.local_towers = link.local_towers
-        self.traffic = link.traffic
-        self.silent = False
-        self._link = link
-
-    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
-        if not self.silent:
-            return self._link.post(outgoing, crossing, direction)
-        own = [[parcel.detach() for parcel in parcels] for parcels in outgoing]
-        return lambda: own
-
-
 def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[CheckResult]:
     """Time a few steps; every process calls it, and gets the same.
 
     `speeds` are those of every passage alone; without any, nothing is carried and nothing can be hidden.
     """
-    on_gpu = _on_gpu(mesh)
-    mutable = MutableLink(link) if link else None
-    timed = TimedLink(mutable) if mutable else None
+    on_gpu, timed = _on_gpu(mesh), TimedLink(link) if link else None
     step = _training_step(settings, mesh, timed)
     for number in range(WARMUP_STEPS):
         losses = [step(number)[1]]
@@ -63,11 +41,11 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
         took, loss = step(WARMUP_STEPS + number)
         seconds.append(took)
         losses.append(loss)
-        if mutable and on_gpu and speeds:
+        if timed and on_gpu and speeds:
             # In turns, so that whatever slows the machine down slows both.
-            mutable.silent = True
+            timed.silent = True
             silent_seconds.append(step(WARMUP_STEPS + number)[0])
-            mutable.silent = False
+            timed.silent = False
     sent = (_sent(mesh, link) - before) // settings.rounds
     results = [_step_result(settings, mesh, seconds, losses, sent)]
     if not speeds or not timed:
