@@ -11,9 +11,9 @@ from tqdm import tqdm
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND
-from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task, Turn
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
-from alexnet_mp.performance.benchmark.turn import Turn, run_turn
+from alexnet_mp.performance.benchmark.turn import run_turn
 from alexnet_mp.performance.benchmark.variants import SPLIT, VARIANTS
 
 _ROUNDS = 3  # if `rounds` is null and they fit in
@@ -128,9 +128,9 @@ def _run(settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: 
         deadline_seconds=settings.deadline_seconds,
     )
     if bound:
-        measured.bound.append(run_turn(task, processes, where, MatrixWork))
+        measured.bound.append(run_turn(task, processes, where))
         return measured.bound_speeds()[-1]
-    measured.turns[name].append(run_turn(task, processes, where, Measurement))
+    measured.turns[name].append(run_turn(task, processes, where))
     return setup.batch_size / slowest_seconds(measured.turns[name][-1])
 
 

@@ -1,15 +1,16 @@
 """What was measured as plain values for JSON: medians over the rounds, and each variant as a part of the bound."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from statistics import median
 from typing import Any
 
-from alexnet_mp.performance.benchmark.measurement import Measurement
+from alexnet_mp.parallel.links import Direction
+from alexnet_mp.performance.benchmark.measurement import Measurement, Turn
 from alexnet_mp.performance.benchmark.output import machine_values, relative_spread
 from alexnet_mp.performance.benchmark.rounds import SetupTurns
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
-from alexnet_mp.performance.benchmark.timed_link import Waiting, added, waiting
-from alexnet_mp.performance.benchmark.turn import Turn
+from alexnet_mp.performance.benchmark.timed_link import Place, Waiting, added, waiting
 
 
 def about_the_run(
@@ -115,8 +116,7 @@ def variant_values(
     }
 
 
-_Place = tuple[str, str]  # crossing and direction
-_Waits = list[dict[_Place, Waiting]]  # for each process, in seconds a step
+_Waits = list[dict[Place, Waiting]]  # for each process, in seconds a step
 
 
 def _waiting(turn: Turn[Measurement], per_replica: int) -> _Waits | None:
@@ -131,11 +131,9 @@ def _waiting(turn: Turn[Measurement], per_replica: int) -> _Waits | None:
     ]
 
 
-def _parts(process: Measurement, waits: dict[_Place, Waiting]) -> dict[str, float | None]:
-    forward, backward = (
-        added(wait for (_, towards), wait in waits.items() if towards == direction)
-        for direction in ("forward", "backward")
-    )
+def _parts(process: Measurement, waits: dict[Place, Waiting]) -> dict[str, float | None]:
+    directions: tuple[Direction, ...] = ("forward", "backward")
+    forward, backward = (added(wait for (_, to), wait in waits.items() if to == each) for each in directions)
     return {
         "forward": None if process.together else process.forward_seconds - forward.exposed - forward.skew,
         "backward": None if process.together else process.backward_seconds - backward.exposed - backward.skew,
@@ -152,26 +150,32 @@ def _crossings(turns: list[Turn[Measurement]], waits: list[_Waits | None]) -> di
     if len(known) < len(waits):
         return {"exposed_crossing_fraction": None, "skew_fraction": None, "crossings": None}
 
-    def worst(kind: str, place: _Place | None, fraction: bool) -> float:
-        def of(process: Measurement, wait: dict[_Place, Waiting]) -> float:
-            chosen = added(wait.values()) if place is None else wait[place]
-            return float(getattr(chosen, kind)) / (process.step_seconds if fraction else 1.0)
-
-        return median(max(map(of, turn, wait)) for turn, wait in zip(turns, known, strict=True))
+    def worst(kind: str, of: Callable[[dict[Place, Waiting]], Waiting], fraction: bool = False) -> float:
+        return median(
+            max(
+                float(getattr(of(w), kind)) / (p.step_seconds if fraction else 1.0)
+                for p, w in zip(turn, wait, strict=True)
+            )
+            for turn, wait in zip(turns, known, strict=True)
+        )
 
     crossings: dict[str, dict[str, dict[str, float]]] = {}
     for place in known[0][0]:
-        crossing, direction = place
-        crossings.setdefault(crossing, {})[direction] = {
-            "exposed_seconds": worst("exposed", place, False),
-            "exposed_fraction": worst("exposed", place, True),
-            "skew_seconds": worst("skew", place, False),
-            "skew_fraction": worst("skew", place, True),
-            "posting_seconds": worst("posting", place, False),
+        here = itemgetter(place)
+        crossings.setdefault(place[0], {})[place[1]] = {
+            "exposed_seconds": worst("exposed", here),
+            "exposed_fraction": worst("exposed", here, fraction=True),
+            "skew_seconds": worst("skew", here),
+            "skew_fraction": worst("skew", here, fraction=True),
+            "posting_seconds": worst("posting", here),
         }
+
+    def everywhere(waits: dict[Place, Waiting]) -> Waiting:
+        return added(waits.values())
+
     return {
-        "exposed_crossing_fraction": worst("exposed", None, True),
-        "skew_fraction": worst("skew", None, True),
+        "exposed_crossing_fraction": worst("exposed", everywhere, fraction=True),
+        "skew_fraction": worst("skew", everywhere, fraction=True),
         "crossings": crossings,
     }
 

@@ -7,6 +7,7 @@ torchrun starts several.
 import faulthandler
 import math
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -14,20 +15,20 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.common.gpu import energy_joules
-from alexnet_mp.common.host import device_name, now, resident_bytes
+from alexnet_mp.common.host import device_name, now, peak_device_bytes, resident_bytes
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
-from alexnet_mp.performance.benchmark.measurement import Measurement, Task, read_record, write_record
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
 from alexnet_mp.performance.benchmark.variants import VARIANTS
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
-TASK = "task.json"
+TASK = "task"
 
 
 def result_name(rank: int) -> str:
     """The file in which the process `rank` leaves its measurement."""
-    return f"result-{rank}.json"
+    return f"result-{rank}"
 
 
 def log_name(rank: int) -> str:
@@ -43,16 +44,17 @@ def work(folder: Path) -> None:
     with (folder / log_name(rank)).open("w") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    task = read_record(Task, folder / TASK)
+    task: Task = pickle.loads((folder / TASK).read_bytes())
     # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
     faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
     torch.set_num_threads(task.threads)
+    record: Measurement | MatrixWork
     if task.variant == MATRIX_BOUND:
-        write_record(measure_matrix_work(task), folder / result_name(rank))
+        record = measure_matrix_work(task)
     else:
         with VARIANTS[task.variant].build(task) as train_step:
-            measurement = _measure(task, train_step, held)
-        write_record(measurement, folder / result_name(rank))
+            record = _measure(task, train_step, held)
+    (folder / result_name(rank)).write_bytes(pickle.dumps(record))
     faulthandler.cancel_dump_traceback_later()
 
 
@@ -77,7 +79,9 @@ def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
         backward_seconds=backward,
         optimizer_seconds=update,
         together=train_step.together,
-        peak_memory_bytes=_peak_memory_bytes(train_step.devices, held),
+        peak_memory_bytes=max(
+            peak_device_bytes(device) - (0 if device.type == "cuda" else held) for device in train_step.devices
+        ),
         parameters=train_step.parameters,
         sent=sent,
         table_crossing_bytes=train_step.table_crossing_bytes,
@@ -106,12 +110,6 @@ def _train(train_step: TrainStep, images: Tensor, labels: Tensor, steps: range) 
         seconds = [total + part for total, part in zip(seconds, parts, strict=True)]
         start = end
     return seconds, [loss.item() for loss in losses]
-
-
-def _peak_memory_bytes(devices: list[torch.device], held: int) -> int:
-    if devices[0].type == "cuda":
-        return max(torch.cuda.max_memory_allocated(device) for device in devices)
-    return resident_bytes("peak") - held
 
 
 if __name__ == "__main__":
