@@ -10,10 +10,11 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.performance.benchmark import efficiency
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Sent
 from alexnet_mp.performance.benchmark.rounds import choose_variants
-from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, parse_benchmark_settings
+from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.split_vs_single import run
 from alexnet_mp.performance.benchmark.variants import SPLIT
 from alexnet_mp.performance.cost_model.hardware import load_hardware
@@ -31,7 +32,7 @@ def composed(*overrides: str) -> Mapping[str, Any]:
 
 
 def settings_of(*overrides: str) -> BenchmarkSettings:
-    return parse_benchmark_settings(composed(*overrides))
+    return from_mapping(BenchmarkSettings, composed(*overrides), "")
 
 
 @pytest.mark.slow

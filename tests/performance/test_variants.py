@@ -130,7 +130,7 @@ def one_step(train_step: TrainStep, model: nn.Module, network: Network) -> dict[
     model.zero_grad()
     images, labels = batch(network)
     before = train_step.sent()
-    losses = train_step.forward(images, labels, 0)
+    losses = train_step.forward(*train_step.on_devices(images, labels), 0)
     if not train_step.together:
         torch.autograd.backward(losses)
     sent = train_step.sent()
@@ -146,7 +146,7 @@ def data_parallel_step(mesh: Mesh, ours: bool) -> dict[str, Any]:
     network = without_dropout(SMALL)
     model = randomized(single_network(network, OUR_PARTS if ours else STOCK_PARTS))
     optimizer = (paper_sgd if ours else stock_sgd)(model, task(network, ""))
-    return one_step(replica_train_step(model, optimizer, mesh, BATCH), model, network)
+    return one_step(replica_train_step(model, optimizer, mesh), model, network)
 
 
 def pipelined_step(mesh: Mesh, cut: int) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.cli import run_command
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.efficiency import processes_text, summarize_processes
 from alexnet_mp.performance.benchmark.output import publish
 from alexnet_mp.performance.benchmark.report import variants_text
 from alexnet_mp.performance.benchmark.rounds import choose_threads, choose_variants, run_rounds
-from alexnet_mp.performance.benchmark.settings import parse_benchmark_settings
+from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.summary import about_the_run, summarize_variants
 from alexnet_mp.performance.benchmark.turn import VariantFailed
 from alexnet_mp.performance.cost_model.hardware import load_hardware
@@ -21,7 +22,7 @@ from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 def run(configuration: Mapping[str, Any]) -> None:
     """Measure, print the table, and write the same numbers as JSON and as a chart where `json` and `chart` say."""
-    settings = parse_benchmark_settings(configuration)
+    settings = from_mapping(BenchmarkSettings, configuration, "")
     started = Launch.from_environment()
     if started.world_size > 1:
         raise ConfigurationError(
@@ -40,9 +41,8 @@ def run(configuration: Mapping[str, Any]) -> None:
     report = summarize_variants(measured, about)
     publish(report, variants_text(report), settings.json)
     if settings.chart:
-        from alexnet_mp.performance.benchmark.chart import (
-            draw_variants,
-        )  # matplotlib: only if there is something to draw
+        # Here, for matplotlib takes long to load.
+        from alexnet_mp.performance.benchmark.chart import draw_variants
 
         draw_variants(report, Path(settings.chart))
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from alexnet_mp.common.gpu import energy_joules
 from alexnet_mp.common.host import device_name, now, peak_device_bytes, resident_bytes
-from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
@@ -59,16 +58,13 @@ def work(folder: Path) -> None:
 
 
 def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
-    # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
-    generator = keyed_generator(task.seed, "benchmark images")
-    images = torch.randn(task.batch_size, *task.network.image, generator=generator)
-    labels = torch.randint(task.network.classes, (task.batch_size,), generator=generator)
-    _train(train_step, images, labels, range(task.warmup_steps))
+    batch = train_step.random_batch(task.network, task.batch_size, task.seed)
+    _train(train_step, *batch, range(task.warmup_steps))
     train_step.mesh.gather([0.0])  # all begin together
     before, joules_before = train_step.sent(), energy_joules(train_step.devices)
     if train_step.link:
         train_step.link.exchanges.clear()
-    seconds, losses = _train(train_step, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
+    seconds, losses = _train(train_step, *batch, range(task.warmup_steps, task.warmup_steps + task.steps))
     sent, joules = train_step.sent().a_step(before, task.steps), energy_joules(train_step.devices)
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.variant} are {losses}")
@@ -92,7 +88,9 @@ def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
     )
 
 
-def _train(train_step: TrainStep, images: Tensor, labels: Tensor, steps: range) -> tuple[list[float], list[float]]:
+def _train(
+    train_step: TrainStep, images: list[Tensor], labels: list[Tensor], steps: range
+) -> tuple[list[float], list[float]]:
     """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
     seconds = [0.0, 0.0, 0.0]
     losses: list[Tensor] = []

@@ -5,21 +5,16 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from alexnet_mp.common.host import now
-from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
+from alexnet_mp.performance.benchmark.variants.ours import towers_train_step
 from alexnet_mp.performance.machine_check.link import Speed, by_replica, why_nothing_is_carried
 from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
-from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimizer import make_optimizer
 
 WARMUP_STEPS = 2  # steps that are not timed; in the first ones memory is new to the process
 
@@ -64,26 +59,21 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
     return [*results, CheckResult("hidden", "measured", found, numbers)]
 
 
-def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Callable[[int], tuple[float, float]]:
+def _training_step(settings: CheckSettings, mesh: Mesh, link: TimedLink | None) -> Callable[[int], tuple[float, float]]:
     """A function that trains one step and returns its seconds and the loss."""
-    network, placement, images = settings.network, mesh.placement, settings.batch_size
-    model = TowerModel(network, placement, link, settings.seed)
-    parallel = data_parallel(LossOnEveryTower(model), mesh)
-    optimizer = make_optimizer(dict(model.towers.items()), paper_recipe(images))
-    devices = list(placement.devices.values())
-    # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
-    generator = keyed_generator(settings.seed, "check", placement.replica)
-    batch = to_towers(torch.randn(images, *network.image, generator=generator), devices)
-    labels = to_towers(torch.randint(network.classes, (images,), generator=generator), devices)
+    model = TowerModel(settings.network, mesh.placement, link, settings.seed)
+    batch_size = settings.batch_size * mesh.placement.replicas
+    train_step = towers_train_step(model, mesh, link, batch_size)
+    images, labels = train_step.random_batch(settings.network, batch_size, settings.seed)
 
     def step(number: int) -> tuple[float, float]:
         mesh.gather([0.0])
-        start = now(devices)
-        losses: list[Tensor] = parallel(batch, labels, number)
+        start = now(train_step.devices)
+        losses = train_step.forward(images, labels, number)
         torch.autograd.backward(losses)
-        optimizer.step()
-        optimizer.zero_grad()
-        return now(devices) - start, losses[0].item()
+        train_step.optimizer.step()
+        train_step.optimizer.zero_grad()
+        return now(train_step.devices) - start, losses[0].item()
 
     return step
 

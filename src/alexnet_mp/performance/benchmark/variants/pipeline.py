@@ -55,11 +55,11 @@ def pipeline_train_step(part: nn.Module, optimizer: torch.optim.Optimizer, mesh:
     stage = PipelineStage(part, index, count, device, group=mesh.replica_group())
     schedule = Schedule1F1B(stage, microbatches(batch_size, count), F.cross_entropy)
 
-    def forward(images: Tensor, labels: Tensor, step: int) -> list[Tensor]:
+    def forward(images: list[Tensor], labels: list[Tensor], step: int) -> list[Tensor]:
         losses: list[Tensor] = []
-        arguments = (images.to(device),) if index == 0 else ()
+        arguments = tuple(images) if index == 0 else ()
         if index == count - 1:
-            schedule.step(*arguments, target=labels.to(device), losses=losses, return_outputs=False)
+            schedule.step(*arguments, target=labels[0], losses=losses, return_outputs=False)
         else:
             schedule.step(*arguments, return_outputs=False)
         return [torch.stack([loss.detach() for loss in losses]).mean()] if losses else []

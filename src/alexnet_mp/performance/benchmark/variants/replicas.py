@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import convert_conv2d_weight_memory_format
@@ -35,7 +35,7 @@ def replicated(
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
             model = convert_conv2d_weight_memory_format(build(task).to(device), memory_format)
-            yield replica_train_step(model, make_optimizer(model, task), mesh, task.batch_size, memory_format)
+            yield replica_train_step(model, make_optimizer(model, task), mesh, memory_format)
 
     return train_step
 
@@ -44,26 +44,24 @@ def replica_train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     mesh: Mesh,
-    batch_size: int,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> TrainStep:
-    """One replica of `model`; its loss is the mean over its share of the `batch_size` images.
+    """One replica of `model`; its loss is the mean over its share of the batch.
 
     DDP averages gradients over the replicas, so that they are those of the mean over the whole batch.
     """
-    placement, group = mesh.placement, mesh.replica_group()
-    device, counter = placement.devices[0], GradientBytes(model)
+    group, counter = mesh.replica_group(), GradientBytes(model)
     network = (
         model if group is None else DistributedDataParallel(model, process_group=group, gradient_as_bucket_view=True)
     )
-    size = batch_size // placement.replicas
-    share = slice(placement.replica * size, (placement.replica + 1) * size)
 
-    def forward(images: torch.Tensor, labels: torch.Tensor, step: int) -> list[torch.Tensor]:
-        logits = network(images[share].to(device, memory_format=memory_format))
-        return [F.cross_entropy(logits, labels[share].to(device))]
+    def forward(images: list[Tensor], labels: list[Tensor], step: int) -> list[Tensor]:
+        return [F.cross_entropy(network(images[0]), labels[0])]
 
-    return TrainStep(forward, optimizer, mesh, lambda: Sent(all_reduced=counter.total if group is not None else 0))
+    def sent() -> Sent:
+        return Sent(all_reduced=counter.total if group is not None else 0)
+
+    return TrainStep(forward, optimizer, mesh, sent, memory_format=memory_format)
 
 
 class GradientBytes:
@@ -74,7 +72,7 @@ class GradientBytes:
         for parameter in module.parameters():
             parameter.register_post_accumulate_grad_hook(self._count)
 
-    def _count(self, parameter: torch.Tensor) -> None:
+    def _count(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self.total += parameter.grad.numel() * parameter.grad.element_size()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
@@ -19,18 +20,19 @@ from alexnet_mp.performance.benchmark.timed_link import TimedLink
 class TrainStep:
     """What one process of a variant trains.
 
-    `forward(images, labels, step)` takes the global batch on the CPU, [N, channels, H, W] and [N], and returns the
-    losses that this process has, for the backward pass. With `together`, as in a pipeline, `forward` does the work of
-    both. `sent()` counts from the start.
+    `forward(images, labels, step)` takes what `on_devices` gives and returns the losses that this process has, for the
+    backward pass. With `together`, as in a pipeline, `forward` does the work of both and every process gets the whole
+    batch; else each gets a replica's share. `sent()` counts from the start.
     """
 
-    forward: Callable[[Tensor, Tensor, int], list[Tensor]]
+    forward: Callable[[list[Tensor], list[Tensor], int], list[Tensor]]
     optimizer: torch.optim.Optimizer
     mesh: Mesh
     sent: Callable[[], Sent] = Sent
     table_crossing_bytes: int = 0
     link: TimedLink | None = None
     together: bool = False
+    memory_format: torch.memory_format = torch.contiguous_format
 
     @property
     def devices(self) -> list[torch.device]:
@@ -40,6 +42,28 @@ class TrainStep:
     def parameters(self) -> int:
         """How many this process trains."""
         return sum(weight.numel() for group in self.optimizer.param_groups for weight in group["params"])
+
+    def on_devices(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """This process's part of the global batch, [n, channels, H, W] and [n], once for each of `devices`.
+
+        Towers that share a device share the tensor.
+        """
+        placement = self.mesh.placement
+        if not self.together:
+            images, labels = (each.chunk(placement.replicas)[placement.replica] for each in (images, labels))
+        distinct = set(self.devices)
+        of_images = {device: images.to(device, memory_format=self.memory_format) for device in distinct}
+        of_labels = {device: labels.to(device) for device in distinct}
+        return [of_images[device] for device in self.devices], [of_labels[device] for device in self.devices]
+
+    def random_batch(self, network: Network, batch_size: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+        """`on_devices` of random images and labels.
+
+        Of unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on values.
+        """
+        generator = keyed_generator(seed, "benchmark images")
+        images = torch.randn(batch_size, *network.image, generator=generator)
+        return self.on_devices(images, torch.randint(network.classes, (batch_size,), generator=generator))
 
 
 @dataclass(frozen=True)
