@@ -57,14 +57,17 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     ]
     labels = [f"{speed:.3g}" for speed in speeds]
     for place, (name, values) in enumerate(variants.items()):
-        if name not in OTHER_NETWORKS:  # the bound is of other work
+        if bound and name not in OTHER_NETWORKS:  # whose work is not the bound's
             labels[place] += f"  ({values['fraction_of_bound']:.0%})"
     _draw_bars(axes, list(variants), speeds, labels, fastest, whiskers)
-    axes.axvline(bound, color="black", ls="--", lw=1.2)
-    axes.text(bound, -0.75, f"matrix products alone: {bound:.3g} ", ha="right", va="center", fontsize=8)
+    if bound:
+        axes.axvline(bound, color="black", ls="--", lw=1.2)
+        axes.text(bound, -0.75, f"matrix products alone: {bound:.3g} ", ha="right", va="center", fontsize=8)
     _name_bars(axes, list(variants))
     towers = f", {setup['towers']} towers" if setup["towers"] > 1 else ""
-    axes.set(xlabel="images/s (and part of the bound); whiskers: all rounds", xlim=(0, 1.16 * max(bound, *fastest)))
+    axes.set(
+        xlabel="images/s (and part of the bound); whiskers: all rounds", xlim=(0, 1.16 * max(bound or 0, *fastest))
+    )
     axes.set_title(f"speed, batch {setup['batch_size']}{towers}", fontsize=10)
     _add_legend(
         axes, [("ours", _OURS, ""), ("ours, another network", _OTHER, ""), ("stock PyTorch", _STOCK, _STOCK_HATCH)]

@@ -3,6 +3,7 @@
 `docs/scaling.md` has the figures.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
@@ -45,18 +46,19 @@ def summarize_processes(
     for each in measured:
         setup, count = each.setup, each.setup.processes or 1
         bounds = each.bound_speeds() or bounds
-        found = variant_values(setup.batch_size, each.turns[SPLIT], median(bounds), count // setup.replicas)
+        bound = median(bounds) if bounds else None
+        found = variant_values(setup.batch_size, each.turns[SPLIT], bound, count // setup.replicas)
         speed = found["images_per_second"]
         alone = alone or found["images_per_second_of_rounds"]
         used = min(count * threads, cores) / min(threads, cores)
-        ratios = [several / one for several, one in zip(found["images_per_second_of_rounds"], alone, strict=True)]
-        parts = {"products": found["fraction_of_bound"]}
+        ratios = [several / one for several, one in zip(found["images_per_second_of_rounds"], alone, strict=False)]
+        parts = {"products": found["fraction_of_bound"]} if bound else {}
         for name, part in (("update", "optimizer"), ("crossings", "exposed_crossing"), ("late_towers", "skew")):
             parts[name] = found["step_seconds"][part] * speed / setup.batch_size
         found |= {
             "replicas": setup.replicas,
             "batch_size": setup.batch_size,
-            "matrix_bound_images_per_second": median(bounds),
+            "matrix_bound_images_per_second": bound,
             "matrix_bound_of_rounds": bounds,
             "times_one_process": median(ratios),
             "efficiency": median(ratios) / used,
@@ -119,8 +121,8 @@ def _row(values: Mapping[str, Any]) -> dict[str, str]:
         "spread": f"{values['spread']:.0%}",
         "times one": f"{values['times_one_process']:.2f}",
         "efficiency": f"{values['efficiency']:.0%}",
-        "bound": f"{values['matrix_bound_images_per_second']:.4g}",
-        "of bound": f"{values['fraction_of_bound']:.0%}",
+        "bound": f"{values['matrix_bound_images_per_second'] or math.nan:.4g}",
+        "of bound": f"{values['fraction_of_bound'] or math.nan:.0%}",
         "sent MB": f"{sent / 1e6:,.1f}",
     }
     if "predicted_images_per_second" in values:

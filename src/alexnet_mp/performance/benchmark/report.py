@@ -36,9 +36,11 @@ def variants_text(report: Mapping[str, Any]) -> str:
 def _setup(setup: Mapping[str, Any]) -> list[str]:
     variants, image = setup["variants"], "x".join(map(str, setup["image"]))
     baseline = variants.get(STOCK_BASELINE)
+    bound, speed = setup["matrix_bound"], setup["matrix_bound_images_per_second"]
+    alone = f"{speed:.4g} images/s, spread {bound['spread']:.0%}" if bound else "not measured"
     return [
         f"{setup['network']}, towers: {setup['towers']}, images {image}, batch {setup['batch_size']}; matrix products "
-        f"alone: {setup['matrix_bound_images_per_second']:.4g} images/s, spread {setup['matrix_bound']['spread']:.0%}",
+        f"alone: {alone}",
         "",
         *table_of([_row(name, values, baseline) for name, values in variants.items()]),
         *(f"{name} was left out: {reason}" for name, reason in setup["left_out"].items()),
@@ -59,7 +61,7 @@ def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | Non
         "processes x threads": f"{values['processes']} x {values['threads_per_process']}",
         "images/s": f"{values['images_per_second']:.4g}",
         "spread": f"{values['spread']:.0%}",
-        "of bound": f"{values['fraction_of_bound']:.0%}",
+        "of bound": "" if values["fraction_of_bound"] is None else f"{values['fraction_of_bound']:.0%}",
         f"to {STOCK_BASELINE}": f"{values['images_per_second'] / baseline['images_per_second']:.2f}"
         if baseline
         else "",
@@ -77,7 +79,8 @@ def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, values in variants.items():
         if name == SPLIT or name in OTHER_NETWORKS:
             continue
-        rounds = zip(split["images_per_second_of_rounds"], values["images_per_second_of_rounds"], strict=True)
+        # After a failure one may have fewer rounds, the first ones.
+        rounds = zip(split["images_per_second_of_rounds"], values["images_per_second_of_rounds"], strict=False)
         ratios = [fast / slow for fast, slow in rounds]
         memory = split["peak_memory_bytes"] / values["peak_memory_bytes"]
         lines.append(

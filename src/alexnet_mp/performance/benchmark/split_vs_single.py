@@ -21,7 +21,10 @@ from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 
 def run(configuration: Mapping[str, Any]) -> None:
-    """Measure, print the table, and write the same numbers as JSON and as a chart where `json` and `chart` say."""
+    """Measure, print the table, and write the same numbers as JSON and as a chart where `json` and `chart` say.
+
+    Raises VariantFailed if a turn failed, once all that was finished is printed and written.
+    """
     settings = from_mapping(BenchmarkSettings, configuration, "")
     started = Launch.from_environment()
     if started.world_size > 1:
@@ -33,18 +36,26 @@ def run(configuration: Mapping[str, Any]) -> None:
     threads = choose_threads(settings, measured)
     load = os.getloadavg()[0]
     rounds = run_rounds(settings, measured, threads)
-    about = about_the_run(settings, measured, rounds, threads, load)
+    failed = [why for each in measured for why in each.failed.values()]
+    finished = [each for each in measured if any(each.turns.values())]
+    if not finished or (
+        settings.processes and finished[0] is not measured[0]
+    ):  # nothing to compare, or to compare with
+        raise VariantFailed("; ".join(failed))
+    about = about_the_run(settings, finished, rounds, threads, load)
     if settings.processes:
-        report = summarize_processes(settings, measured, threads, hardware, about)
+        report = summarize_processes(settings, finished, threads, hardware, about)
         publish(report, processes_text(report), settings.json)
-        return
-    report = summarize_variants(measured, about)
-    publish(report, variants_text(report), settings.json)
+    else:
+        report = summarize_variants(finished, about)
+        publish(report, variants_text(report), settings.json)
     if settings.chart:
         # Here, for matplotlib takes long to load.
         from alexnet_mp.performance.benchmark.chart import draw_variants
 
         draw_variants(report, Path(settings.chart))
+    if failed:
+        raise VariantFailed("; ".join(failed))
 
 
 def main() -> None:

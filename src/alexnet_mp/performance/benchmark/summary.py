@@ -27,8 +27,8 @@ def summarize_variants(measured: Sequence[SetupTurns], about: dict[str, Any]) ->
     """The first setup's values; with several setups, `sweep` beside them holds the values of every one of them.
 
     `matrix_bound_images_per_second` is the median over the rounds of the speed at which a step would run if it
-    consisted of its matrix products (see `matrix_bound.py`), and `matrix_bound` has its seconds by product. For each
-    variant:
+    consisted of its matrix products (see `matrix_bound.py`), and `matrix_bound` has its seconds by product; both are
+    null if it failed. `left_out` says why a variant has no turns, or no more than it has. For each variant:
 
     `images_per_second` is the median over the rounds, `spread` (max - min) / median, and `fraction_of_bound` its part
     of the bound, which is of the table's own network: `ungrouped` and `one_column` have other work.
@@ -51,32 +51,34 @@ def summarize_variants(measured: Sequence[SetupTurns], about: dict[str, Any]) ->
 
 def _setup(measured: SetupTurns) -> dict[str, Any]:
     network, batch_size = measured.setup.network, measured.setup.batch_size
-    bounds = measured.bound_speeds()
-    bound = median(bounds)
-    products = measured.bound[0][0].seconds
+    bounds, bound = measured.bound_speeds(), measured.median_bound()
+    turns = {name: turns for name, turns in measured.turns.items() if turns}
     return {
         "network": network.name,
         "image": list(network.image),
         "towers": network.towers,
         "batch_size": batch_size,
         "matrix_bound_images_per_second": bound,
-        "matrix_bound": {
+        "matrix_bound": None
+        if bound is None
+        else {
             "spread": relative_spread(bounds),
             "images_per_second_of_rounds": bounds,
             "seconds": {
-                name: median(process.seconds[name] for turn in measured.bound for process in turn) for name in products
+                name: median(process.seconds[name] for turn in measured.bound for process in turn)
+                for name in measured.bound[0][0].seconds
             },
             "ways": measured.bound[0][0].ways,
         },
-        "variants": {name: variant_values(batch_size, turns, bound) for name, turns in measured.turns.items()},
-        "left_out": dict(measured.left_out),
+        "variants": {name: variant_values(batch_size, each, bound) for name, each in turns.items()},
+        "left_out": measured.left_out | measured.failed,
     }
 
 
 def variant_values(
-    batch_size: int, turns: list[Turn[Measurement]], bound: float, per_replica: int | None = None
+    batch_size: int, turns: list[Turn[Measurement]], bound: float | None, per_replica: int | None = None
 ) -> dict[str, Any]:
-    """What `summarize_variants` says of one variant; `bound` is in images a second.
+    """What `summarize_variants` says of one variant; `bound` is in images a second, None if it was not measured.
 
     Of its processes, in order, so many hold one replica and wait for each other at crossings; null: all of them wait,
     and where they sum gradients each is a replica.
@@ -99,7 +101,7 @@ def variant_values(
         "images_per_second": median(speeds),
         "spread": relative_spread(speeds),
         "images_per_second_of_rounds": speeds,
-        "fraction_of_bound": median(speeds) / bound,
+        "fraction_of_bound": median(speeds) / bound if bound else None,
         "step_seconds": {part: _median([each[part] for each in parts]) for part in parts[0]},
         "processes": len(ranks),
         "threads_per_process": first[0].threads,

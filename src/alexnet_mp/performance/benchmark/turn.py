@@ -18,7 +18,7 @@ _LOG_LINES = 40  # a failure shows, of each process
 
 
 class VariantFailed(RuntimeError):
-    """A variant's process crashed or was not done in time; the message has the end of what it printed."""
+    """A variant's process crashed or was not done in time; below the message's first line is the end of its output."""
 
 
 def run_turn(task: Task, processes: int, where: str) -> list[Any]:
@@ -48,7 +48,7 @@ def run_turn(task: Task, processes: int, where: str) -> list[Any]:
         happened = f"ended with exit code {process.returncode}"
         if time.monotonic() - started >= task.deadline_seconds:
             happened = f"not done after deadline_seconds={task.deadline_seconds:g}"
-        raise VariantFailed(f"{where}: {happened}. {_last_words(folder, processes)}")
+        raise VariantFailed(f"{where}: {happened}.\n{_last_words(folder, processes)}")
 
 
 def _last_words(folder: Path, processes: int) -> str:

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.common.gpu import energy_joules
-from alexnet_mp.common.host import device_name, now, peak_device_bytes, resident_bytes
+from alexnet_mp.common.host import device_name, peak_device_bytes, resident_bytes
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
+from alexnet_mp.performance.benchmark.phase_clock import PhaseClock
 from alexnet_mp.performance.benchmark.variants import VARIANTS
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
 TASK = "task"
+GPU_ROUND_SECONDS = 2.0  # some 20 renewals of the energy counter, which comes every 20 to 100 ms (common/gpu.py)
 
 
 def result_name(rank: int) -> str:
@@ -59,18 +61,20 @@ def work(folder: Path) -> None:
 
 def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
     batch = train_step.random_batch(task.network, task.batch_size, task.seed)
-    _train(train_step, *batch, range(task.warmup_steps))
+    train_steps(train_step, *batch, range(task.warmup_steps))
+    steps = steps_of_a_round(task, train_step, *batch)
     train_step.mesh.gather([0.0])  # all begin together
     before, joules_before = train_step.sent(), energy_joules(train_step.devices)
     if train_step.link:
         train_step.link.exchanges.clear()
-    seconds, losses = _train(train_step, *batch, range(task.warmup_steps, task.warmup_steps + task.steps))
-    sent, joules = train_step.sent().a_step(before, task.steps), energy_joules(train_step.devices)
+    seconds, last = train_steps(train_step, *batch, range(task.warmup_steps, task.warmup_steps + steps))
+    sent, joules = train_step.sent().a_step(before, steps), energy_joules(train_step.devices)
+    losses = [loss.item() for loss in last]
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.variant} are {losses}")
-    forward, backward, update = (part / task.steps for part in seconds)
+    forward, backward, update = (part / steps for part in seconds)
     return Measurement(
-        steps=task.steps,
+        steps=steps,
         forward_seconds=forward,
         backward_seconds=backward,
         optimizer_seconds=update,
@@ -81,33 +85,44 @@ def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
         parameters=train_step.parameters,
         sent=sent,
         table_crossing_bytes=train_step.table_crossing_bytes,
-        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
+        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / steps,
         exchanges=tuple(train_step.link.exchanges) if train_step.link and train_step.link.exchanges else None,
         threads=torch.get_num_threads(),
         devices=tuple(sorted({device_name(device) for device in train_step.devices})),
     )
 
 
-def _train(
+def steps_of_a_round(task: Task, train_step: TrainStep, images: list[Tensor], labels: list[Tensor]) -> int:
+    """As many as the task says, and on GPUs as many as take GPU_ROUND_SECONDS, found by timing steps beforehand.
+
+    The same in every process of the variant.
+    """
+    steps = task.steps
+    while train_step.devices[0].type == "cuda":
+        seconds, _ = train_steps(train_step, images, labels, range(steps))
+        shortest = min(each for (each,) in train_step.mesh.gather([sum(seconds)]))
+        if shortest >= GPU_ROUND_SECONDS:
+            break
+        steps = math.ceil(1.1 * steps * GPU_ROUND_SECONDS / shortest)
+    return steps
+
+
+def train_steps(
     train_step: TrainStep, images: list[Tensor], labels: list[Tensor], steps: range
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[float], list[Tensor]]:
     """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
-    seconds = [0.0, 0.0, 0.0]
     losses: list[Tensor] = []
-    start = now(train_step.devices)
+    clock = PhaseClock(train_step.devices)
     for step in steps:
         losses = train_step.forward(images, labels, step)
-        forward = now(train_step.devices)
+        clock.mark()
         if not train_step.together:
             torch.autograd.backward(losses)
-        backward = now(train_step.devices)
+        clock.mark()
         train_step.optimizer.step()
         train_step.optimizer.zero_grad()
-        end = now(train_step.devices)
-        parts = (forward - start, backward - forward, end - backward)
-        seconds = [total + part for total, part in zip(seconds, parts, strict=True)]
-        start = end
-    return seconds, [loss.item() for loss in losses]
+        clock.mark()
+    return clock.seconds(phases=3), losses
 
 
 if __name__ == "__main__":

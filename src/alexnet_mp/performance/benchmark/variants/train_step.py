@@ -84,8 +84,7 @@ class TrainingVariant:
         """How many processes train `network`."""
         return network.towers if self.one_per_tower else 1
 
-    def check(self, network: Network, device: str, batch_size: int) -> None:
-        """Raise ConfigurationError if this machine, network or batch does not allow it; before processes start."""
+    def check_devices(self, network: Network, device: str) -> None:
+        """Raise ConfigurationError if this machine has too few devices for its processes."""
         processes = self.processes(network)
-        choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))  # has it the devices?
-        self.check_task(network, processes, batch_size)
+        choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))
