@@ -144,12 +144,14 @@ def _link_of(device: torch.device, repeats: int) -> dict[str, float]:
     after, before = (rank + 1) % world, (rank - 1) % world
     out, inn = (torch.zeros(_PAYLOAD // 4, device=device) for _ in range(2))
 
-    def exchange(count: int) -> list[dist.Work | None]:
-        return [dist.isend(out[:count], after), dist.irecv(inn[:count], before)]
+    def exchange(count: int) -> list[dist.Work]:
+        # In one batch: on NCCL, pairs of single operations may wait for each other forever.
+        pair = [dist.P2POp(dist.isend, out[:count], after), dist.P2POp(dist.irecv, inn[:count], before)]
+        works: list[dist.Work] = dist.batch_isend_irecv(pair)
+        return works
 
-    def wait(works: list[dist.Work | None]) -> None:
+    def wait(works: list[dist.Work]) -> None:
         for work in works:
-            assert work is not None  # this process is one of the group
             work.wait()
 
     latency = _fastest_seconds(lambda: wait(exchange(1)), device, 50)
@@ -182,6 +184,8 @@ def _measure(rank: int, world: int, kind: str, batch: int, repeats: int, store: 
     """The figures of one process on one device, while the others measure theirs; they meet at `store`."""
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     torch.set_num_threads(1)
+    if kind == "cuda":
+        torch.cuda.set_device(device)  # what NCCL, and a barrier, take for this process's GPU
     if world > 1:
         backend = "nccl" if kind == "cuda" else "gloo"
         limit = timedelta(seconds=120)

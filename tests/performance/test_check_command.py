@@ -271,7 +271,7 @@ def test_parity_leaves_torchs_settings_as_they_were():
 
 
 def test_a_silent_link_hands_back_what_it_was_given_and_carries_nothing():
-    link = step.MutableLink(LocalLink([*DEVICES.values()]))
+    link = step.TimedLink(LocalLink([*DEVICES.values()]))
     outgoing = [[torch.tensor([1.0])], [torch.tensor([2.0])]]
     assert [parcels[0].item() for parcels in link.post(outgoing, "conv3", "forward")()] == [2.0, 1.0]
     before = dict(link.traffic.bytes_sent)
@@ -283,7 +283,7 @@ def test_a_silent_link_hands_back_what_it_was_given_and_carries_nothing():
 def test_on_gpus_what_shows_is_the_step_with_the_link_less_the_step_without(monkeypatch):
     # As on GPUs, with a clock by which a step takes 5 s with the link and 3 s without; the exchanges alone take 8 s.
     posted: list[bool] = []
-    silent = step.MutableLink.post
+    silent = step.TimedLink.post
 
     def noted(self, *arguments):
         posted.append(self.silent)
@@ -298,7 +298,7 @@ def test_on_gpus_what_shows_is_the_step_with_the_link_less_the_step_without(monk
         return elapsed["seconds"]
 
     monkeypatch.setattr(step, "_on_gpu", lambda mesh: True)
-    monkeypatch.setattr(step.MutableLink, "post", noted)
+    monkeypatch.setattr(step.TimedLink, "post", noted)
     monkeypatch.setattr(step, "now", clock)
     link = LocalLink([*DEVICES.values()])
     speeds = [

@@ -10,10 +10,11 @@ import pytest
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.performance.benchmark import efficiency
-from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Sent
 from alexnet_mp.performance.benchmark.rounds import choose_variants
-from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, parse_benchmark_settings
+from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.split_vs_single import run
 from alexnet_mp.performance.benchmark.variants import SPLIT
 from alexnet_mp.performance.cost_model.hardware import load_hardware
@@ -31,7 +32,7 @@ def composed(*overrides: str) -> Mapping[str, Any]:
 
 
 def settings_of(*overrides: str) -> BenchmarkSettings:
-    return parse_benchmark_settings(composed(*overrides))
+    return from_mapping(BenchmarkSettings, composed(*overrides), "")
 
 
 @pytest.mark.slow
@@ -54,7 +55,7 @@ def test_two_replicas_are_measured_beside_one_process(tmp_path: Path, capsys: py
 
 
 def measurement(seconds: float) -> Measurement:
-    return Measurement(1, seconds / 2, seconds / 4, seconds / 4, False, 1, 1, 0, 0, 0, 0, None, None, 1, ("CPU",))
+    return Measurement(1, seconds / 2, seconds / 4, seconds / 4, False, 1, 1, Sent(), 0, None, None, 1, ("CPU",))
 
 
 def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

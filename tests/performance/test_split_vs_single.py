@@ -147,8 +147,8 @@ def test_variants_of_one_process_train(name: str) -> None:
     with VARIANTS[name].build(Task(name, network, BATCH, 1, 0, False, "cpu", 1, 0, 60.0)) as train_step:
         weights = [weight for group in train_step.optimizer.param_groups for weight in group["params"]]
         before = [weight.detach().clone() for weight in weights]
-        losses = train_step.forward(images, labels, 0)
-        train_step.backward(losses)
+        losses = train_step.forward(*train_step.on_devices(images, labels), 0)
+        torch.autograd.backward(losses)
         train_step.optimizer.step()
         assert all(torch.isfinite(loss) for loss in losses)
         assert not any(torch.equal(old, new) for old, new in zip(before, weights, strict=True))

@@ -130,8 +130,9 @@ def one_step(train_step: TrainStep, model: nn.Module, network: Network) -> dict[
     model.zero_grad()
     images, labels = batch(network)
     before = train_step.sent()
-    losses = train_step.forward(images, labels, 0)
-    train_step.backward(losses)
+    losses = train_step.forward(*train_step.on_devices(images, labels), 0)
+    if not train_step.together:
+        torch.autograd.backward(losses)
     sent = train_step.sent()
     return {
         "losses": [loss.item() for loss in losses],
@@ -145,7 +146,7 @@ def data_parallel_step(mesh: Mesh, ours: bool) -> dict[str, Any]:
     network = without_dropout(SMALL)
     model = randomized(single_network(network, OUR_PARTS if ours else STOCK_PARTS))
     optimizer = (paper_sgd if ours else stock_sgd)(model, task(network, ""))
-    return one_step(replica_train_step(model, optimizer, mesh, BATCH), model, network)
+    return one_step(replica_train_step(model, optimizer, mesh), model, network)
 
 
 def pipelined_step(mesh: Mesh, cut: int) -> dict[str, Any]:
@@ -239,13 +240,13 @@ def test_microbatches_divide_the_batch_and_fill_the_pipeline() -> None:
 
 def test_what_cannot_be_shared_is_refused_with_the_number_that_can() -> None:
     with pytest.raises(ConfigurationError, match="batch_size=7 cannot be shared equally by 2"):
-        check_replicas(SMALL, "cpu", 2, 7)
+        check_replicas(SMALL, 2, 7)
     with pytest.raises(ConfigurationError, match="use a multiple of 2"):
-        check_pipeline(SMALL, "cpu", 2, 11)
+        check_pipeline(SMALL, 2, 11)
     with pytest.raises(ConfigurationError, match="one process"):
-        check_replicas(load_network("ungrouped"), "cpu", 1, 8)
+        check_replicas(load_network("ungrouped"), 1, 8)
     with pytest.raises(ConfigurationError, match="can be cut into 15 parts, not into 16"):
-        check_pipeline(load_network("small", 16), "cpu", 16, 64)
+        check_pipeline(load_network("small", 16), 16, 64)
 
 
 @pytest.mark.parametrize(("preset", "derive"), [("one_column", one_column_network), ("ungrouped", ungrouped_network)])

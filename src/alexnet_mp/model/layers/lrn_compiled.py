@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ BLOCK_BYTES = 1536 * 1024
 
 # A process compiles for each shape and each GPU: with four GPUs the two shapes of the paper's network reach the limit
 # of 8, beyond which torch.compile gives up in silence. Older releases of torch have no such argument.
-_MANY = {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
+_MANY: dict[str, Any] = (
+    {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
+)
 
 
 def _compile(steps: Callable[..., None]) -> Callable[..., None]:

@@ -3,14 +3,14 @@
 `docs/scaling.md` has the figures.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any, Literal
 
 from alexnet_mp.common.host import usable_cores
-from alexnet_mp.common.text import aligned
-from alexnet_mp.performance.benchmark.output import machine_text
+from alexnet_mp.performance.benchmark.output import machine_text, table_of
 from alexnet_mp.performance.benchmark.rounds import SetupTurns
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
 from alexnet_mp.performance.benchmark.summary import variant_values
@@ -46,29 +46,29 @@ def summarize_processes(
     for each in measured:
         setup, count = each.setup, each.setup.processes or 1
         bounds = each.bound_speeds() or bounds
-        bound = median(bounds)
+        bound = median(bounds) if bounds else None
         found = variant_values(setup.batch_size, each.turns[SPLIT], bound, count // setup.replicas)
+        speed = found["images_per_second"]
         alone = alone or found["images_per_second_of_rounds"]
         used = min(count * threads, cores) / min(threads, cores)
-        ratios = [speed / one for speed, one in zip(found["images_per_second_of_rounds"], alone, strict=True)]
-        seconds, step = found["step_seconds"], setup.batch_size / found["images_per_second"]
-        measured_parts = {"update": "optimizer", "crossings": "exposed_crossing", "late_towers": "skew"}
-        parts = {"products": found["fraction_of_bound"]}
-        parts |= {name: seconds[part] / step for name, part in measured_parts.items()}
-        values.append(
-            {
-                **found,
-                "replicas": setup.replicas,
-                "batch_size": setup.batch_size,
-                "matrix_bound_images_per_second": bound,
-                "matrix_bound_of_rounds": bounds,
-                "times_one_process": median(ratios),
-                "efficiency": median(ratios) / used,
-                "efficiency_of_rounds": [ratio / used for ratio in ratios],
-                "fractions_of_a_step": {**parts, "rest": 1 - sum(parts.values())},
-                **(_predicted(setup, hardware, found["images_per_second"]) if hardware else {}),
-            }
-        )
+        ratios = [several / one for several, one in zip(found["images_per_second_of_rounds"], alone, strict=False)]
+        parts = {"products": found["fraction_of_bound"]} if bound else {}
+        for name, part in (("update", "optimizer"), ("crossings", "exposed_crossing"), ("late_towers", "skew")):
+            parts[name] = found["step_seconds"][part] * speed / setup.batch_size
+        found |= {
+            "replicas": setup.replicas,
+            "batch_size": setup.batch_size,
+            "matrix_bound_images_per_second": bound,
+            "matrix_bound_of_rounds": bounds,
+            "times_one_process": median(ratios),
+            "efficiency": median(ratios) / used,
+            "efficiency_of_rounds": [ratio / used for ratio in ratios],
+            "fractions_of_a_step": {**parts, "rest": 1 - sum(parts.values())},
+        }
+        if hardware:
+            predicted = prediction_of(setup, hardware).images_per_second
+            found |= {"predicted_images_per_second": predicted, "prediction_error": predicted / speed - 1}
+        values.append(found)
     network = measured[0].setup.network
     return {
         "network": network.name,
@@ -79,11 +79,6 @@ def summarize_processes(
         **about,
         "processes": values,
     }
-
-
-def _predicted(setup: Setup, hardware: Hardware, measured: float) -> dict[str, float]:
-    predicted = prediction_of(setup, hardware).images_per_second
-    return {"predicted_images_per_second": predicted, "prediction_error": predicted / measured - 1}
 
 
 def prediction_of(setup: Setup, hardware: Hardware) -> Prediction:
@@ -98,15 +93,12 @@ def prediction_of(setup: Setup, hardware: Hardware) -> Prediction:
 def processes_text(report: Mapping[str, Any]) -> str:
     """`summarize_processes`'s values for a terminal: a line for each number of processes."""
     values = report["processes"]
-    predicted = "predicted_images_per_second" in values[0]
-    head = ["processes x threads", "replicas", "batch", "images/s", "spread", "times one", "efficiency", "bound"]
-    head += ["of bound", "sent MB", *(["predicted", "error"] if predicted else [])]
     lines = [
         machine_text(report["machine"], " of a process"),
         f"{report['network']}, batch_scaling={report['batch_scaling']}; rounds: {report['rounds']}, steps in each: "
         f"{report['steps']}, after {report['warmup_steps']} to warm up; seed {report['seed']}",
         "",
-        *aligned([head, *(_row(each, predicted) for each in values)]),
+        *table_of([_row(each) for each in values]),
         "",
     ]
     for each in values:
@@ -119,20 +111,21 @@ def processes_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(values: Mapping[str, Any], predicted: bool) -> list[str]:
+def _row(values: Mapping[str, Any]) -> dict[str, str]:
     sent = values["crossing_bytes_per_step"] * (values["processes"] > 1) + values["all_reduce_bytes_sent_in_a_ring"]
-    row = [
-        f"{values['processes']} x {values['threads_per_process']}",
-        str(values["replicas"]),
-        str(values["batch_size"]),
-        f"{values['images_per_second']:.4g}",
-        f"{values['spread']:.0%}",
-        f"{values['times_one_process']:.2f}",
-        f"{values['efficiency']:.0%}",
-        f"{values['matrix_bound_images_per_second']:.4g}",
-        f"{values['fraction_of_bound']:.0%}",
-        f"{sent / 1e6:,.1f}",
-    ]
-    if predicted:
-        row += [f"{values['predicted_images_per_second']:.4g}", f"{values['prediction_error']:+.0%}"]
+    row = {
+        "processes x threads": f"{values['processes']} x {values['threads_per_process']}",
+        "replicas": str(values["replicas"]),
+        "batch": str(values["batch_size"]),
+        "images/s": f"{values['images_per_second']:.4g}",
+        "spread": f"{values['spread']:.0%}",
+        "times one": f"{values['times_one_process']:.2f}",
+        "efficiency": f"{values['efficiency']:.0%}",
+        "bound": f"{values['matrix_bound_images_per_second'] or math.nan:.4g}",
+        "of bound": f"{values['fraction_of_bound'] or math.nan:.0%}",
+        "sent MB": f"{sent / 1e6:,.1f}",
+    }
+    if "predicted_images_per_second" in values:
+        row["predicted"] = f"{values['predicted_images_per_second']:.4g}"
+        row["error"] = f"{values['prediction_error']:+.0%}"
     return row

@@ -1,15 +1,10 @@
-"""What a process of the benchmark is told, and what it hands back: records that travel as JSON files."""
+"""What a process of the benchmark is told, and what it hands back: records that travel pickled."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.network.table import Network
 from alexnet_mp.performance.benchmark.timed_link import Exchange
-
-_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -29,14 +24,27 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """Bytes of a process: of one tower over the crossings, gradients all-reduced, to a pipeline's other parts."""
+
+    crossing: int = 0
+    all_reduced: int = 0
+    pipeline: int = 0
+
+    def a_step(self, before: "Sent", steps: int) -> "Sent":
+        """What was sent since `before` in each of so many steps."""
+        return Sent(**{what: (count - getattr(before, what)) // steps for what, count in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one process measured in one turn.
 
     Seconds are wall-clock time, averaged over the timed steps; with `together` the forward seconds are those of both
     passes. `peak_memory_bytes` is resident memory above what the process held once torch and this library were
     imported, from building the network on; on GPUs, the peak that torch allocated on the fullest one. Bytes are of a
-    step: what one tower sends to all its peers, counted on the link and by the network table; gradients that were
-    all-reduced; what a part of a pipeline sends. `exchanges` are those of all timed steps, None if nothing crosses.
+    step: as counted, and those that one tower must send to all its peers by the network table. `exchanges` are those
+    of all timed steps, None if nothing crosses.
     """
 
     steps: int
@@ -46,10 +54,8 @@ class Measurement:
     together: bool
     peak_memory_bytes: int
     parameters: int
-    crossing_bytes_per_step: int
-    table_crossing_bytes_per_step: int
-    all_reduce_bytes_per_step: int
-    pipeline_bytes_per_step: int
+    sent: Sent
+    table_crossing_bytes: int
     joules_per_step: float | None
     exchanges: tuple[Exchange, ...] | None
     threads: int
@@ -76,15 +82,5 @@ class MatrixWork:
         return sum(self.seconds.values())
 
 
-def write_record(record: Task | Measurement | MatrixWork, path: Path) -> None:
-    """Write a record as JSON, a network as its table."""
-
-    def plain(value: Any) -> Any:
-        return value.to_mapping() if isinstance(value, Network) else vars(value)
-
-    path.write_text(json.dumps(record, default=plain))
-
-
-def read_record(kind: type[_Record], path: Path) -> _Record:
-    """Read what `write_record` wrote; raises ConfigurationError for anything else."""
-    return from_mapping(kind, json.loads(path.read_text()), "")
+_Record = TypeVar("_Record")
+Turn = list[_Record]  # what each process handed back, in order of rank

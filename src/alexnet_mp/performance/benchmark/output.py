@@ -11,6 +11,7 @@ import torch
 
 from alexnet_mp.common.cli import show
 from alexnet_mp.common.host import device_name, usable_cores, versions
+from alexnet_mp.common.text import aligned
 
 
 def machine_values(load: float, devices: Sequence[str] = (), threads: int | None = None) -> dict[str, Any]:
@@ -42,6 +43,11 @@ def relative_spread(values: Sequence[float]) -> float:
 def over_rounds(values: Sequence[float]) -> dict[str, Any]:
     """The median over the rounds, their `relative_spread`, and every round."""
     return {"median": median(values), "spread": relative_spread(values), "rounds": list(values)}
+
+
+def table_of(rows: Sequence[Mapping[str, str]], text_columns: int = 1) -> list[str]:
+    """Lines of a table whose rows name their columns; rows of one table have the same."""
+    return aligned([list(rows[0]), *(list(row.values()) for row in rows)], text_columns)
 
 
 def publish(report: Mapping[str, Any], text: str, path: str | None) -> None:

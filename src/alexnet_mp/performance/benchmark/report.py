@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from alexnet_mp.common.text import aligned
-from alexnet_mp.performance.benchmark.output import machine_text
+from alexnet_mp.performance.benchmark.output import machine_text, table_of
 from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, SPLIT, STOCK_BASELINE, VARIANTS
 
 STEP_PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimizer")
@@ -37,40 +36,40 @@ def variants_text(report: Mapping[str, Any]) -> str:
 def _setup(setup: Mapping[str, Any]) -> list[str]:
     variants, image = setup["variants"], "x".join(map(str, setup["image"]))
     baseline = variants.get(STOCK_BASELINE)
-    head = ["variant", "processes x threads", "images/s", "spread", "of bound", f"to {STOCK_BASELINE}"]
-    head += [*(f"{part.split('_')[0]} s" for part in STEP_PARTS), "peak MB", "parameters", "sent MB"]
+    bound, speed = setup["matrix_bound"], setup["matrix_bound_images_per_second"]
+    alone = f"{speed:.4g} images/s, spread {bound['spread']:.0%}" if bound else "not measured"
     return [
         f"{setup['network']}, towers: {setup['towers']}, images {image}, batch {setup['batch_size']}; matrix products "
-        f"alone: {setup['matrix_bound_images_per_second']:.4g} images/s, spread {setup['matrix_bound']['spread']:.0%}",
+        f"alone: {alone}",
         "",
-        *aligned([head, *(_row(name, values, baseline) for name, values in variants.items())]),
+        *table_of([_row(name, values, baseline) for name, values in variants.items()]),
         *(f"{name} was left out: {reason}" for name, reason in setup["left_out"].items()),
         *(["", *_compared(variants)] if SPLIT in variants else []),
     ]
 
 
-def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> list[str]:
+def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, str]:
     keys = ("crossing_bytes_per_step", "all_reduce_bytes_sent_in_a_ring", "pipeline_bytes_per_step")
     sent = sum(int(values[key]) for key in keys)
-    return [
-        name,
-        f"{values['processes']} x {values['threads_per_process']}",
-        f"{values['images_per_second']:.4g}",
-        f"{values['spread']:.0%}",
-        f"{values['fraction_of_bound']:.0%}",
-        f"{values['images_per_second'] / baseline['images_per_second']:.2f}" if baseline else "",
-        *_parts(values["step_seconds"], crosses=values["crossings"] is not None),
-        f"{values['peak_memory_bytes'] / 1e6:,.0f}",
-        f"{max(values['parameters_per_process']):,}",
-        f"{sent / 1e6:,.1f}" if sent else "",
-    ]
-
-
-def _parts(seconds: Mapping[str, float | None], crosses: bool) -> list[str]:
-    if seconds["forward"] is None:  # both passes at once: the sum stands between the two columns
-        return ["both:", f"{seconds['forward_and_backward']:.3f}", "", "", f"{seconds['optimizer']:.3f}"]
-    shown = {part: crosses or part not in ("exposed_crossing", "skew") for part in STEP_PARTS}
-    return [f"{seconds[part]:.3f}" if shown[part] else "" for part in STEP_PARTS]
+    seconds = {part: f"{spent:.3f}" for part, spent in values["step_seconds"].items() if spent is not None}
+    if values["crossings"] is None:
+        del seconds["exposed_crossing"], seconds["skew"]
+    if "forward" not in seconds:  # both passes at once: the sum stands between the two columns
+        seconds |= {"forward": "both:", "backward": seconds["forward_and_backward"]}
+    return {
+        "variant": name,
+        "processes x threads": f"{values['processes']} x {values['threads_per_process']}",
+        "images/s": f"{values['images_per_second']:.4g}",
+        "spread": f"{values['spread']:.0%}",
+        "of bound": "" if values["fraction_of_bound"] is None else f"{values['fraction_of_bound']:.0%}",
+        f"to {STOCK_BASELINE}": f"{values['images_per_second'] / baseline['images_per_second']:.2f}"
+        if baseline
+        else "",
+        **{f"{part.split('_')[0]} s": seconds.get(part, "") for part in STEP_PARTS},
+        "peak MB": f"{values['peak_memory_bytes'] / 1e6:,.0f}",
+        "parameters": f"{max(values['parameters_per_process']):,}",
+        "sent MB": f"{sent / 1e6:,.1f}" if sent else "",
+    }
 
 
 def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -80,7 +79,8 @@ def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, values in variants.items():
         if name == SPLIT or name in OTHER_NETWORKS:
             continue
-        rounds = zip(split["images_per_second_of_rounds"], values["images_per_second_of_rounds"], strict=True)
+        # After a failure one may have fewer rounds, the first ones.
+        rounds = zip(split["images_per_second_of_rounds"], values["images_per_second_of_rounds"], strict=False)
         ratios = [fast / slow for fast, slow in rounds]
         memory = split["peak_memory_bytes"] / values["peak_memory_bytes"]
         lines.append(

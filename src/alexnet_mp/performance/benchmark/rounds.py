@@ -5,15 +5,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import lcm
+from statistics import median
 
+import torch
 from tqdm import tqdm
 
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.network.table import Network
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND
-from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task, Turn
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
-from alexnet_mp.performance.benchmark.turn import Turn, run_turn
+from alexnet_mp.performance.benchmark.turn import VariantFailed, run_turn
 from alexnet_mp.performance.benchmark.variants import SPLIT, VARIANTS
 
 _ROUNDS = 3  # if `rounds` is null and they fit in
@@ -28,11 +31,19 @@ class SetupTurns:
     left_out: dict[str, str]
     turns: dict[str, list[Turn[Measurement]]]
     bound: list[Turn[MatrixWork]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # what had no turn any more after one that failed, and why
 
     def bound_speeds(self) -> list[float]:
         """By round, images a second of a step that consists of its matrix products; one process does all towers'."""
-        towers = self.setup.network.towers if self.setup.processes == 1 else 1
-        return [self.setup.batch_size / (towers * slowest_seconds(turn)) for turn in self.bound]
+        towers = self.setup.network.towers
+        each = [
+            max(1, towers // len(turn)) * slowest_seconds(turn) for turn in self.bound
+        ]  # a process's towers in turn
+        return [self.setup.batch_size / seconds for seconds in each]
+
+    def median_bound(self) -> float | None:
+        """None if no turn of the bound was finished."""
+        return median(self.bound_speeds()) if self.bound else None
 
 
 def slowest_seconds(turn: Turn[Measurement] | Turn[MatrixWork]) -> float:
@@ -41,14 +52,22 @@ def slowest_seconds(turn: Turn[Measurement] | Turn[MatrixWork]) -> float:
 
 
 def choose_variants(settings: BenchmarkSettings, setup: Setup) -> SetupTurns:
-    """The variants that run, and why others do not. Raises ConfigurationError for a named one that cannot."""
+    """The variants that run, and why others do not.
+
+    Raises ConfigurationError for a named one that network or batch do not allow, and if this machine can hold none.
+    """
     if setup.processes:
         return SetupTurns(setup, {}, {SPLIT: []})
     found = SetupTurns(setup, {}, {})
     for name in settings.variants or VARIANTS:
         variant = VARIANTS[name]
         try:
-            variant.check(setup.network, settings.device, variant.processes(setup.network), setup.batch_size)
+            variant.check_devices(setup.network, settings.device)
+        except ConfigurationError as error:
+            found.left_out[name] = str(error)
+            continue
+        try:
+            variant.check_task(setup.network, variant.processes(setup.network), setup.batch_size)
             found.turns[name] = []
         except ConfigurationError as error:
             if settings.variants:
@@ -82,7 +101,8 @@ def choose_threads(settings: BenchmarkSettings, measured: Sequence[SetupTurns]) 
 def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], threads: int) -> int:
     """Measure every setup, and return how many rounds there were; says on standard error how far it is.
 
-    Every other round runs backwards, so that what drifts within a round drifts both ways.
+    Every other round runs backwards, so that what drifts within a round drifts both ways. What fails has no further
+    turn, and the others go on.
     """
     order = _order(measured, threads)
     most = settings.rounds or _ROUNDS
@@ -91,9 +111,15 @@ def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], thre
         for number in range(1, most + 1):
             for each, name in order if number % 2 else reversed(order):
                 where = f"round {number} of {most}, {name}" + (_which(each.setup) if len(measured) > 1 else "")
+                if name in each.failed:
+                    continue
                 bar.set_postfix_str(where)
-                speed = _run(settings, each, name, threads, where)
-                bar.write(f"{where}: {speed:.4g} images/s", file=sys.stderr)
+                try:
+                    happened = f"{where}: {_run(settings, each, name, threads, where):.4g} images/s"
+                except VariantFailed as error:
+                    happened = str(error)
+                    each.failed[name] = happened.partition("\n")[0]
+                bar.write(happened, file=sys.stderr)
                 sys.stderr.flush()
                 bar.update()
             spent = time.monotonic() - started
@@ -114,7 +140,9 @@ def _order(measured: Sequence[SetupTurns], threads: int) -> list[tuple[SetupTurn
 def _run(settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: int, where: str) -> float:
     """Give one variant, or the bound, its turn; return its images per second."""
     setup, bound = measured.setup, name == MATRIX_BOUND
-    processes = setup.processes or (setup.network.towers if bound else VARIANTS[name].processes(setup.network))
+    processes = setup.processes or (
+        _bound_processes(setup.network, settings.device) if bound else VARIANTS[name].processes(setup.network)
+    )
     task = Task(
         variant=name,
         network=setup.network,
@@ -128,10 +156,16 @@ def _run(settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: 
         deadline_seconds=settings.deadline_seconds,
     )
     if bound:
-        measured.bound.append(run_turn(task, processes, where, MatrixWork))
+        measured.bound.append(run_turn(task, processes, where))
         return measured.bound_speeds()[-1]
-    measured.turns[name].append(run_turn(task, processes, where, Measurement))
+    measured.turns[name].append(run_turn(task, processes, where))
     return setup.batch_size / slowest_seconds(measured.turns[name][-1])
+
+
+def _bound_processes(network: Network, device: str) -> int:
+    """One for each tower, or one for all if the GPUs are fewer."""
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
+    return 1 if 0 < gpus < network.towers else network.towers
 
 
 def _which(setup: Setup) -> str:

@@ -1,10 +1,9 @@
 """The settings of `split_vs_single`: the composed configuration, checked key by key."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from alexnet_mp.common.schema import NonNegativeInt, OutputFile, PositiveFloat, PositiveInt, choice, from_mapping
+from alexnet_mp.common.schema import NonNegativeInt, OutputFile, PositiveFloat, PositiveInt, choice
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
 from alexnet_mp.performance.benchmark.variants import SPLIT, VARIANTS
@@ -24,7 +23,8 @@ class Setup:
 
     @property
     def replicas(self) -> int:
-        return replicas_of(self.network, self.processes or 1)
+        """How many the processes hold, one for each tower; one process holds all towers."""
+        return max(1, (self.processes or 1) // self.network.towers)
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,9 @@ class BenchmarkSettings:
         if self.processes is None:
             return [Setup(network, batch_size) for network in networks for batch_size in _listed(self.batch_size)]
         (network,), (batch_size,) = networks, _listed(self.batch_size)
-        factors = [replicas_of(network, count) if self.batch_scaling == "linear" else 1 for count in self.processes]
-        return [
-            Setup(network, batch_size * factor, count) for count, factor in zip(self.processes, factors, strict=True)
-        ]
-
-
-def parse_benchmark_settings(configuration: Mapping[str, Any]) -> BenchmarkSettings:
-    """Check a composed configuration. Raises ConfigurationError that names the key, unknown variants included."""
-    return from_mapping(BenchmarkSettings, configuration, "")
-
-
-def replicas_of(network: Network, processes: int) -> int:
-    """How many replicas so many processes hold, one for each tower; one process holds all towers."""
-    return max(1, processes // network.towers)
+        setups = [Setup(network, batch_size, count) for count in self.processes]
+        linear = self.batch_scaling == "linear"
+        return [replace(each, batch_size=batch_size * each.replicas) if linear else each for each in setups]
 
 
 def _different_and_positive(counts: "list[int] | tuple[int, ...]") -> bool:

@@ -7,21 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.cli import run_command
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.efficiency import processes_text, summarize_processes
 from alexnet_mp.performance.benchmark.output import publish
 from alexnet_mp.performance.benchmark.report import variants_text
 from alexnet_mp.performance.benchmark.rounds import choose_threads, choose_variants, run_rounds
-from alexnet_mp.performance.benchmark.settings import parse_benchmark_settings
+from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
 from alexnet_mp.performance.benchmark.summary import about_the_run, summarize_variants
 from alexnet_mp.performance.benchmark.turn import VariantFailed
 from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 
 def run(configuration: Mapping[str, Any]) -> None:
-    """Measure, print the table, and write the same numbers as JSON and as a chart where `json` and `chart` say."""
-    settings = parse_benchmark_settings(configuration)
+    """Measure, print the table, and write the same numbers as JSON and as a chart where `json` and `chart` say.
+
+    Raises VariantFailed if a turn failed, once all that was finished is printed and written.
+    """
+    settings = from_mapping(BenchmarkSettings, configuration, "")
     started = Launch.from_environment()
     if started.world_size > 1:
         raise ConfigurationError(
@@ -32,19 +36,26 @@ def run(configuration: Mapping[str, Any]) -> None:
     threads = choose_threads(settings, measured)
     load = os.getloadavg()[0]
     rounds = run_rounds(settings, measured, threads)
-    about = about_the_run(settings, measured, rounds, threads, load)
+    failed = [why for each in measured for why in each.failed.values()]
+    finished = [each for each in measured if any(each.turns.values())]
+    if not finished or (
+        settings.processes and finished[0] is not measured[0]
+    ):  # nothing to compare, or to compare with
+        raise VariantFailed("; ".join(failed))
+    about = about_the_run(settings, finished, rounds, threads, load)
     if settings.processes:
-        report = summarize_processes(settings, measured, threads, hardware, about)
+        report = summarize_processes(settings, finished, threads, hardware, about)
         publish(report, processes_text(report), settings.json)
-        return
-    report = summarize_variants(measured, about)
-    publish(report, variants_text(report), settings.json)
+    else:
+        report = summarize_variants(finished, about)
+        publish(report, variants_text(report), settings.json)
     if settings.chart:
-        from alexnet_mp.performance.benchmark.chart import (
-            draw_variants,
-        )  # matplotlib: only if there is something to draw
+        # Here, for matplotlib takes long to load.
+        from alexnet_mp.performance.benchmark.chart import draw_variants
 
         draw_variants(report, Path(settings.chart))
+    if failed:
+        raise VariantFailed("; ".join(failed))
 
 
 def main() -> None:

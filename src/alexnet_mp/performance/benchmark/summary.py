@@ -1,15 +1,16 @@
 """What was measured as plain values for JSON: medians over the rounds, and each variant as a part of the bound."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from statistics import median
 from typing import Any
 
-from alexnet_mp.performance.benchmark.measurement import Measurement
+from alexnet_mp.parallel.links import Direction
+from alexnet_mp.performance.benchmark.measurement import Measurement, Turn
 from alexnet_mp.performance.benchmark.output import machine_values, relative_spread
 from alexnet_mp.performance.benchmark.rounds import SetupTurns
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings
-from alexnet_mp.performance.benchmark.timed_link import Waiting, added, waiting
-from alexnet_mp.performance.benchmark.turn import Turn
+from alexnet_mp.performance.benchmark.timed_link import Place, Waiting, added, waiting
 
 
 def about_the_run(
@@ -26,8 +27,8 @@ def summarize_variants(measured: Sequence[SetupTurns], about: dict[str, Any]) ->
     """The first setup's values; with several setups, `sweep` beside them holds the values of every one of them.
 
     `matrix_bound_images_per_second` is the median over the rounds of the speed at which a step would run if it
-    consisted of its matrix products (see `matrix_bound.py`), and `matrix_bound` has its seconds by product. For each
-    variant:
+    consisted of its matrix products (see `matrix_bound.py`), and `matrix_bound` has its seconds by product; both are
+    null if it failed. `left_out` says why a variant has no turns, or no more than it has. For each variant:
 
     `images_per_second` is the median over the rounds, `spread` (max - min) / median, and `fraction_of_bound` its part
     of the bound, which is of the table's own network: `ungrouped` and `one_column` have other work.
@@ -50,32 +51,34 @@ def summarize_variants(measured: Sequence[SetupTurns], about: dict[str, Any]) ->
 
 def _setup(measured: SetupTurns) -> dict[str, Any]:
     network, batch_size = measured.setup.network, measured.setup.batch_size
-    bounds = measured.bound_speeds()
-    bound = median(bounds)
-    products = measured.bound[0][0].seconds
+    bounds, bound = measured.bound_speeds(), measured.median_bound()
+    turns = {name: turns for name, turns in measured.turns.items() if turns}
     return {
         "network": network.name,
         "image": list(network.image),
         "towers": network.towers,
         "batch_size": batch_size,
         "matrix_bound_images_per_second": bound,
-        "matrix_bound": {
+        "matrix_bound": None
+        if bound is None
+        else {
             "spread": relative_spread(bounds),
             "images_per_second_of_rounds": bounds,
             "seconds": {
-                name: median(process.seconds[name] for turn in measured.bound for process in turn) for name in products
+                name: median(process.seconds[name] for turn in measured.bound for process in turn)
+                for name in measured.bound[0][0].seconds
             },
             "ways": measured.bound[0][0].ways,
         },
-        "variants": {name: variant_values(batch_size, turns, bound) for name, turns in measured.turns.items()},
-        "left_out": dict(measured.left_out),
+        "variants": {name: variant_values(batch_size, each, bound) for name, each in turns.items()},
+        "left_out": measured.left_out | measured.failed,
     }
 
 
 def variant_values(
-    batch_size: int, turns: list[Turn[Measurement]], bound: float, per_replica: int | None = None
+    batch_size: int, turns: list[Turn[Measurement]], bound: float | None, per_replica: int | None = None
 ) -> dict[str, Any]:
-    """What `summarize_variants` says of one variant; `bound` is in images a second.
+    """What `summarize_variants` says of one variant; `bound` is in images a second, None if it was not measured.
 
     Of its processes, in order, so many hold one replica and wait for each other at crossings; null: all of them wait,
     and where they sum gradients each is a replica.
@@ -90,31 +93,32 @@ def variant_values(
         _parts(turn[rank], wait[rank] if wait else {}) for turn, rank, wait in zip(turns, slowest, waits, strict=True)
     ]
     first = turns[0]
-    reduced = max(process.all_reduce_bytes_per_step for process in first)
+    crossing, reduced, pipeline = (
+        max(getattr(process.sent, what) for process in first) for what in ("crossing", "all_reduced", "pipeline")
+    )
     joules = [sum(process.joules_per_step or 0.0 for process in turn) / batch_size for turn in turns]
     return {
         "images_per_second": median(speeds),
         "spread": relative_spread(speeds),
         "images_per_second_of_rounds": speeds,
-        "fraction_of_bound": median(speeds) / bound,
+        "fraction_of_bound": median(speeds) / bound if bound else None,
         "step_seconds": {part: _median([each[part] for each in parts]) for part in parts[0]},
         "processes": len(ranks),
         "threads_per_process": first[0].threads,
         "peak_memory_bytes": max(peaks),
         "peak_memory_bytes_per_process": peaks,
         "parameters_per_process": [process.parameters for process in first],
-        "crossing_bytes_per_step": max(process.crossing_bytes_per_step for process in first),
-        "table_crossing_bytes_per_step": first[0].table_crossing_bytes_per_step,
+        "crossing_bytes_per_step": crossing,
+        "table_crossing_bytes_per_step": first[0].table_crossing_bytes,
         "all_reduce_bytes_per_step": reduced,
         "all_reduce_bytes_sent_in_a_ring": reduced * 2 * (members - 1) // members,
-        "pipeline_bytes_per_step": max(process.pipeline_bytes_per_step for process in first),
+        "pipeline_bytes_per_step": pipeline,
         **_crossings(turns, waits),
         "joules_per_image": median(joules) if all(p.joules_per_step is not None for t in turns for p in t) else None,
     }
 
 
-_Place = tuple[str, str]  # crossing and direction
-_Waits = list[dict[_Place, Waiting]]  # for each process, in seconds a step
+_Waits = list[dict[Place, Waiting]]  # for each process, in seconds a step
 
 
 def _waiting(turn: Turn[Measurement], per_replica: int) -> _Waits | None:
@@ -129,11 +133,9 @@ def _waiting(turn: Turn[Measurement], per_replica: int) -> _Waits | None:
     ]
 
 
-def _parts(process: Measurement, waits: dict[_Place, Waiting]) -> dict[str, float | None]:
-    forward, backward = (
-        added(wait for (_, towards), wait in waits.items() if towards == direction)
-        for direction in ("forward", "backward")
-    )
+def _parts(process: Measurement, waits: dict[Place, Waiting]) -> dict[str, float | None]:
+    directions: tuple[Direction, ...] = ("forward", "backward")
+    forward, backward = (added(wait for (_, to), wait in waits.items() if to == each) for each in directions)
     return {
         "forward": None if process.together else process.forward_seconds - forward.exposed - forward.skew,
         "backward": None if process.together else process.backward_seconds - backward.exposed - backward.skew,
@@ -150,26 +152,32 @@ def _crossings(turns: list[Turn[Measurement]], waits: list[_Waits | None]) -> di
     if len(known) < len(waits):
         return {"exposed_crossing_fraction": None, "skew_fraction": None, "crossings": None}
 
-    def worst(kind: str, place: _Place | None, fraction: bool) -> float:
-        def of(process: Measurement, wait: dict[_Place, Waiting]) -> float:
-            chosen = added(wait.values()) if place is None else wait[place]
-            return float(getattr(chosen, kind)) / (process.step_seconds if fraction else 1.0)
-
-        return median(max(map(of, turn, wait)) for turn, wait in zip(turns, known, strict=True))
+    def worst(kind: str, of: Callable[[dict[Place, Waiting]], Waiting], fraction: bool = False) -> float:
+        return median(
+            max(
+                float(getattr(of(w), kind)) / (p.step_seconds if fraction else 1.0)
+                for p, w in zip(turn, wait, strict=True)
+            )
+            for turn, wait in zip(turns, known, strict=True)
+        )
 
     crossings: dict[str, dict[str, dict[str, float]]] = {}
     for place in known[0][0]:
-        crossing, direction = place
-        crossings.setdefault(crossing, {})[direction] = {
-            "exposed_seconds": worst("exposed", place, False),
-            "exposed_fraction": worst("exposed", place, True),
-            "skew_seconds": worst("skew", place, False),
-            "skew_fraction": worst("skew", place, True),
-            "posting_seconds": worst("posting", place, False),
+        here = itemgetter(place)
+        crossings.setdefault(place[0], {})[place[1]] = {
+            "exposed_seconds": worst("exposed", here),
+            "exposed_fraction": worst("exposed", here, fraction=True),
+            "skew_seconds": worst("skew", here),
+            "skew_fraction": worst("skew", here, fraction=True),
+            "posting_seconds": worst("posting", here),
         }
+
+    def everywhere(waits: dict[Place, Waiting]) -> Waiting:
+        return added(waits.values())
+
     return {
-        "exposed_crossing_fraction": worst("exposed", None, True),
-        "skew_fraction": worst("skew", None, True),
+        "exposed_crossing_fraction": worst("exposed", everywhere, fraction=True),
+        "skew_fraction": worst("skew", everywhere, fraction=True),
         "crossings": crossings,
     }
 

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
+
+Place = tuple[str, Direction]  # crossing and direction
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,7 @@ class Exchange:
     wait_ended: float
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """Seconds of one process. `exposed` is the wait after all towers had posted: what the link costs, not hidden.
 
     `skew` is the wait before that: a peer was late. `posting` is the time that launching the exchange held the process.
@@ -35,11 +37,14 @@ class Waiting:
     posting: float
 
     def divided_by(self, steps: int) -> "Waiting":
-        return Waiting(self.exposed / steps, self.skew / steps, self.posting / steps)
+        return Waiting(*(seconds / steps for seconds in self))
 
 
 class TimedLink:
     """A link that carries parcels by another one, and notes every exchange that has arrived.
+
+    While `silent`, it hands each tower its own parcels back, and carries and notes nothing. What a step takes longer
+    with the link than without it is what its exchanges cost that nothing hides.
 
     The clock is `time.perf_counter`, which on Linux is the monotonic clock of the machine, so that the notes of its
     processes can be compared. For CPUs: on GPUs, post and wait return when the work is queued, so the notes would be of
@@ -51,9 +56,13 @@ class TimedLink:
         self.local_towers = link.local_towers
         self.traffic = link.traffic
         self.exchanges: list[Exchange] = []
+        self.silent = False
         self._link = link
 
     def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
+        if self.silent:
+            own = [[parcel.detach() for parcel in parcels] for parcels in outgoing]
+            return lambda: own
         begun = time.perf_counter()
         arrival = self._link.post(outgoing, crossing, direction)
         posted = time.perf_counter()
@@ -69,39 +78,35 @@ class TimedLink:
         return arrive
 
 
-def waiting(processes: Sequence[Sequence[Exchange]]) -> list[dict[tuple[str, Direction], Waiting]]:
+def waiting(processes: Sequence[Sequence[Exchange]]) -> list[dict[Place, Waiting]]:
     """For each process, what it waited at each crossing and direction, all its exchanges there added.
 
     `processes[t]` are the exchanges of the process that holds tower t, in order; a single process holds all towers.
     The n-th exchange of a crossing and direction in one process is the n-th there in every other.
     """
-    numbered = [_numbered(exchanges) for exchanges in processes]
-    assert all(each.keys() == numbered[0].keys() for each in numbered), "towers took part in different exchanges"
-    found = []
-    for each in numbered:
-        totals: dict[tuple[str, Direction], Waiting] = {}
-        for key, mine in each.items():
-            all_posted = max(other[key].posted for other in numbered)
-            exposed = max(0.0, mine.wait_ended - max(mine.wait_began, all_posted))
-            skew = max(0.0, mine.wait_ended - mine.wait_began - exposed)
-            place = (mine.crossing, mine.direction)
-            before = totals.get(place, Waiting(0.0, 0.0, 0.0))
-            totals[place] = added([before, Waiting(exposed, skew, mine.posted - mine.begun)])
-        found.append(totals)
+    by_place = [_by_place(exchanges) for exchanges in processes]
+    numbers = [{place: len(exchanges) for place, exchanges in each.items()} for each in by_place]
+    assert all(each == numbers[0] for each in numbers), "towers took part in different exchanges"
+    all_posted = {  # when the last tower had posted, exchange by exchange
+        place: [max(e.posted for e in towers) for towers in zip(*(each[place] for each in by_place), strict=True)]
+        for place in by_place[0]
+    }
+    return [{place: added(map(_wait, mine, all_posted[place])) for place, mine in each.items()} for each in by_place]
+
+
+def _wait(mine: Exchange, all_posted: float) -> Waiting:
+    exposed = max(0.0, mine.wait_ended - max(mine.wait_began, all_posted))
+    skew = max(0.0, mine.wait_ended - mine.wait_began - exposed)
+    return Waiting(exposed, skew, mine.posted - mine.begun)
+
+
+def _by_place(exchanges: Sequence[Exchange]) -> dict[Place, list[Exchange]]:
+    found: dict[Place, list[Exchange]] = {}
+    for exchange in exchanges:
+        found.setdefault((exchange.crossing, exchange.direction), []).append(exchange)
     return found
 
 
 def added(waits: Iterable[Waiting]) -> Waiting:
     """The sums of all waits."""
-    each = list(waits)
-    return Waiting(sum(w.exposed for w in each), sum(w.skew for w in each), sum(w.posting for w in each))
-
-
-def _numbered(exchanges: Sequence[Exchange]) -> dict[tuple[str, Direction, int], Exchange]:
-    numbered: dict[tuple[str, Direction, int], Exchange] = {}
-    seen: dict[tuple[str, Direction], int] = {}
-    for exchange in exchanges:
-        place = (exchange.crossing, exchange.direction)
-        seen[place] = seen.get(place, 0) + 1
-        numbered[(*place, seen[place])] = exchange
-    return numbered
+    return Waiting(*map(sum, zip(Waiting(0.0, 0.0, 0.0), *waits, strict=True)))

@@ -7,6 +7,7 @@ torchrun starts several.
 import faulthandler
 import math
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -14,19 +15,21 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.common.gpu import energy_joules
-from alexnet_mp.common.host import device_name, now, resident_bytes
-from alexnet_mp.common.rng import keyed_generator
+from alexnet_mp.common.host import device_name, peak_device_bytes, resident_bytes
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
-from alexnet_mp.performance.benchmark.measurement import Measurement, Task, read_record, write_record
-from alexnet_mp.performance.benchmark.variants import VARIANTS, TrainStep
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
+from alexnet_mp.performance.benchmark.phase_clock import PhaseClock
+from alexnet_mp.performance.benchmark.variants import VARIANTS
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
-TASK = "task.json"
+TASK = "task"
+GPU_ROUND_SECONDS = 2.0  # some 20 renewals of the energy counter, which comes every 20 to 100 ms (common/gpu.py)
 
 
 def result_name(rank: int) -> str:
     """The file in which the process `rank` leaves its measurement."""
-    return f"result-{rank}.json"
+    return f"result-{rank}"
 
 
 def log_name(rank: int) -> str:
@@ -42,76 +45,84 @@ def work(folder: Path) -> None:
     with (folder / log_name(rank)).open("w") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    task = read_record(Task, folder / TASK)
+    task: Task = pickle.loads((folder / TASK).read_bytes())
     # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
     faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
     torch.set_num_threads(task.threads)
+    record: Measurement | MatrixWork
     if task.variant == MATRIX_BOUND:
-        write_record(measure_matrix_work(task), folder / result_name(rank))
+        record = measure_matrix_work(task)
     else:
         with VARIANTS[task.variant].build(task) as train_step:
-            measurement = _measure(task, train_step, held)
-        write_record(measurement, folder / result_name(rank))
+            record = _measure(task, train_step, held)
+    (folder / result_name(rank)).write_bytes(pickle.dumps(record))
     faulthandler.cancel_dump_traceback_later()
 
 
 def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
-    # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
-    generator = keyed_generator(task.seed, "benchmark images")
-    images = torch.randn(task.batch_size, *task.network.image, generator=generator)
-    labels = torch.randint(task.network.classes, (task.batch_size,), generator=generator)
-    _train(train_step, images, labels, range(task.warmup_steps))
-    train_step.wait_for_all()
+    batch = train_step.random_batch(task.network, task.batch_size, task.seed)
+    train_steps(train_step, *batch, range(task.warmup_steps))
+    steps = steps_of_a_round(task, train_step, *batch)
+    train_step.mesh.gather([0.0])  # all begin together
     before, joules_before = train_step.sent(), energy_joules(train_step.devices)
     if train_step.link:
         train_step.link.exchanges.clear()
-    seconds, losses = _train(train_step, images, labels, range(task.warmup_steps, task.warmup_steps + task.steps))
-    after, joules = train_step.sent(), energy_joules(train_step.devices)
+    seconds, last = train_steps(train_step, *batch, range(task.warmup_steps, task.warmup_steps + steps))
+    sent, joules = train_step.sent().a_step(before, steps), energy_joules(train_step.devices)
+    losses = [loss.item() for loss in last]
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.variant} are {losses}")
-    forward_seconds, backward_seconds, optimizer_seconds = (part / task.steps for part in seconds)
+    forward, backward, update = (part / steps for part in seconds)
     return Measurement(
-        steps=task.steps,
-        forward_seconds=forward_seconds,
-        backward_seconds=backward_seconds,
-        optimizer_seconds=optimizer_seconds,
+        steps=steps,
+        forward_seconds=forward,
+        backward_seconds=backward,
+        optimizer_seconds=update,
         together=train_step.together,
-        peak_memory_bytes=_peak_memory_bytes(train_step.devices, held),
+        peak_memory_bytes=max(
+            peak_device_bytes(device) - (0 if device.type == "cuda" else held) for device in train_step.devices
+        ),
         parameters=train_step.parameters,
-        crossing_bytes_per_step=(after.crossing - before.crossing) // task.steps,
-        table_crossing_bytes_per_step=train_step.table_crossing_bytes,
-        all_reduce_bytes_per_step=(after.all_reduced - before.all_reduced) // task.steps,
-        pipeline_bytes_per_step=(after.pipeline - before.pipeline) // task.steps,
-        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / task.steps,
+        sent=sent,
+        table_crossing_bytes=train_step.table_crossing_bytes,
+        joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / steps,
         exchanges=tuple(train_step.link.exchanges) if train_step.link and train_step.link.exchanges else None,
         threads=torch.get_num_threads(),
         devices=tuple(sorted({device_name(device) for device in train_step.devices})),
     )
 
 
-def _train(train_step: TrainStep, images: Tensor, labels: Tensor, steps: range) -> tuple[list[float], list[float]]:
+def steps_of_a_round(task: Task, train_step: TrainStep, images: list[Tensor], labels: list[Tensor]) -> int:
+    """As many as the task says, and on GPUs as many as take GPU_ROUND_SECONDS, found by timing steps beforehand.
+
+    The same in every process of the variant.
+    """
+    steps = task.steps
+    while train_step.devices[0].type == "cuda":
+        seconds, _ = train_steps(train_step, images, labels, range(steps))
+        shortest = min(each for (each,) in train_step.mesh.gather([sum(seconds)]))
+        if shortest >= GPU_ROUND_SECONDS:
+            break
+        steps = math.ceil(1.1 * steps * GPU_ROUND_SECONDS / shortest)
+    return steps
+
+
+def train_steps(
+    train_step: TrainStep, images: list[Tensor], labels: list[Tensor], steps: range
+) -> tuple[list[float], list[Tensor]]:
     """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
-    seconds = [0.0, 0.0, 0.0]
     losses: list[Tensor] = []
-    start = now(train_step.devices)
+    clock = PhaseClock(train_step.devices)
     for step in steps:
         losses = train_step.forward(images, labels, step)
-        forward = now(train_step.devices)
-        train_step.backward(losses)
-        backward = now(train_step.devices)
+        clock.mark()
+        if not train_step.together:
+            torch.autograd.backward(losses)
+        clock.mark()
         train_step.optimizer.step()
         train_step.optimizer.zero_grad()
-        end = now(train_step.devices)
-        parts = (forward - start, backward - forward, end - backward)
-        seconds = [total + part for total, part in zip(seconds, parts, strict=True)]
-        start = end
-    return seconds, [loss.item() for loss in losses]
-
-
-def _peak_memory_bytes(devices: list[torch.device], held: int) -> int:
-    if devices[0].type == "cuda":
-        return max(torch.cuda.max_memory_allocated(device) for device in devices)
-    return resident_bytes("peak") - held
+        clock.mark()
+    return clock.seconds(phases=3), losses
 
 
 if __name__ == "__main__":

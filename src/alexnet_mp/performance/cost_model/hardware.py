@@ -121,7 +121,7 @@ class Hardware:
         """What one process has to itself: this device, or all cores of a processor at `one_process` of their rates."""
         if self.one_process is None:
             return self
-        return self._scaled(self.devices * self.one_process, self.devices)
+        return self._scaled(self.devices * self.one_process, memory=self.devices)
 
     def shared_by(self, processes: int) -> "Hardware":
         """What each of several processes has of a core of a processor that they share: an equal part of everything.
@@ -129,18 +129,15 @@ class Hardware:
         Pessimistic: what one waits for is time that another can compute in.
         """
         rate = self.link.all_reduce_bandwidth
-        link = replace(
-            self.link, bandwidth=self.link.bandwidth / processes, all_reduce_bandwidth=rate and rate / processes
-        )
-        return replace(self._scaled(1, 1, parts=processes), launch_seconds=self.launch_seconds * processes, link=link)
+        link = replace(self.link, bandwidth=self.link.bandwidth / processes)
+        link = replace(link, all_reduce_bandwidth=rate and rate / processes)
+        part = self._scaled(1 / processes, memory=1 / processes)
+        return replace(part, launch_seconds=self.launch_seconds * processes, link=link)
 
-    def _scaled(self, rates: float, memory: int, parts: int = 1) -> "Hardware":
-        return replace(
-            self,
-            peak_flops={precision: rates * peak / parts for precision, peak in self.peak_flops.items()},
-            memory_bandwidth=rates * self.memory_bandwidth / parts,
-            memory_bytes=memory * self.memory_bytes / parts,
-        )
+    def _scaled(self, rates: float, memory: float) -> "Hardware":
+        peaks = {precision: rates * peak for precision, peak in self.peak_flops.items()}
+        scaled = replace(self, peak_flops=peaks, memory_bandwidth=rates * self.memory_bandwidth)
+        return replace(scaled, memory_bytes=memory * self.memory_bytes)
 
 
 def load_hardware(name_or_path: str | Path) -> Hardware:

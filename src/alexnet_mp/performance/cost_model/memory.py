@@ -6,6 +6,7 @@ from math import floor, prod
 
 from alexnet_mp.network.costs import NetworkCost
 from alexnet_mp.performance.cost_model.compute import PARAMETER_BYTES, VALUE_BYTES
+from alexnet_mp.performance.cost_model.hardware import Hardware
 
 # Rows that keep no input for the backward pass, by kind; a ReLU and a tanh keep their output instead.
 KEEPS_NO_INPUT = ("relu", "tanh", "dropout", "global_avgpool", "branches")
@@ -35,26 +36,25 @@ class StepMemory:
 
 def memory_of_a_step(
     costs: NetworkCost,
+    hardware: Hardware,
     batch: int,
-    held: range,
-    split: bool,
+    towers: int,
     copied_gradients: bool,
     precision: str,
-    crossing_bytes_of_a_value: int,
-    reserved: float,
+    crossing_dtype: str,
 ) -> StepMemory:
-    """Bytes of a step on `batch` images, on the device that holds the towers `held`.
+    """Bytes of a step on `batch` images, on a device that holds the first `towers` of the network's towers.
 
-    `split`: the other towers are elsewhere, and copies of their halves arrive and are kept for the backward pass.
-    `copied_gradients`: data-parallel buckets keep a copy of every gradient.
+    If others are elsewhere, copies of their halves arrive and are kept for the backward pass. `copied_gradients`:
+    data-parallel buckets keep a copy of every gradient.
     """
+    split = towers < costs.towers
     # The other towers' halves, which a layer that reads both keeps.
     halves = sum(prod(row.input_shape) for row in costs.rows if row.reads == "both") if split else 0
-    parameters = PARAMETER_BYTES * sum(costs.parameters_per_tower[tower] for tower in held)
-    value, towers = VALUE_BYTES[precision], len(held)
+    parameters, value = PARAMETER_BYTES * sum(costs.parameters_per_tower[:towers]), VALUE_BYTES[precision]
     lower_precision = value * parameters // PARAMETER_BYTES if value < PARAMETER_BYTES else 0
     sent = max((row.crossing_floats_forward for row in costs.rows), default=0) if split else 0
-    crossing = 2 * (costs.towers - 1) * sent * crossing_bytes_of_a_value
+    crossing = 2 * (costs.towers - 1) * sent * VALUE_BYTES[crossing_dtype]
     largest = max((prod(row.input_shape) + prod(row.output_shape) for row in costs.rows[1:]), default=0)
     return StepMemory(
         parameters=parameters + lower_precision,
@@ -62,7 +62,7 @@ def memory_of_a_step(
         momentum=parameters,
         activations=batch * (towers * kept_bytes(costs, value) + (costs.towers - 1) * value * halves),
         buffers=batch * (towers * value * largest + crossing) + (parameters if copied_gradients else 0),
-        reserved=round(reserved),
+        reserved=round(hardware.reserved_bytes),
     )
 
 

@@ -112,9 +112,10 @@ def predict(
     predictions = {}
     for strategy in STRATEGIES:
         if strategy not in left_out:
-            used, dealt = hardware.as_one() if strategy == "single" else shared, shares[strategy]
-            types = (precision, crossing_dtype)
-            predictions[strategy] = _prediction(strategy, costs, used, batch, dealt, layout.nodes, *types)
+            used = hardware.as_one() if strategy == "single" else shared
+            predictions[strategy] = _prediction(
+                strategy, costs, used, batch, shares[strategy], layout.nodes, precision, crossing_dtype
+            )
     return Plan(predictions, left_out)
 
 
@@ -130,16 +131,15 @@ def _prediction(
 ) -> Prediction:
     """One strategy; the batch is dealt to so many `shares`: replicas of a split, or devices that hold all towers."""
     split, images = strategy == "split", batch // shares
-    held = range(1 if split else costs.towers)
-    width = VALUE_BYTES[crossing_dtype]
-    rows = row_times(costs, hardware, images, len(held), precision)
+    towers = 1 if split else costs.towers  # of a device
+    rows = row_times(costs, hardware, images, towers, precision)
     link = ring(hardware, nodes, rings=costs.towers if split else 1)
 
     def seconds(part: Part) -> float:
         return sum(row.forward + row.backward for row in rows if row.part == part)
 
     def memory(images: int) -> StepMemory:
-        return memory_of_a_step(costs, images, held, split, shares > 1, precision, width, hardware.reserved_bytes)
+        return memory_of_a_step(costs, hardware, images, towers, shares > 1, precision, crossing_dtype)
 
     return Prediction(
         strategy=strategy,
@@ -148,8 +148,8 @@ def _prediction(
         convolution=seconds("convolution"),
         matmul=seconds("matmul"),
         elementwise=seconds("elementwise"),
-        optimizer=optimizer_seconds(sum(costs.parameters_per_tower[tower] for tower in held), hardware),
-        crossings=tuple(crossings(costs, rows, hardware.link, images, width) if split else ()),
+        optimizer=optimizer_seconds(sum(costs.parameters_per_tower[:towers]), hardware),
+        crossings=tuple(crossings(costs, rows, hardware.link, images, VALUE_BYTES[crossing_dtype]) if split else ()),
         all_reduce=tuple(all_reduce(rows, link, shares)),
         memory=memory(images),
         capacity=hardware.memory_bytes,

@@ -86,7 +86,13 @@ def plan_text(values: dict[str, Any]) -> str:
         f"{values['network']}, batch {values['batch_size']}, {values['precision']}, {several}{values['hardware']}; "
         f"{values['epochs']:g} epochs of {values['images']:,} images"
     )
-    lines = [title, "", *aligned(_strategy_rows(values))]
+    columns = {
+        f"{name} ({count(strategy['devices'], 'device')})": _column(strategy, values["epochs"])
+        for name, strategy in values["ways"].items()
+    }
+    labels = next(iter(columns.values()))
+    rows = [[label, *(column[label] for column in columns.values())] for label in labels]
+    lines = [title, "", *aligned([["", *columns], *rows])]
     crossings = [transfer for strategy in values["ways"].values() for transfer in strategy["crossings"]]
     if crossings:
         table = [["crossing", "", "MB sent", "ms", "exposed ms"], *map(_crossing_row, crossings)]
@@ -95,26 +101,25 @@ def plan_text(values: dict[str, Any]) -> str:
     return "\n".join([*lines, values["reason"]])
 
 
-def _strategy_rows(values: dict[str, Any]) -> list[list[str]]:
-    names, strategies = values["ways"].keys(), values["ways"].values()
-    rows = [["", *(f"{name} ({count(s['devices'], 'device')})" for name, s in zip(names, strategies, strict=True))]]
-    rows += [[f"{part}, ms", *(_ms(strategy["seconds"][part]) for strategy in strategies)] for part in _COMPUTE]
-    for name, label in (("crossing", "crossing"), ("all_reduce", "all-reduce")):
-        pairs = [(strategy["seconds"][name], strategy["seconds"][f"{name}_exposed"]) for strategy in strategies]
-        rows.append([f"{label}: exposed of all, ms", *(f"{_ms(e)} of {_ms(t)}" if t else "" for t, e in pairs)])
-    rows.append(["step, ms", *(_ms(strategy["step_seconds"]) for strategy in strategies)])
-    rows.append(["images/s", *(f"{strategy['images_per_second']:,.0f}" for strategy in strategies)])
-    rows.append(
-        [
-            f"{values['epochs']:g} epochs",
-            *(f"{d:.2f} days" if d >= 2 else f"{24 * d:.2f} h" for d in (each["days"] for each in strategies)),
-        ]
-    )
-    for part in _MEMORY:
-        rows.append([f"memory: {part}, MB", *(f"{s['memory_bytes'][part] / 1e6:,.0f}" for s in strategies)])
-    rows.append(["fits", *map(_fits, strategies)])
-    rows.append(["largest batch", *(f"{strategy['largest_batch']:,}" for strategy in strategies)])
-    return rows
+def _column(strategy: dict[str, Any], epochs: float) -> dict[str, str]:
+    """What the table says of one strategy, line by line."""
+    seconds, memory = strategy["seconds"], strategy["memory_bytes"]
+
+    def exposed_of_all(name: str) -> str:
+        return f"{_ms(seconds[f'{name}_exposed'])} of {_ms(seconds[name])}" if seconds[name] else ""
+
+    return {
+        **{f"{part}, ms": _ms(seconds[part]) for part in _COMPUTE},
+        "crossing: exposed of all, ms": exposed_of_all("crossing"),
+        "all-reduce: exposed of all, ms": exposed_of_all("all_reduce"),
+        "step, ms": _ms(strategy["step_seconds"]),
+        "images/s": f"{strategy['images_per_second']:,.0f}",
+        f"{epochs:g} epochs": f"{days:.2f} days" if (days := strategy["days"]) >= 2 else f"{24 * days:.2f} h",
+        **{f"memory: {part}, MB": f"{memory[part] / 1e6:,.0f}" for part in _MEMORY},
+        "fits": f"{'yes' if strategy['fits'] else 'NO'}, {memory['total'] / memory['capacity']:.0%} of "
+        f"{memory['capacity'] / 1e9:.1f} GB",
+        "largest batch": f"{strategy['largest_batch']:,}",
+    }
 
 
 def _scaling_lines(values: dict[str, Any]) -> list[str]:
@@ -141,11 +146,6 @@ def _exposed(transfers: Sequence[Transfer]) -> float:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
-
-
-def _fits(strategy: dict[str, Any]) -> str:
-    total, capacity = strategy["memory_bytes"]["total"], strategy["memory_bytes"]["capacity"]
-    return f"{'yes' if strategy['fits'] else 'NO'}, {total / capacity:.0%} of {capacity / 1e9:.1f} GB"
 
 
 def choose(plan: Plan) -> tuple[Strategy | None, str]:

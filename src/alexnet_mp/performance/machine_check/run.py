@@ -4,8 +4,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch, own_command_line
 from alexnet_mp.parallel.link_test import examined_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
-from alexnet_mp.parallel.placement import choose_placement
+from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
 from alexnet_mp.performance.machine_check.link import Speed, link_result, measured_speeds, speed_results
 from alexnet_mp.performance.machine_check.parity import parity_results
@@ -45,63 +45,55 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
     placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    results: list[CheckResult] = []
+    not_deterministic: list[str] = []
+    running = "link"
     with open_mesh(placement, settings.timeout_seconds) as mesh, open_telemetry(placement) as telemetry:
-        checks = _Checks(settings, mesh)
         try:
-            checks.carry_out()
-        except Exception as error:
+            for found, following in _checks(settings, mesh, not_deterministic):
+                results += found
+                running = following
+        except BaseException as error:
             stopped = f"stopped: {type(error).__name__}: {error}"
-            checks.results.append(
-                CheckResult(checks.running, "fail", stopped, what_to_do="the checks after it were not made")
-            )
-            _publish(checks, telemetry.words)
+            results.append(CheckResult(running, "fail", stopped, what_to_do="the checks after it were not made"))
             raise
-        _publish(checks, telemetry.words)
+        finally:
+            if placement.is_main:
+                about = {"nvml": telemetry.words.split("\n"), "not_deterministic": not_deterministic}
+                _publish(_report(settings, placement, results, about), results, settings.json)
         mesh.gather([0.0])  # a process that ends with code 1 has torchrun end the main one, which must have written
-    return not checks.failed
+    return not _failed(results)
 
 
-@dataclass
-class _Checks:
-    """What the checks have found so far; `running` is the one that an error would break off."""
+def _checks(
+    settings: CheckSettings, mesh: Mesh, not_deterministic: list[str]
+) -> Iterator[tuple[list[CheckResult], str]]:
+    """All checks, in their order, with what one hands to the next: what each found, and the name of the one after it.
 
-    settings: CheckSettings
-    mesh: Mesh
-    results: list[CheckResult] = field(default_factory=list)
-    not_deterministic: list[str] = field(default_factory=list)
-    running: str = "link"
-
-    @property
-    def failed(self) -> bool:
-        return any(result.result == "fail" for result in self.results)
-
-    def carry_out(self) -> None:
-        """All checks, in their order, with what one hands to the next."""
-        settings, mesh = self.settings, self.mesh
-        network, images = settings.network, settings.batch_size
-        tested = examined_link(mesh, network, images)
-        self.results.append(link_result(tested, mesh, network, images))
-        self.running = "parity"
-        found, self.not_deterministic = parity_results(settings, mesh, tested.link)
-        self.results += found
-        self.running = "speed"
-        speeds: list[Speed] = []
-        if tested.link is not None and tested.corrupt is not None:
-            speeds = measured_speeds(mesh, tested.link, network, images, settings.rounds)
-            self.results += speed_results(speeds)
-        self.running = "step"
-        self.results += step_results(settings, mesh, tested.link, speeds)
+    Adds to `not_deterministic` what has no deterministic implementation here.
+    """
+    network, images = settings.network, settings.batch_size
+    tested = examined_link(mesh, network, images)
+    yield [link_result(tested, mesh, network, images)], "parity"
+    found, without = parity_results(settings, mesh, tested.link)
+    not_deterministic += without
+    yield found, "speed"
+    speeds: list[Speed] = []
+    if tested.link is not None and tested.corrupt is not None:
+        speeds = measured_speeds(mesh, tested.link, network, images, settings.rounds)
+    yield speed_results(speeds) if speeds else [], "step"
+    yield step_results(settings, mesh, tested.link, speeds), ""
 
 
-def _publish(checks: _Checks, nvml: str) -> None:
-    """Print the table, and write the file that `json` names; from the main process alone."""
-    if not checks.mesh.placement.is_main:
-        return
-    report = _report(checks, nvml)
+def _failed(results: Sequence[CheckResult]) -> bool:
+    return any(result.result == "fail" for result in results)
+
+
+def _publish(report: Mapping[str, Any], results: Sequence[CheckResult], path: str | None) -> None:
+    """Print the table, and write the file that `json` names."""
     for name in ("network", "placement", "machine"):
         print(f"{name:<10} {report[name] if name != 'machine' else ', '.join(report['machine']['devices'])}")
-    print(check_table(checks.results), flush=True)
-    path = checks.settings.json
+    print(check_table(results), flush=True)
     if path:
         try:
             Path(path).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -110,14 +102,16 @@ def _publish(checks: _Checks, nvml: str) -> None:
         print(f"written to {path}, to attach to an issue")
 
 
-def _report(checks: _Checks, nvml: str) -> dict[str, Any]:
-    settings, placement = checks.settings, checks.mesh.placement
+def _report(
+    settings: CheckSettings, placement: Placement, results: Sequence[CheckResult], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The file: the launch, the main process's machine, `about`, and every check."""
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    results = [asdict(result) for result in checks.results]
-    for result in results:  # JSON has no infinity: a number that is not finite becomes null
-        result["numbers"] = {name: x if math.isfinite(x) else None for name, x in result["numbers"].items()}
+    checks = [asdict(result) for result in results]
+    for check in checks:  # JSON has no infinity: a number that is not finite becomes null
+        check["numbers"] = {name: x if math.isfinite(x) else None for name, x in check["numbers"].items()}
     return {
-        "passed": not checks.failed,
+        "passed": not _failed(results),
         "command": own_command_line("launch/check.py", placement.launch, but="json"),
         "network": settings.network.name,
         "towers": settings.network.towers,
@@ -127,7 +121,6 @@ def _report(checks: _Checks, nvml: str) -> dict[str, Any]:
         "placement": placement.in_words(),
         "world_size": placement.launch.world_size,
         "replicas": placement.replicas,
-        # The main process's.
         "machine": {
             "system": platform.platform(),
             "devices": [device_name(device) for device in gpus or [torch.device("cpu")]],
@@ -135,10 +128,9 @@ def _report(checks: _Checks, nvml: str) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
         },
         "versions": versions() | _gpu_versions(),
-        "nvml": nvml.split("\n"),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(REPORTED_ENVIRONMENT)},
-        "not_deterministic": checks.not_deterministic,
-        "checks": results,
+        **about,
+        "checks": checks,
     }
 
 

@@ -5,43 +5,18 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from alexnet_mp.common.host import now
-from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
-from alexnet_mp.parallel.crossing import to_towers
-from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
+from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
+from alexnet_mp.performance.benchmark.variants.ours import towers_train_step
 from alexnet_mp.performance.machine_check.link import Speed, by_replica, why_nothing_is_carried
 from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
-from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
-from alexnet_mp.training.optimizer import make_optimizer
 
 WARMUP_STEPS = 2  # steps that are not timed; in the first ones memory is new to the process
-
-
-class MutableLink:
-    """Carries parcels by another link; while `silent`, hands each tower its own parcels back and carries nothing.
-
-    What a step takes longer with the link than without it is what its exchanges cost that nothing hides.
-    """
-
-    def __init__(self, link: Link) -> None:
-        self.towers = link.towers
-        self.local_towers = link.local_towers
-        self.traffic = link.traffic
-        self.silent = False
-        self._link = link
-
-    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
-        if not self.silent:
-            return self._link.post(outgoing, crossing, direction)
-        own = [[parcel.detach() for parcel in parcels] for parcels in outgoing]
-        return lambda *_: own
 
 
 def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[CheckResult]:
@@ -49,9 +24,7 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
 
     `speeds` are those of every passage alone; without any, nothing is carried and nothing can be hidden.
     """
-    on_gpu = _on_gpu(mesh)
-    mutable = MutableLink(link) if link else None
-    timed = TimedLink(mutable) if mutable else None
+    on_gpu, timed = _on_gpu(mesh), TimedLink(link) if link else None
     step = _training_step(settings, mesh, timed)
     for number in range(WARMUP_STEPS):
         losses = [step(number)[1]]
@@ -63,11 +36,11 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
         took, loss = step(WARMUP_STEPS + number)
         seconds.append(took)
         losses.append(loss)
-        if mutable and on_gpu and speeds:
+        if timed and on_gpu and speeds:
             # In turns, so that whatever slows the machine down slows both.
-            mutable.silent = True
+            timed.silent = True
             silent_seconds.append(step(WARMUP_STEPS + number)[0])
-            mutable.silent = False
+            timed.silent = False
     sent = (_sent(mesh, link) - before) // settings.rounds
     results = [_step_result(settings, mesh, seconds, losses, sent)]
     if not speeds or not timed:
@@ -86,26 +59,21 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
     return [*results, CheckResult("hidden", "measured", found, numbers)]
 
 
-def _training_step(settings: CheckSettings, mesh: Mesh, link: Link | None) -> Callable[[int], tuple[float, float]]:
+def _training_step(settings: CheckSettings, mesh: Mesh, link: TimedLink | None) -> Callable[[int], tuple[float, float]]:
     """A function that trains one step and returns its seconds and the loss."""
-    network, placement, images = settings.network, mesh.placement, settings.batch_size
-    model = TowerModel(network, placement, link, settings.seed)
-    parallel = data_parallel(LossOnEveryTower(model), mesh)
-    optimizer = make_optimizer(dict(model.towers.items()), paper_recipe(images))
-    devices = list(placement.devices.values())
-    # Unit variance, so that no preset's initial weights make the loss overflow; speed does not depend on the values.
-    generator = keyed_generator(settings.seed, "check", placement.replica)
-    batch = to_towers(torch.randn(images, *network.image, generator=generator), devices)
-    labels = to_towers(torch.randint(network.classes, (images,), generator=generator), devices)
+    model = TowerModel(settings.network, mesh.placement, link, settings.seed)
+    batch_size = settings.batch_size * mesh.placement.replicas
+    train_step = towers_train_step(model, mesh, link, batch_size)
+    images, labels = train_step.random_batch(settings.network, batch_size, settings.seed)
 
     def step(number: int) -> tuple[float, float]:
         mesh.gather([0.0])
-        start = now(devices)
-        losses: list[Tensor] = parallel(batch, labels, number)
+        start = now(train_step.devices)
+        losses = train_step.forward(images, labels, number)
         torch.autograd.backward(losses)
-        optimizer.step()
-        optimizer.zero_grad()
-        return now(devices) - start, losses[0].item()
+        train_step.optimizer.step()
+        train_step.optimizer.zero_grad()
+        return now(train_step.devices) - start, losses[0].item()
 
     return step
 

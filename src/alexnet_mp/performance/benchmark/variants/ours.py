@@ -14,15 +14,14 @@ from alexnet_mp.model.single_device import OUR_PARTS, single_network
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.launch import Launch
-from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.measurement import Sent, Task
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
 from alexnet_mp.performance.benchmark.timed_link import TimedLink
 from alexnet_mp.performance.benchmark.variants.replicas import GradientBytes, replicated
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimizer import make_optimizer
 
@@ -52,29 +51,26 @@ def towers(task: Task) -> Iterator[TrainStep]:
         timed = TimedLink(link) if link is not None else None
         model = TowerModel(network, placement, timed, task.seed)
         compile_lrn(model, task.compile)
-        devices, several = list(placement.devices.values()), placement.replicas > 1
-        counter = GradientBytes(model) if several else None
-        losses = data_parallel(LossOnEveryTower(model), mesh)
-        size = task.batch_size // placement.replicas
-        share = slice(placement.replica * size, (placement.replica + 1) * size)
+        yield towers_train_step(model, mesh, timed, task.batch_size)
 
-        def sent() -> Sent:
-            crossed = timed.traffic.sent_by(placement.first_tower) if timed else 0
-            return Sent(crossing=crossed, all_reduced=counter.total if counter else 0)
 
-        yield TrainStep(
-            forward=lambda images, labels, step: losses(
-                to_towers(images[share], devices), to_towers(labels[share], devices), step
-            ),
-            backward=torch.autograd.backward,
-            optimizer=make_optimizer(dict(model.towers.items()), paper_recipe(task.batch_size)),
-            devices=devices,
-            parameters=parameter_count(model),
-            wait_for_all=lambda: mesh.gather([0.0]),
-            sent=sent,
-            table_crossing_bytes=network_cost(network).crossing_bytes_per_step(size),
-            link=timed,
-        )
+def towers_train_step(model: TowerModel, mesh: Mesh, link: TimedLink | None, batch_size: int) -> TrainStep:
+    """The step of a process that holds towers of `model`, which cross over `link`; `batch_size` is global."""
+    placement, costs = mesh.placement, network_cost(model.network)
+    counter = GradientBytes(model) if placement.replicas > 1 else None
+
+    def sent() -> Sent:
+        crossed = link.traffic.sent_by(placement.first_tower) if link else 0
+        return Sent(crossing=crossed, all_reduced=counter.total if counter else 0)
+
+    return TrainStep(
+        forward=data_parallel(LossOnEveryTower(model), mesh),
+        optimizer=make_optimizer(dict(model.towers.items()), paper_recipe(batch_size)),
+        mesh=mesh,
+        sent=sent,
+        table_crossing_bytes=costs.crossing_bytes_per_step(batch_size // placement.replicas),
+        link=link,
+    )
 
 
 def one_tower(derive: Callable[[Network], Network]) -> Callable[[Task], AbstractContextManager[TrainStep]]:
@@ -96,8 +92,7 @@ def paper_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
 whole_network = replicated(_whole, paper_sgd, MEMORY_FORMAT)
 
 
-def check_split(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError if there are no towers to place, or no place for them."""
+def check_split(network: Network, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError if there are no towers to place."""
     if network.towers == 1:
         raise ConfigurationError(f"network {network.name} has one tower; there is nothing to split")
-    choose_placement("auto", device, network.towers, Launch(0, processes, 0, processes))

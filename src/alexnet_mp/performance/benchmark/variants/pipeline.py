@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.measurement import Sent, Task
 from alexnet_mp.performance.benchmark.variants.replicas import check_several, stock_sgd
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
 # Or the most below that divide the batch. On two cores the fastest of 2, 4, 8 and 16 at batch 64: with fewer, parts
 # wait longer for the first and the last; with more, the gradients of fc6 and fc7 are added up more often.
@@ -55,25 +55,16 @@ def pipeline_train_step(part: nn.Module, optimizer: torch.optim.Optimizer, mesh:
     stage = PipelineStage(part, index, count, device, group=mesh.replica_group())
     schedule = Schedule1F1B(stage, microbatches(batch_size, count), F.cross_entropy)
 
-    def forward(images: Tensor, labels: Tensor, step: int) -> list[Tensor]:
+    def forward(images: list[Tensor], labels: list[Tensor], step: int) -> list[Tensor]:
         losses: list[Tensor] = []
-        arguments = (images.to(device),) if index == 0 else ()
+        arguments = tuple(images) if index == 0 else ()
         if index == count - 1:
-            schedule.step(*arguments, target=labels.to(device), losses=losses, return_outputs=False)
+            schedule.step(*arguments, target=labels[0], losses=losses, return_outputs=False)
         else:
             schedule.step(*arguments, return_outputs=False)
         return [torch.stack([loss.detach() for loss in losses]).mean()] if losses else []
 
-    return TrainStep(
-        forward=forward,
-        backward=lambda losses: None,
-        optimizer=optimizer,
-        devices=[device],
-        parameters=parameter_count(part),
-        wait_for_all=lambda: mesh.gather([0.0]),
-        sent=lambda: Sent(pipeline=sent.total),
-        together=True,
-    )
+    return TrainStep(forward, optimizer, mesh, lambda: Sent(pipeline=sent.total), together=True)
 
 
 class EdgeBytes:
@@ -139,24 +130,21 @@ def balanced_cuts(costs: Sequence[float], parts: int) -> list[int]:
 
     No run is empty. Of equally good cuts, the earliest.
     """
-    sums = [0.0]
-    for cost in costs:
-        sums.append(sums[-1] + cost)
-    # best[end] = the dearest run, and the cuts, of the first `end` entries in the number of runs so far
-    best = {end: (sums[end], [0, end]) for end in range(1, len(sums))}
-    for run in range(2, parts + 1):
-        best = {
-            end: min((max(best[cut][0], sums[end] - sums[cut]), [*best[cut][1], end]) for cut in range(run - 1, end))
-            for end in range(run, len(sums))
-        }
-    cuts = best[len(costs)][1]
-    assert len(cuts) == parts + 1 and all(start < end for start, end in pairwise(cuts))
-    return cuts
+
+    @cache
+    def best(runs: int, end: int) -> tuple[float, list[int]]:
+        """The dearest run, and the cuts, of the first `end` entries in so many runs."""
+        if runs == 1:
+            return sum(costs[:end]), [0, end]
+        shorter = ((best(runs - 1, cut), sum(costs[cut:end])) for cut in range(runs - 1, end))
+        return min((max(dearest, last), [*cuts, end]) for (dearest, cuts), last in shorter)
+
+    return best(parts, len(costs))[1]
 
 
-def check_pipeline(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError if layers, batch or devices are too few for so many parts."""
-    check_several(network, device, processes)
+def check_pipeline(network: Network, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError if layers or images are too few for so many parts."""
+    check_several(network, processes)
     blocks = len(cuttable_blocks(network))
     if blocks < processes:
         raise ConfigurationError(f"network {network.name} can be cut into {blocks} parts, not into {processes}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import convert_conv2d_weight_memory_format
@@ -15,9 +15,9 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.measurement import Sent, Task
 from alexnet_mp.performance.benchmark.paper_recipe import paper_recipe
-from alexnet_mp.performance.benchmark.variants.train_step import Sent, TrainStep, parameter_count
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
 
 Build = Callable[[Task], nn.Module]
 MakeOptimizer = Callable[[nn.Module, Task], torch.optim.Optimizer]
@@ -35,7 +35,7 @@ def replicated(
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
             model = convert_conv2d_weight_memory_format(build(task).to(device), memory_format)
-            yield replica_train_step(model, make_optimizer(model, task), mesh, task.batch_size, memory_format)
+            yield replica_train_step(model, make_optimizer(model, task), mesh, memory_format)
 
     return train_step
 
@@ -44,34 +44,24 @@ def replica_train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     mesh: Mesh,
-    batch_size: int,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> TrainStep:
-    """One replica of `model`; its loss is the mean over its share of the `batch_size` images.
+    """One replica of `model`; its loss is the mean over its share of the batch.
 
     DDP averages gradients over the replicas, so that they are those of the mean over the whole batch.
     """
-    placement, group = mesh.placement, mesh.replica_group()
-    device, counter = placement.devices[0], GradientBytes(model)
+    group, counter = mesh.replica_group(), GradientBytes(model)
     network = (
         model if group is None else DistributedDataParallel(model, process_group=group, gradient_as_bucket_view=True)
     )
-    size = batch_size // placement.replicas
-    share = slice(placement.replica * size, (placement.replica + 1) * size)
 
-    def forward(images: torch.Tensor, labels: torch.Tensor, step: int) -> list[torch.Tensor]:
-        logits = network(images[share].to(device, memory_format=memory_format))
-        return [F.cross_entropy(logits, labels[share].to(device))]
+    def forward(images: list[Tensor], labels: list[Tensor], step: int) -> list[Tensor]:
+        return [F.cross_entropy(network(images[0]), labels[0])]
 
-    return TrainStep(
-        forward=forward,
-        backward=torch.autograd.backward,
-        optimizer=optimizer,
-        devices=[device],
-        parameters=parameter_count(model),
-        wait_for_all=lambda: mesh.gather([0.0]),
-        sent=lambda: Sent(all_reduced=counter.total if group is not None else 0),
-    )
+    def sent() -> Sent:
+        return Sent(all_reduced=counter.total if group is not None else 0)
+
+    return TrainStep(forward, optimizer, mesh, sent, memory_format=memory_format)
 
 
 class GradientBytes:
@@ -82,30 +72,24 @@ class GradientBytes:
         for parameter in module.parameters():
             parameter.register_post_accumulate_grad_hook(self._count)
 
-    def _count(self, parameter: torch.Tensor) -> None:
+    def _count(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self.total += parameter.grad.numel() * parameter.grad.element_size()
 
 
-def check_one(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError if one process cannot have the device."""
-    choose_placement("simulated", device, 1, Launch())
-
-
-def check_replicas(network: Network, device: str, processes: int, batch_size: int) -> None:
-    """Raise ConfigurationError if the batch or the devices cannot be shared by so many processes."""
-    check_several(network, device, processes)
+def check_replicas(network: Network, processes: int, batch_size: int) -> None:
+    """Raise ConfigurationError if the batch cannot be shared by so many processes."""
+    check_several(network, processes)
     if batch_size % processes:
         raise ConfigurationError(
             f"batch_size={batch_size} cannot be shared equally by {processes} data-parallel processes; use a multiple"
         )
 
 
-def check_several(network: Network, device: str, processes: int) -> None:
-    """Raise ConfigurationError if there would be one process only, or more than devices."""
+def check_several(network: Network, processes: int) -> None:
+    """Raise ConfigurationError if there would be one process only."""
     if processes == 1:
         raise ConfigurationError(f"network {network.name} has one tower, so there is one process; nothing to share")
-    choose_placement("simulated", device, 1, Launch(0, processes, 0, processes))
 
 
 def stock_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
