@@ -240,6 +240,7 @@ def _description(kind: str, count: int, batch: int, found: dict[str, float], one
         f"memory_bandwidth: {found['bandwidth']:.4g}     # bytes/s read and written by a copy, all devices at once",
         f"memory_bytes: {memory}",
         f"launch_seconds: {found['launch']:.2g}",
+        f"asynchronous: {str(kind == 'cuda').lower()}",
         "passes:     # of this library's layers, forward and backward; times the copy's bandwidth",
         *own,
         "link:",

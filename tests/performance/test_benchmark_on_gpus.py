@@ -20,7 +20,7 @@ from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement
 from alexnet_mp.performance.benchmark.split_vs_single import run
 from alexnet_mp.performance.benchmark.turn import VariantFailed
 from alexnet_mp.performance.benchmark.variants import VARIANTS
-from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 
 OF_SEVERAL_PROCESSES = ["split_two_processes", "ddp_stock", "ddp_ours", "pipeline_stock"]
 SMALL = ["network=small", "batch_size=8", "rounds=2"]
@@ -175,7 +175,7 @@ def test_a_gpu_is_waited_for_at_both_ends_of_a_round_and_phases_come_from_its_ev
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpu = SimulatedGpu(monkeypatch)
-    seconds, losses = worker.train_steps(gpu.step_of(1.0, 2.0, 0.5), [], [], range(7))
+    seconds, losses = train_steps(gpu.step_of(1.0, 2.0, 0.5), [], [], range(7))
     assert seconds == pytest.approx([7.0, 14.0, 3.5])
     assert gpu.waits == 2
     assert losses[0].item() == 1.0

@@ -32,7 +32,7 @@ def test_json_holds_every_way_with_its_parts(tmp_path: Path) -> None:
     for way in values["ways"].values():
         seconds = way["seconds"]
         compute = sum(seconds[part] for part in ("convolution", "matmul", "elementwise", "optimizer"))
-        exposed = seconds["crossing_exposed"] + seconds["all_reduce_exposed"]
+        exposed = sum(seconds[f"{part}_exposed"] for part in ("crossing", "all_reduce", "host"))
         assert way["step_seconds"] == pytest.approx(compute + exposed)
         assert way["images_per_second"] == pytest.approx(128 / way["step_seconds"])
         assert way["days"] == pytest.approx(90 * 1_281_167 / way["images_per_second"] / 86_400)
@@ -50,6 +50,20 @@ def test_the_table_has_a_column_a_way_and_ends_in_the_reason(capsys: pytest.Capt
     assert any(line.startswith("into conv3  forward") for line in lines)
     assert lines[-1].startswith("Choose ")
     assert max(map(len, lines[:-1])) < 120
+
+
+def test_the_page_on_gpus_has_the_predictions_that_the_plan_makes(tmp_path: Path) -> None:
+    page = (CHECKOUT / "docs" / "gpu.md").read_text()
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| (all three|none) \|", page, re.MULTILINE
+    )
+    assert len(rows) == 6
+    for preset, batch, *speeds, bound in rows:
+        ways = written(tmp_path, f"hardware={preset}", "precision=bfloat16", f"batch_size={batch.replace(',', '')}")[
+            "ways"
+        ]
+        assert [f"{way['images_per_second']:,.0f}" for way in ways.values()] == speeds
+        assert [way["seconds"]["host_exposed"] > 0 for way in ways.values()] == [bound == "all three"] * 3
 
 
 @pytest.mark.parametrize("preset", preset_names("hardware_descriptions"))

@@ -45,9 +45,9 @@ def over_rounds(values: Sequence[float]) -> dict[str, Any]:
     return {"median": median(values), "spread": relative_spread(values), "rounds": list(values)}
 
 
-def table_of(rows: Sequence[Mapping[str, str]], text_columns: int = 1) -> list[str]:
+def table_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """Lines of a table whose rows name their columns; rows of one table have the same."""
-    return aligned([list(rows[0]), *(list(row.values()) for row in rows)], text_columns)
+    return aligned([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def publish(report: Mapping[str, Any], text: str, path: str | None) -> None:

@@ -1,7 +1,7 @@
 """What was measured as plain values for JSON: medians over the rounds, and each variant as a part of the bound."""
 
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from operator import itemgetter, truediv
 from statistics import median
 from typing import Any
 
@@ -102,7 +102,9 @@ def variant_values(
         "spread": relative_spread(speeds),
         "images_per_second_of_rounds": speeds,
         "fraction_of_bound": median(speeds) / bound if bound else None,
-        "step_seconds": {part: _median([each[part] for each in parts]) for part in parts[0]},
+        "step_seconds": {
+            part: None if parts[0][part] is None else median(p[part] or 0.0 for p in parts) for part in parts[0]
+        },
         "processes": len(ranks),
         "threads_per_process": first[0].threads,
         "peak_memory_bytes": max(peaks),
@@ -152,36 +154,19 @@ def _crossings(turns: list[Turn[Measurement]], waits: list[_Waits | None]) -> di
     if len(known) < len(waits):
         return {"exposed_crossing_fraction": None, "skew_fraction": None, "crossings": None}
 
-    def worst(kind: str, of: Callable[[dict[Place, Waiting]], Waiting], fraction: bool = False) -> float:
-        return median(
-            max(
-                float(getattr(of(w), kind)) / (p.step_seconds if fraction else 1.0)
-                for p, w in zip(turn, wait, strict=True)
-            )
-            for turn, wait in zip(turns, known, strict=True)
-        )
+    def worst(of: Callable[[dict[Place, Waiting]], Waiting]) -> dict[str, float]:
+        """In seconds, and as fractions of the tower's own step."""
+        found = {}
+        for number, kind in enumerate(Waiting._fields):
+            seconds = [[of(w)[number] for w in wait] for wait in known]
+            steps = [[process.step_seconds for process in turn] for turn in turns]
+            found[f"{kind}_seconds"] = median(map(max, seconds))
+            found[f"{kind}_fraction"] = median(max(map(truediv, *each)) for each in zip(seconds, steps, strict=True))
+        return found
 
     crossings: dict[str, dict[str, dict[str, float]]] = {}
     for place in known[0][0]:
-        here = itemgetter(place)
-        crossings.setdefault(place[0], {})[place[1]] = {
-            "exposed_seconds": worst("exposed", here),
-            "exposed_fraction": worst("exposed", here, fraction=True),
-            "skew_seconds": worst("skew", here),
-            "skew_fraction": worst("skew", here, fraction=True),
-            "posting_seconds": worst("posting", here),
-        }
-
-    def everywhere(waits: dict[Place, Waiting]) -> Waiting:
-        return added(waits.values())
-
-    return {
-        "exposed_crossing_fraction": worst("exposed", everywhere, fraction=True),
-        "skew_fraction": worst("skew", everywhere, fraction=True),
-        "crossings": crossings,
-    }
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+        crossings.setdefault(place[0], {})[place[1]] = worst(itemgetter(place))
+    of_all = worst(lambda waits: added(waits.values()))
+    fractions = {"exposed_crossing_fraction": of_all["exposed_fraction"], "skew_fraction": of_all["skew_fraction"]}
+    return {**fractions, "crossings": crossings}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.performance.benchmark.measurement import Task
-from alexnet_mp.performance.benchmark.worker import TASK, log_name, result_name
+from alexnet_mp.performance.benchmark.worker import LOG, RESULT, TASK
 
 _GRACE_SECONDS = 60.0  # beyond the deadline, for torchrun to start and to end its processes (it may wait 30 s)
 _LAUNCHER_LOG = "launcher.log"
@@ -42,7 +42,7 @@ def run_turn(task: Task, processes: int, where: str) -> list[Any]:
                 pass
             finally:
                 _end(process)
-        results = [folder / result_name(rank) for rank in range(processes)]
+        results = [folder / RESULT.format(rank) for rank in range(processes)]
         if process.returncode == 0 and all(result.exists() for result in results):
             return [pickle.loads(result.read_bytes()) for result in results]
         happened = f"ended with exit code {process.returncode}"
@@ -53,7 +53,7 @@ def run_turn(task: Task, processes: int, where: str) -> list[Any]:
 
 def _last_words(folder: Path, processes: int) -> str:
     """The end of what each process printed, or of what the launcher did where no process printed anything."""
-    logs = {f"process {rank}": folder / log_name(rank) for rank in range(processes)}
+    logs = {f"process {rank}": folder / LOG.format(rank) for rank in range(processes)}
     printed = {who: log.read_text(errors="replace") for who, log in logs.items() if log.exists()}
     if not any(printed.values()):
         printed = {"the launcher": (folder / _LAUNCHER_LOG).read_text(errors="replace")}

@@ -19,22 +19,12 @@ from alexnet_mp.common.host import device_name, peak_device_bytes, resident_byte
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
-from alexnet_mp.performance.benchmark.phase_clock import PhaseClock
 from alexnet_mp.performance.benchmark.variants import VARIANTS
-from alexnet_mp.performance.benchmark.variants.train_step import TrainStep
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 
-TASK = "task"
+# The task's file, and those of each rank's measurement and of what it printed.
+TASK, RESULT, LOG = "task", "result-{}", "log-{}"
 GPU_ROUND_SECONDS = 2.0  # some 20 renewals of the energy counter, which comes every 20 to 100 ms (common/gpu.py)
-
-
-def result_name(rank: int) -> str:
-    """The file in which the process `rank` leaves its measurement."""
-    return f"result-{rank}"
-
-
-def log_name(rank: int) -> str:
-    """The file that receives what the process `rank` prints."""
-    return f"log-{rank}"
 
 
 def work(folder: Path) -> None:
@@ -42,7 +32,7 @@ def work(folder: Path) -> None:
     held = resident_bytes("now")
     rank = Launch.from_environment().rank
     # Away from torchrun's own messages, which would bury it; as descriptors, for what is not printed by Python.
-    with (folder / log_name(rank)).open("w") as log:
+    with (folder / LOG.format(rank)).open("w") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     task: Task = pickle.loads((folder / TASK).read_bytes())
@@ -55,7 +45,7 @@ def work(folder: Path) -> None:
     else:
         with VARIANTS[task.variant].build(task) as train_step:
             record = _measure(task, train_step, held)
-    (folder / result_name(rank)).write_bytes(pickle.dumps(record))
+    (folder / RESULT.format(rank)).write_bytes(pickle.dumps(record))
     faulthandler.cancel_dump_traceback_later()
 
 
@@ -105,24 +95,6 @@ def steps_of_a_round(task: Task, train_step: TrainStep, images: list[Tensor], la
             break
         steps = math.ceil(1.1 * steps * GPU_ROUND_SECONDS / shortest)
     return steps
-
-
-def train_steps(
-    train_step: TrainStep, images: list[Tensor], labels: list[Tensor], steps: range
-) -> tuple[list[float], list[Tensor]]:
-    """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
-    losses: list[Tensor] = []
-    clock = PhaseClock(train_step.devices)
-    for step in steps:
-        losses = train_step.forward(images, labels, step)
-        clock.mark()
-        if not train_step.together:
-            torch.autograd.backward(losses)
-        clock.mark()
-        train_step.optimizer.step()
-        train_step.optimizer.zero_grad()
-        clock.mark()
-    return clock.seconds(phases=3), losses
 
 
 if __name__ == "__main__":

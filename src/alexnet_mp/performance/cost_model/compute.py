@@ -19,7 +19,8 @@ VALUE_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 class RowTime:
     """Seconds of one row on one device. `own_share` of it needs nothing from the other towers.
 
-    `gradient_bytes` are complete when the row's backward pass ends; rows without parameters have none.
+    `operations` are those that the host launches, for both directions. `gradient_bytes` are complete when the row's
+    backward pass ends; rows without parameters have none.
     """
 
     name: str
@@ -28,6 +29,7 @@ class RowTime:
     backward: float
     own_share: float
     gradient_bytes: int
+    operations: int = 0
 
 
 def row_times(costs: NetworkCost, hardware: Hardware, batch: int, towers: int, precision: str) -> list[RowTime]:
@@ -56,7 +58,7 @@ def optimizer_seconds(parameters: int, hardware: Hardware) -> float:
     """Seconds of the update: memory traffic of weights, gradients and momentum."""
     traffic = hardware.passes_of("optimizer") * PARAMETER_BYTES * parameters
     bandwidth = hardware.memory_bandwidth * hardware.fractions.memory
-    return PASSES["optimizer"].kernels * hardware.launch_seconds + traffic / bandwidth
+    return PASSES["optimizer"].kernels * hardware.waits_for_launch + traffic / bandwidth
 
 
 def _product(row: RowCost, reads: int, hardware: Hardware, batch: int, towers: int, precision: str) -> RowTime:
@@ -69,7 +71,7 @@ def _product(row: RowCost, reads: int, hardware: Hardware, batch: int, towers: i
     once = max(arithmetic, values / (hardware.memory_bandwidth * fractions.memory))
     # Backward: once for the weights, once for the inputs; the image needs no gradient.
     products = 1 if row.reads == "image" else 2
-    launch = towers * hardware.launch_seconds
+    launch = towers * hardware.waits_for_launch
     biases = row.biases if row.bias_on_tower_0_only else towers * row.biases
     return RowTime(
         row.name,
@@ -78,6 +80,7 @@ def _product(row: RowCost, reads: int, hardware: Hardware, batch: int, towers: i
         backward=products * once + (KERNELS_OF_A_PRODUCT - 1) * launch,
         own_share=1 / reads,
         gradient_bytes=PARAMETER_BYTES * (towers * row.weights + biases),
+        operations=reads * towers * KERNELS_OF_A_PRODUCT,
     )
 
 
@@ -86,6 +89,7 @@ def _elementwise(
 ) -> RowTime:
     passes = PASSES.get(kind, OTHER_PASSES)
     one_pass = bytes_of_a_pass / (hardware.memory_bandwidth * hardware.fractions.memory)
-    seconds = hardware.passes_of(kind) * one_pass + towers * passes.kernels * hardware.launch_seconds
+    operations = towers * passes.kernels
+    seconds = hardware.passes_of(kind) * one_pass + operations * hardware.waits_for_launch
     forward = seconds * passes.forward / passes.total
-    return RowTime(name, "elementwise", forward, seconds - forward, 1.0, gradient_bytes)
+    return RowTime(name, "elementwise", forward, seconds - forward, 1.0, gradient_bytes, operations)

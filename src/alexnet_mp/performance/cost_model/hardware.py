@@ -59,8 +59,9 @@ class Hardware:
     `peak_flops` has floating-point operations a second by precision; `software` names the generation whose achieved
     fractions hold (see `cost_model/software.py`), or `achieved` gives them. Bandwidth is bytes a second, and memory
     bytes of one device, of which `reserved_bytes` are not ours (context, libraries, workspace of the convolutions).
-    `launch_seconds` is what every kernel costs besides its work. `passes` overrides the memory passes of a kind of row
-    if they were measured. `one_process` is for the cores of a processor: one process can use all of them, at this
+    `launch_seconds` is what every operation costs the host; `asynchronous`: it launches them ahead of the device, and
+    the longer of both counts; else the device waits for each. `passes` overrides the memory passes of a kind of row if
+    they were measured. `one_process` is for the cores of a processor: one process can use all of them, at this
     fraction of their rates; null: a process on one device has that one alone. `between_nodes` is what connects a node
     of these devices with others, its bandwidth shared by the node's devices; null: not known.
 
@@ -78,6 +79,7 @@ class Hardware:
     achieved: Achieved | None = None
     reserved_bytes: Amount = 0.0
     launch_seconds: Amount = 0.0
+    asynchronous: bool = True
     passes: dict[str, Amount] = field(default_factory=dict)
     one_process: Annotated[Rate, FRACTION] | None = None
     between_nodes: DeviceLink | None = None
@@ -112,6 +114,11 @@ class Hardware:
                 f"hardware {self.name} has no peak rate for precision={precision}; it has {', '.join(self.peak_flops)}"
             )
         return self.peak_flops[precision]
+
+    @property
+    def waits_for_launch(self) -> float:
+        """Seconds that the device itself loses with every operation."""
+        return 0.0 if self.asynchronous else self.launch_seconds
 
     def passes_of(self, kind: str) -> float:
         """Memory passes of a kind of row, forward and backward together."""

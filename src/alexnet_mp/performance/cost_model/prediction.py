@@ -11,6 +11,12 @@ from alexnet_mp.performance.cost_model.hardware import Hardware
 from alexnet_mp.performance.cost_model.memory import StepMemory, largest_batch, memory_of_a_step
 from alexnet_mp.performance.cost_model.overlap import Transfer, all_reduce, crossings
 from alexnet_mp.performance.cost_model.replicas import ONE_REPLICA, Layout, ring
+from alexnet_mp.performance.cost_model.software import (
+    AGREEMENT_HOP_SECONDS,
+    OPERATIONS_BESIDE,
+    OPERATIONS_OF_A_TRANSFER,
+    PASSES,
+)
 
 Strategy = Literal["split", "single", "data_parallel"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -22,7 +28,9 @@ AS_FAST = 0.05  # two predictions nearer than this are not told apart
 class Prediction:
     """One strategy, predicted. Times are seconds of a step; `crossings` and `all_reduce` list its transfers.
 
-    The step is the sum of the parts and of what is exposed of the transfers. `memory` is of the fullest device.
+    The device's part of the step is the sum of the parts and of what is exposed of the transfers. `host` is what the
+    host works, of which `host_exposed` comes on top: all of it, or what exceeds the device's part if it works ahead.
+    `memory` is of the fullest device.
     """
 
     strategy: Strategy
@@ -32,6 +40,8 @@ class Prediction:
     matmul: float
     elementwise: float
     optimizer: float
+    host: float
+    host_ahead: bool
     crossings: tuple[Transfer, ...]
     all_reduce: tuple[Transfer, ...]
     memory: StepMemory
@@ -52,8 +62,12 @@ class Prediction:
         return sum(transfer.exposed for transfer in (*self.crossings, *self.all_reduce))
 
     @property
+    def host_exposed(self) -> float:
+        return max(0.0, self.host - self.compute - self.exposed) if self.host_ahead else self.host
+
+    @property
     def step(self) -> float:
-        return self.compute + self.exposed
+        return self.compute + self.exposed + self.host_exposed
 
     @property
     def images_per_second(self) -> float:
@@ -141,16 +155,24 @@ def _prediction(
     def memory(images: int) -> StepMemory:
         return memory_of_a_step(costs, hardware, images, towers, shares > 1, precision, crossing_dtype)
 
+    devices = shares * costs.towers if split else shares
+    crossed = crossings(costs, rows, hardware.link, images, VALUE_BYTES[crossing_dtype]) if split else []
+    reduced = all_reduce(rows, link, shares)
+    operations = OPERATIONS_BESIDE + PASSES["optimizer"].kernels + sum(row.operations for row in rows)
+    operations += OPERATIONS_OF_A_TRANSFER * len([*crossed, *reduced])
+    launches = operations * hardware.launch_seconds if hardware.asynchronous else 0.0
     return Prediction(
         strategy=strategy,
-        devices=shares * costs.towers if split else shares,
+        devices=devices,
         batch=batch,
         convolution=seconds("convolution"),
         matmul=seconds("matmul"),
         elementwise=seconds("elementwise"),
         optimizer=optimizer_seconds(sum(costs.parameters_per_tower[:towers]), hardware),
-        crossings=tuple(crossings(costs, rows, hardware.link, images, VALUE_BYTES[crossing_dtype]) if split else ()),
-        all_reduce=tuple(all_reduce(rows, link, shares)),
+        host=launches + 2 * (devices - 1) * AGREEMENT_HOP_SECONDS,
+        host_ahead=hardware.asynchronous,
+        crossings=tuple(crossed),
+        all_reduce=tuple(reduced),
         memory=memory(images),
         capacity=hardware.memory_bytes,
         largest_batch=shares * largest_batch(memory(1), memory(2), hardware.memory_bytes),

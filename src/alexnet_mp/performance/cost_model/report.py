@@ -45,7 +45,7 @@ def _scaling(plan: Plan, alone: Plan | None) -> dict[str, Any] | None:
     if prediction is None or one is None:
         return None
     parts = {"computing": prediction.compute, "crossings": _exposed(prediction.crossings)}
-    parts["gradients"] = _exposed(prediction.all_reduce)
+    parts |= {"gradients": _exposed(prediction.all_reduce), "host": prediction.host_exposed}
     return {
         "one_replica_images_per_second": one.images_per_second,
         "efficiency": prediction.images_per_second * one.batch / (prediction.batch * one.images_per_second),
@@ -67,6 +67,8 @@ def _strategy_values(prediction: Prediction, settings: PlanSettings) -> dict[str
             "crossing_exposed": _exposed(prediction.crossings),
             "all_reduce": sum(transfer.seconds for transfer in prediction.all_reduce),
             "all_reduce_exposed": _exposed(prediction.all_reduce),
+            "host": prediction.host,
+            "host_exposed": prediction.host_exposed,
         },
         "crossings": [asdict(transfer) for transfer in prediction.crossings],
         "all_reduce": [asdict(transfer) for transfer in prediction.all_reduce],
@@ -112,6 +114,7 @@ def _column(strategy: dict[str, Any], epochs: float) -> dict[str, str]:
         **{f"{part}, ms": _ms(seconds[part]) for part in _COMPUTE},
         "crossing: exposed of all, ms": exposed_of_all("crossing"),
         "all-reduce: exposed of all, ms": exposed_of_all("all_reduce"),
+        "host: exposed of all, ms": exposed_of_all("host"),
         "step, ms": _ms(strategy["step_seconds"]),
         "images/s": f"{strategy['images_per_second']:,.0f}",
         f"{epochs:g} epochs": f"{days:.2f} days" if (days := strategy["days"]) >= 2 else f"{24 * days:.2f} h",

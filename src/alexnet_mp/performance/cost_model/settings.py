@@ -41,6 +41,4 @@ class PlanSettings:
 def parse_plan_settings(configuration: Mapping[str, Any]) -> PlanSettings:
     """Check a composed configuration. Raises ConfigurationError that names the key."""
     settings = from_mapping(PlanSettings, configuration, "")
-    if settings.towers is None:
-        return settings
-    return replace(settings, network=settings.network.cut_into(settings.towers))
+    return replace(settings, network=settings.network.cut_into(settings.towers or settings.network.towers))

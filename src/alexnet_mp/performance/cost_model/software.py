@@ -1,4 +1,4 @@
-"""What kernels make of a device: how much of its peak each generation of software reaches, and their memory passes.
+"""What software makes of a device: how much of its peak each generation reaches, memory passes, and work of the host.
 
 One rule, not one number a device. A generation's convolution fraction is the one that makes this model give the
 published time of Overfeat (fast), forward and backward, batch 128, on a Titan X (Maxwell) at its boost clock, 6.60
@@ -52,7 +52,7 @@ GENERATIONS = {
 
 @dataclass(frozen=True)
 class Passes:
-    """Reads and writes of a row's input, in units of its size, and the kernels that do them."""
+    """Reads and writes of a row's input, in units of its size, and the operations that the host launches for them."""
 
     forward: float
     backward: float
@@ -79,7 +79,8 @@ PASSES = {
     # Branches are copied into one another's place: of the maps that come of it, read and write, and the same again.
     "branches": Passes(2, 2, kernels=5),
     # Read, a byte of mask, write; and the same again.
-    "dropout": Passes(2.25, 2.25),
+    # Operations: an estimate, of a mask drawn by a counter-based generator in integer operations on the device.
+    "dropout": Passes(2.25, 2.25, kernels=20),
     # A layer that reads both towers adds its two halves: two reads and a write of its output; they share the gradient.
     "combine": Passes(3, 0, kernels=1),
     # Of a parameter in float32: read weight, gradient and momentum, write weight and momentum.
@@ -87,8 +88,18 @@ PASSES = {
 }
 
 # Of the other kinds, as of a normalization: read, write, and keep the sum of squares; backward reads gradient, input,
-# output and sum, and writes. The neighboring maps come out of the cache.
-OTHER_PASSES = Passes(3, 5)
+# output and sum, and writes. The neighboring maps come out of the cache. Operations: as counted of our LRN.
+OTHER_PASSES = Passes(3, 5, kernels=25)
 
 # A product forward, and backward one for the weights and one for the inputs, each with its bias.
 KERNELS_OF_A_PRODUCT = 3
+
+# Work of the host in every step. Operations were counted in steps of the presets `paper` and `original_2012` (a
+# dispatch mode; views and allocations left out): some 110 forward, 157 backward and 20 of the update for both towers of
+# `paper`, without input and masks. What follows is an estimate.
+OPERATIONS_BESIDE = 20  # crop, flip and mean of a batch, loss and its gradient, autograd's own
+OPERATIONS_OF_A_TRANSFER = 4  # one batch of sends and receives, or one bucket, from Python on
+
+# One of the 2 (members - 1) hops of gloo's ring (gloo, allreduce.cc), by which all processes agree after each step. An
+# estimate: two_epyc_cores was measured at 150 µs for a send and a receive over the loopback device, in a slow machine.
+AGREEMENT_HOP_SECONDS = 100e-6

@@ -28,9 +28,7 @@ class CheckSettings:
 def parse_check_settings(configuration: Mapping[str, Any]) -> CheckSettings:
     """Check a composed configuration. Raises ConfigurationError that names the key, unknown ones included."""
     settings = from_mapping(CheckSettings, configuration, "")
-    if settings.towers is None:
-        return settings
-    return replace(settings, network=settings.network.cut_into(settings.towers))
+    return replace(settings, network=settings.network.cut_into(settings.towers or settings.network.towers))
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
 """Times a training step of this launch, and finds how much of its exchanges the computation hides."""
 
 import math
-from collections.abc import Callable
 from statistics import median
 
-import torch
+from torch import Tensor
 
-from alexnet_mp.common.host import now
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.network.costs import network_cost
 from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
 from alexnet_mp.performance.benchmark.variants.ours import towers_train_step
+from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 from alexnet_mp.performance.machine_check.link import Speed, by_replica, why_nothing_is_carried
 from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
 
@@ -25,24 +23,26 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
     `speeds` are those of every passage alone; without any, nothing is carried and nothing can be hidden.
     """
     on_gpu, timed = _on_gpu(mesh), TimedLink(link) if link else None
-    step = _training_step(settings, mesh, timed)
-    for number in range(WARMUP_STEPS):
-        losses = [step(number)[1]]
-    before = _sent(mesh, link)
+    model = TowerModel(settings.network, mesh.placement, timed, settings.seed)
+    batch_size = settings.batch_size * mesh.placement.replicas
+    train_step = towers_train_step(model, mesh, timed, batch_size)
+    batch = train_step.random_batch(settings.network, batch_size, settings.seed)
+    losses = [_timed_step(train_step, *batch, number)[1] for number in range(WARMUP_STEPS)]
+    before = train_step.sent()
     if timed:
         timed.exchanges.clear()
     seconds, silent_seconds = [], []
-    for number in range(settings.rounds):
-        took, loss = step(WARMUP_STEPS + number)
+    for number in range(WARMUP_STEPS, WARMUP_STEPS + settings.rounds):
+        took, loss = _timed_step(train_step, *batch, number)
         seconds.append(took)
         losses.append(loss)
         if timed and on_gpu and speeds:
             # In turns, so that whatever slows the machine down slows both.
             timed.silent = True
-            silent_seconds.append(step(WARMUP_STEPS + number)[0])
+            silent_seconds.append(_timed_step(train_step, *batch, number)[0])
             timed.silent = False
-    sent = (_sent(mesh, link) - before) // settings.rounds
-    results = [_step_result(settings, mesh, seconds, losses, sent)]
+    sent = train_step.sent().a_step(before, settings.rounds).crossing
+    results = [_step_result(settings, mesh, seconds, losses, sent, train_step.table_crossing_bytes)]
     if not speeds or not timed:
         return [*results, CheckResult("hidden", "not possible here", why_nothing_is_carried(settings.network))]
     if on_gpu:
@@ -59,31 +59,18 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
     return [*results, CheckResult("hidden", "measured", found, numbers)]
 
 
-def _training_step(settings: CheckSettings, mesh: Mesh, link: TimedLink | None) -> Callable[[int], tuple[float, float]]:
-    """A function that trains one step and returns its seconds and the loss."""
-    model = TowerModel(settings.network, mesh.placement, link, settings.seed)
-    batch_size = settings.batch_size * mesh.placement.replicas
-    train_step = towers_train_step(model, mesh, link, batch_size)
-    images, labels = train_step.random_batch(settings.network, batch_size, settings.seed)
-
-    def step(number: int) -> tuple[float, float]:
-        mesh.gather([0.0])
-        start = now(train_step.devices)
-        losses = train_step.forward(images, labels, number)
-        torch.autograd.backward(losses)
-        train_step.optimizer.step()
-        train_step.optimizer.zero_grad()
-        return now(train_step.devices) - start, losses[0].item()
-
-    return step
+def _timed_step(train_step: TrainStep, images: list[Tensor], labels: list[Tensor], number: int) -> tuple[float, float]:
+    """Train one step, which all processes begin together; returns its seconds and the loss."""
+    train_step.mesh.gather([0.0])
+    seconds, losses = train_steps(train_step, images, labels, range(number, number + 1))
+    return sum(seconds), losses[0].item()
 
 
 def _step_result(
-    settings: CheckSettings, mesh: Mesh, seconds: list[float], losses: list[float], sent: int
+    settings: CheckSettings, mesh: Mesh, seconds: list[float], losses: list[float], sent: int, expected: int
 ) -> CheckResult:
     took = _slowest_median(mesh, seconds)
     rate = settings.batch_size * mesh.placement.replicas / took
-    expected = network_cost(settings.network).crossing_bytes_per_step(settings.batch_size)
     everyone = mesh.gather([all(map(math.isfinite, losses)), sent == expected])
     finite, right_bytes = (all(each) for each in zip(*everyone, strict=True))
     numbers = {"seconds": took, "images_per_second": rate, "crossing_bytes": float(sent)}
@@ -114,7 +101,3 @@ def _on_gpu(mesh: Mesh) -> bool:
 
 def _slowest_median(mesh: Mesh, seconds: list[float]) -> float:
     return max(values[0] for values in mesh.gather([median(seconds)]))
-
-
-def _sent(mesh: Mesh, link: Link | None) -> int:
-    return link.traffic.sent_by(mesh.placement.first_tower) if link else 0

@@ -13,6 +13,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Sent, Task
+from alexnet_mp.performance.benchmark.phase_clock import PhaseClock
 from alexnet_mp.performance.benchmark.timed_link import TimedLink
 
 
@@ -64,6 +65,24 @@ class TrainStep:
         generator = keyed_generator(seed, "benchmark images")
         images = torch.randn(batch_size, *network.image, generator=generator)
         return self.on_devices(images, torch.randint(network.classes, (batch_size,), generator=generator))
+
+
+def train_steps(
+    train_step: TrainStep, images: list[Tensor], labels: list[Tensor], steps: range
+) -> tuple[list[float], list[Tensor]]:
+    """Train for `steps`; return the seconds of all forward passes, backward passes and updates, and the last losses."""
+    losses: list[Tensor] = []
+    clock = PhaseClock(train_step.devices)
+    for step in steps:
+        losses = train_step.forward(images, labels, step)
+        clock.mark()
+        if not train_step.together:
+            torch.autograd.backward(losses)
+        clock.mark()
+        train_step.optimizer.step()
+        train_step.optimizer.zero_grad()
+        clock.mark()
+    return clock.seconds(phases=3), losses
 
 
 @dataclass(frozen=True)
