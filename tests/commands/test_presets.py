@@ -11,22 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from alexnet_mp.common.cli import compose
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.training.config import TrainSettings, parse_train_settings
+from tests.support.presets import composed, name_in, presets
 from tests.support.processes import CHECKOUT
-
-
-def presets(group: str) -> list[Path]:
-    """The files of a group, those in its folders too; of `.` the commands' own alone."""
-    folder = CHECKOUT / "conf" / group
-    return sorted(folder.glob("*.yaml") if group == "." else folder.rglob("*.yaml"))
-
-
-def name_in(group: str, path: Path) -> str:
-    """What a preset is called after `group=`."""
-    return path.relative_to(CHECKOUT / "conf" / group).with_suffix("").as_posix()
-
 
 GROUPS = ("network", "recipe", "data", "experiment", "ablation")
 PRESETS = [(group, name_in(group, path)) for group in GROUPS for path in presets(group)]
@@ -35,7 +23,7 @@ PRESETS = [(group, name_in(group, path)) for group in GROUPS for path in presets
 @cache
 def settings(group: str, name: str) -> TrainSettings:
     """The quickstart's settings with another preset."""
-    return parse_train_settings(compose("train", [f"{group}={name}"]))
+    return parse_train_settings(composed("train", f"{group}={name}"))
 
 
 @pytest.mark.parametrize("group, name", PRESETS, ids=["-".join(preset) for preset in PRESETS])
@@ -79,11 +67,11 @@ def test_what_an_experiment_says_is_in_force(path: Path) -> None:
 
     said = yaml.safe_load(path.read_text())
     del said["defaults"]
-    assert_within(said, compose("train", [f"experiment={path.stem}"]))
+    assert_within(said, composed("train", f"experiment={path.stem}"))
 
 
 def test_the_quickstart_is_the_experiment_digits() -> None:
-    assert compose("train", []) == compose("train", ["experiment=digits"])
+    assert composed("train") == composed("train", "experiment=digits")
 
 
 def opening_comment(path: Path) -> list[str]:
@@ -124,7 +112,7 @@ def test_the_commands_in_a_presets_comment_compose(path: Path) -> None:
         ]
         for name in (program, f"benchmark/{program}"):
             if (CHECKOUT / "conf" / f"{name}.yaml").exists():
-                compose(name, overrides)
+                composed(name, *overrides)
 
 
 @pytest.mark.parametrize("path", presets("network") + presets("recipe"), ids=lambda path: path.stem)

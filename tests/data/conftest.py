@@ -1,4 +1,4 @@
-"""Fixtures for preparing packs: small pictures, a folder for the pack, and the shards that are made."""
+"""Fixtures: a small pack; and for preparing one, pictures, a folder for it, and the shards that are made."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from alexnet_mp.data.prepare import shards
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shard
+from tests.support.packs import write_pack
 from tests.support.preparation import COUNTS, noise
 
 
@@ -36,3 +37,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(shards, "make_shard", note)
     return names
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_pack(tmp_path)
+    return tmp_path

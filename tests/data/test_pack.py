@@ -14,13 +14,7 @@ import pytest
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data import pack as pack_module
 from alexnet_mp.data.pack import open_pack
-from tests.support.packs import LABELS, SIZE, entry, pixels, write_manifest, write_pack
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_pack(tmp_path)
-    return tmp_path
+from tests.support.packs import LABELS, SIZE, entry, pixels, write_manifest
 
 
 def test_a_pack_opens_with_what_its_manifest_says(folder: Path) -> None:

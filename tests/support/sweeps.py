@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from alexnet_mp import ConfigurationError
-from alexnet_mp.common import cli
 from alexnet_mp.sweep.jobs import Job
 from alexnet_mp.sweep.run import Sweep, run_sweep
 from alexnet_mp.sweep.settings import parse_sweep_settings
+from tests.support.presets import composed
 from tests.support.runs import make_run
-
-
-@cache
-def composed(*overrides: str) -> Mapping[str, Any]:
-    return cli.compose("train", list(overrides))
 
 
 def compose(overrides: list[str]) -> Mapping[str, Any]:
     """As the command composes, but for seed and folder, so that most jobs share one composition."""
     *others, seed, run_dir = overrides
     own = {"seed": int(seed.removeprefix("seed=")), "run_dir": run_dir.removeprefix("run_dir='").removesuffix("'")}
-    return {**composed(*others), **own}
+    return {**composed("train", *others), **own}
 
 
 TWO = {"lrn": [], "no_lrn": ["network.layers.lrn1=null"]}

@@ -17,8 +17,9 @@ from alexnet_mp.sweep import folder as sweep_folder
 from alexnet_mp.sweep import run as sweep_run
 from alexnet_mp.sweep.jobs import Job, make_jobs, torchrun_command
 from alexnet_mp.sweep.settings import parse_sweep_settings
+from tests.support.presets import composed
 from tests.support.processes import CHECKOUT, run_script
-from tests.support.sweeps import ALL, TWO, Fake, compose, composed, configuration, refusal, sweep, values
+from tests.support.sweeps import ALL, TWO, Fake, compose, configuration, refusal, sweep, values
 from tests.training.test_train import NARROW
 
 
@@ -64,7 +65,7 @@ def test_a_preset_of_ones_own_is_checked_like_any_other(tmp_path: Path) -> None:
 def test_a_network_of_ones_own_is_found_by_the_check_and_by_the_jobs(tmp_path: Path, monkeypatch) -> None:
     own = tmp_path / "it's mine"
     (own / "network").mkdir(parents=True)
-    table = {**composed()["network"], "name": "mine"}
+    table = {**composed("train")["network"], "name": "mine"}
     (own / "network" / "mine.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(table)))
     handed = []
     monkeypatch.setattr("alexnet_mp.commands.sweep.run_sweep", lambda *arguments: handed.append(arguments))

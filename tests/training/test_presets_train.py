@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_mp.common.cli import compose
 from alexnet_mp.data.augmentation import EpochDraws
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
@@ -18,12 +17,10 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import choose_placement
-from alexnet_mp.sweep.jobs import make_jobs
-from alexnet_mp.sweep.settings import parse_sweep_settings
 from alexnet_mp.training.config import TrainSettings, parse_train_settings
 from alexnet_mp.training.loss import LossOnEveryTower
 from alexnet_mp.training.optimizer import make_optimizer
-from tests.commands.test_presets import name_in, presets
+from tests.support.presets import composed, name_in, presets
 
 CLASSES, IMAGES = 5, 4
 
@@ -75,7 +72,7 @@ def images_of(settings: TrainSettings, network: Network) -> tuple[torch.Tensor, 
 
 @pytest.mark.parametrize("overrides", TRAINED.values(), ids=TRAINED)
 def test_every_preset_describes_itself_and_trains_two_steps(overrides: list[str]) -> None:
-    configuration = compose("train", overrides)
+    configuration = composed("train", *overrides)
     whole = parse_train_settings(configuration)
     assert whole.network.name in layer_table(describe(whole.network))
 
@@ -100,10 +97,3 @@ def test_every_preset_describes_itself_and_trains_two_steps(overrides: list[str]
     still = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
     assert not still
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("path", presets("sweep"), ids=lambda path: path.stem)
-def test_the_jobs_of_every_sweep_compose(path, tmp_path) -> None:
-    settings = parse_sweep_settings(compose("sweep", [f"sweep={path.stem}", f"out={tmp_path}"]))
-    jobs = make_jobs(settings, lambda overrides: compose("train", overrides))
-    assert len(jobs) == len(settings.variants) * len(settings.seeds)
