@@ -22,7 +22,7 @@ from alexnet_mp.performance.benchmark.turn import VariantFailed
 from alexnet_mp.performance.benchmark.variants import VARIANTS
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 
-OF_SEVERAL_PROCESSES = ["split_two_processes", "ddp_stock", "ddp_ours", "pipeline_stock"]
+OF_SEVERAL_PROCESSES = ["split_two_processes", "ddp_stock", "ddp_stock_tuned", "ddp_ours", "pipeline_stock"]
 SMALL = ["network=small", "batch_size=8", "rounds=2"]
 
 
@@ -33,7 +33,7 @@ class Turns:
     fails: Callable[[str, int], bool] = lambda name, turn: False
     started: list[tuple[str, int]] = field(default_factory=list)
 
-    def run(self, task: Task, processes: int, where: str) -> list[Any]:
+    def run(self, task: Task, processes: int, where: str, _kind: type) -> list[Any]:
         self.started.append((task.variant, processes))
         turn = [name for name, _ in self.started].count(task.variant)
         if self.fails(task.variant, turn):

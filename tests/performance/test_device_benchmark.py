@@ -1,20 +1,16 @@
 """`benchmarks/device.py`: its link is measured by batched operations, and its processes have a GPU set."""
 
-import runpy
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+import device
 import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from tests.support.processes import CHECKOUT, run_processes
-
-
-def benchmark() -> dict[str, Any]:
-    return runpy.run_path(str(CHECKOUT / "benchmarks" / "device.py"))
+from tests.support.processes import run_processes
 
 
 def link_with_batched_operations_alone() -> dict[str, float]:
@@ -42,9 +38,8 @@ def link_with_batched_operations_alone() -> dict[str, float]:
             for module in (dist, distributed_c10d):
                 patcher = patch.object(module, name, checked)
                 patcher.start()
-        measure = benchmark()["_link_of"]
-        with patch.dict(measure.__globals__, _PAYLOAD=4_000, _BUCKET=4_000):
-            found: dict[str, float] = measure(torch.device("cpu"), 1)
+        with patch.multiple(device, _PAYLOAD=4_000, _BUCKET=4_000):
+            found: dict[str, float] = device._link_of(torch.device("cpu"), 1)
     patch.stopall()
     return found
 
@@ -67,5 +62,5 @@ def test_a_process_sets_its_gpu_before_anything_else_of_it(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(dist, "init_process_group", joined)
     with pytest.raises(Reached):
-        benchmark()["_measure"](1, 2, "cuda", 8, 1, "file:///nowhere")
+        device._measure(1, 2, "cuda", 8, 1, "file:///nowhere")
     assert chosen == [torch.device("cuda", 1)]

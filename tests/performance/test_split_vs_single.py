@@ -32,9 +32,11 @@ NAMES = [
     "split_one_process",
     "single_ours",
     "single_stock",
+    "single_stock_tuned",
     "ungrouped",
     "one_column",
     "ddp_stock",
+    "ddp_stock_tuned",
     "ddp_ours",
     "pipeline_stock",
 ]
@@ -135,7 +137,7 @@ def test_processes_hold_a_tower_a_part_or_the_whole(report: dict[str, Any]) -> N
             assert len(held) == 2 and sum(held) == sum(towers)
         elif name.startswith("ddp"):
             assert held == [sum(towers)] * 2
-        elif name in ("split_one_process", "single_ours", "single_stock"):
+        elif name in ("split_one_process", "single_ours", "single_stock", "single_stock_tuned"):
             assert held == [sum(towers)]
 
 

@@ -1,8 +1,11 @@
-"""What a process of the benchmark is told, and what it hands back: records that travel pickled."""
+"""What a process of the benchmark is told, and what it hands back: records that travel as JSON files."""
 
+import json
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.network.table import Network
 from alexnet_mp.performance.benchmark.timed_link import Exchange
 
@@ -84,3 +87,17 @@ class MatrixWork:
 
 _Record = TypeVar("_Record")
 Turn = list[_Record]  # what each process handed back, in order of rank
+
+
+def write_record(record: Task | Measurement | MatrixWork, path: Path) -> None:
+    """Write a record as JSON, a network as its table."""
+
+    def plain(value: Any) -> Any:
+        return value.to_mapping() if isinstance(value, Network) else vars(value)
+
+    path.write_text(json.dumps(record, default=plain))
+
+
+def read_record(kind: type[_Record], path: Path) -> _Record:
+    """Read what `write_record` wrote; raises ConfigurationError for anything else."""
+    return from_mapping(kind, json.loads(path.read_text()), "")

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from alexnet_mp.performance.benchmark.output import machine_text, table_of
-from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, SPLIT, STOCK_BASELINE, VARIANTS
+from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, SPLIT, STOCK_BASELINE, TUNED_BASELINE, VARIANTS
 
 STEP_PARTS = ("forward", "backward", "exposed_crossing", "skew", "optimizer")
 
@@ -35,20 +35,20 @@ def variants_text(report: Mapping[str, Any]) -> str:
 
 def _setup(setup: Mapping[str, Any]) -> list[str]:
     variants, image = setup["variants"], "x".join(map(str, setup["image"]))
-    baseline = variants.get(STOCK_BASELINE)
+    baselines = {name: variants[name] for name in (TUNED_BASELINE, STOCK_BASELINE) if name in variants}
     bound, speed = setup["matrix_bound"], setup["matrix_bound_images_per_second"]
     alone = f"{speed:.4g} images/s, spread {bound['spread']:.0%}" if bound else "not measured"
     return [
         f"{setup['network']}, towers: {setup['towers']}, images {image}, batch {setup['batch_size']}; matrix products "
         f"alone: {alone}",
         "",
-        *table_of([_row(name, values, baseline) for name, values in variants.items()]),
+        *table_of([_row(name, values, baselines) for name, values in variants.items()]),
         *(f"{name} was left out: {reason}" for name, reason in setup["left_out"].items()),
         *(["", *_compared(variants)] if SPLIT in variants else []),
     ]
 
 
-def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, str]:
+def _row(name: str, values: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     keys = ("crossing_bytes_per_step", "all_reduce_bytes_sent_in_a_ring", "pipeline_bytes_per_step")
     sent = sum(int(values[key]) for key in keys)
     seconds = {part: f"{spent:.3f}" for part, spent in values["step_seconds"].items() if spent is not None}
@@ -62,9 +62,10 @@ def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | Non
         "images/s": f"{values['images_per_second']:.4g}",
         "spread": f"{values['spread']:.0%}",
         "of bound": "" if values["fraction_of_bound"] is None else f"{values['fraction_of_bound']:.0%}",
-        f"to {STOCK_BASELINE}": f"{values['images_per_second'] / baseline['images_per_second']:.2f}"
-        if baseline
-        else "",
+        **{
+            f"to {other}": f"{values['images_per_second'] / its['images_per_second']:.2f}"
+            for other, its in baselines.items()
+        },
         **{f"{part.split('_')[0]} s": seconds.get(part, "") for part in STEP_PARTS},
         "peak MB": f"{values['peak_memory_bytes'] / 1e6:,.0f}",
         "parameters": f"{max(values['parameters_per_process']):,}",
@@ -73,12 +74,13 @@ def _row(name: str, values: Mapping[str, Any], baseline: Mapping[str, Any] | Non
 
 
 def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """How the split stands against the others that train the same network, round by round."""
+    """How the split stands against the others that train the same network, round by round; tuned ones first."""
     split = variants[SPLIT]
     lines = []
-    for name, values in variants.items():
-        if name == SPLIT or name in OTHER_NETWORKS:
-            continue
+    for name in sorted(
+        variants.keys() - {SPLIT, *OTHER_NETWORKS}, key=lambda name: ("tuned" not in name, list(variants).index(name))
+    ):
+        values = variants[name]
         # After a failure one may have fewer rounds, the first ones.
         rounds = zip(split["images_per_second_of_rounds"], values["images_per_second_of_rounds"], strict=False)
         ratios = [fast / slow for fast, slow in rounds]

@@ -156,9 +156,9 @@ def _run(settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: 
         deadline_seconds=settings.deadline_seconds,
     )
     if bound:
-        measured.bound.append(run_turn(task, processes, where))
+        measured.bound.append(run_turn(task, processes, where, MatrixWork))
         return measured.bound_speeds()[-1]
-    measured.turns[name].append(run_turn(task, processes, where))
+    measured.turns[name].append(run_turn(task, processes, where, Measurement))
     return setup.batch_size / slowest_seconds(measured.turns[name][-1])
 
 

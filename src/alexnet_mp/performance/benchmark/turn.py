@@ -1,16 +1,17 @@
 """One turn: fresh processes that carry out a task, and what they hand back or the end of what they printed."""
 
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from alexnet_mp.performance.benchmark.measurement import Task
+from alexnet_mp.performance.benchmark.measurement import Task, Turn, read_record, write_record
 from alexnet_mp.performance.benchmark.worker import LOG, RESULT, TASK
+
+_Record = TypeVar("_Record")
 
 _GRACE_SECONDS = 60.0  # beyond the deadline, for torchrun to start and to end its processes (it may wait 30 s)
 _LAUNCHER_LOG = "launcher.log"
@@ -21,8 +22,8 @@ class VariantFailed(RuntimeError):
     """A variant's process crashed or was not done in time; below the message's first line is the end of its output."""
 
 
-def run_turn(task: Task, processes: int, where: str) -> list[Any]:
-    """Carry out `task` in so many new processes, and return the Measurement or MatrixWork of each, in order of rank.
+def run_turn(task: Task, processes: int, where: str, kind: type[_Record]) -> Turn[_Record]:
+    """Carry out `task` in so many new processes, and return the record of this kind that each leaves.
 
     `where` begins the message of VariantFailed.
     """
@@ -31,7 +32,7 @@ def run_turn(task: Task, processes: int, where: str) -> list[Any]:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="alexnet-mp-") as temporary:
         folder = Path(temporary)
-        (folder / TASK).write_bytes(pickle.dumps(task))
+        write_record(task, folder / TASK)
         command = [sys.executable, "-m", *launcher, "alexnet_mp.performance.benchmark.worker", str(folder)]
         # Into a file: a pipe would fill up, or be held open by a process that outlives its parent.
         with (folder / _LAUNCHER_LOG).open("w") as log:
@@ -44,7 +45,7 @@ def run_turn(task: Task, processes: int, where: str) -> list[Any]:
                 _end(process)
         results = [folder / RESULT.format(rank) for rank in range(processes)]
         if process.returncode == 0 and all(result.exists() for result in results):
-            return [pickle.loads(result.read_bytes()) for result in results]
+            return [read_record(kind, result) for result in results]
         happened = f"ended with exit code {process.returncode}"
         if time.monotonic() - started >= task.deadline_seconds:
             happened = f"not done after deadline_seconds={task.deadline_seconds:g}"

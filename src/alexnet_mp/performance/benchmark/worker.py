@@ -7,7 +7,6 @@ torchrun starts several.
 import faulthandler
 import math
 import os
-import pickle
 import sys
 from pathlib import Path
 
@@ -18,12 +17,12 @@ from alexnet_mp.common.gpu import energy_joules
 from alexnet_mp.common.host import device_name, peak_device_bytes, resident_bytes
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
-from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task
+from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task, read_record, write_record
 from alexnet_mp.performance.benchmark.variants import VARIANTS
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 
 # The task's file, and those of each rank's measurement and of what it printed.
-TASK, RESULT, LOG = "task", "result-{}", "log-{}"
+TASK, RESULT, LOG = "task.json", "result-{}.json", "log-{}"
 GPU_ROUND_SECONDS = 2.0  # some 20 renewals of the energy counter, which comes every 20 to 100 ms (common/gpu.py)
 
 
@@ -35,7 +34,7 @@ def work(folder: Path) -> None:
     with (folder / LOG.format(rank)).open("w") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    task: Task = pickle.loads((folder / TASK).read_bytes())
+    task = read_record(Task, folder / TASK)
     # From a thread of its own, outside the interpreter, so that it also ends a process that hangs inside a collective.
     faulthandler.dump_traceback_later(task.deadline_seconds, exit=True)
     torch.set_num_threads(task.threads)
@@ -45,7 +44,7 @@ def work(folder: Path) -> None:
     else:
         with VARIANTS[task.variant].build(task) as train_step:
             record = _measure(task, train_step, held)
-    (folder / RESULT.format(rank)).write_bytes(pickle.dumps(record))
+    write_record(record, folder / RESULT.format(rank))
     faulthandler.cancel_dump_traceback_later()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.single_device import STOCK_PARTS, single_network
 from alexnet_mp.network.table import Network
@@ -92,13 +94,25 @@ def check_several(network: Network, processes: int) -> None:
         raise ConfigurationError(f"network {network.name} has one tower, so there is one process; nothing to share")
 
 
-def stock_sgd(model: nn.Module, task: Task) -> torch.optim.Optimizer:
+def stock_sgd(model: nn.Module, task: Task, fused: bool | None = None) -> torch.optim.Optimizer:
     """PyTorch's SGD with the numbers of the paper."""
     recipe = paper_recipe(task.batch_size)
-    rates = recipe.weights
-    return torch.optim.SGD(model.parameters(), rates.learning_rate, recipe.momentum, weight_decay=rates.weight_decay)
+    rates, decay = recipe.weights, recipe.weights.weight_decay
+    return torch.optim.SGD(model.parameters(), rates.learning_rate, recipe.momentum, weight_decay=decay, fused=fused)
 
 
 # As a PyTorch user would have it: ReLUs work in place and dropout is inverted, as torchvision has them. The LRN stays
 # within each tower at no cost: one chunk a tower would copy every map, and hold the baseline back.
 stock_network_whole = replicated(lambda task: single_network(task.network, STOCK_PARTS), stock_sgd)
+
+
+def _tuned(task: Task) -> nn.Module:
+    keep_large_blocks()
+    model = single_network(task.network, STOCK_PARTS)
+    model.compile()
+    return model
+
+
+# As a good engineer would set the same network up: with the allocator's settings that we use, in channels_last, with a
+# fused update, and the whole model by torch.compile.
+tuned_stock_network_whole = replicated(_tuned, partial(stock_sgd, fused=True), torch.channels_last)
