@@ -26,18 +26,18 @@ from tests.training.test_train import NARROW
 def test_one_torchrun_trains_each_job_and_a_failed_one_does_not_end_the_sweep(tmp_path: Path) -> None:
     quoted = ",".join(f"'{override}'" for override in (*NARROW, "recipe.epochs=1"))
     variants = "variants={bad: ['recipe.weights.learning_rate=1e9'], good: []}"
-    finished = run_script("launch/sweep.py", [variants, f"overrides=[{quoted}]", f"out={tmp_path / 'out'}"], tmp_path)
+    asked = [variants, f"overrides=[{quoted}]", "parallel=2", f"out={tmp_path / 'out'}"]
+    finished = run_script("launch/sweep.py", asked, tmp_path)
     assert finished.code == 1
     assert finished.stderr == "error: 1 of 2 jobs failed\n"
-    lines = finished.stdout.splitlines()
+    lines = [finished.stdout.splitlines()[0], *sorted(finished.stdout.splitlines()[1:3])]
     assert lines[1].startswith("[1/2] bad/seed-0: failed with exit code 1: the loss at step ")
     assert lines[2].startswith("[2/2] good/seed-0: done, top-1 error ")
     summary = json.loads((tmp_path / "out" / "good" / "seed-0" / "summary.json").read_text())
     found = values(tmp_path / "out")
     assert found["variants"]["good"]["top1_error"]["median"] == summary["top1_error"]
     assert found["variants"]["bad"]["seeds"] == 0
-    asked = ["python", "launch/sweep.py", variants, f"overrides=[{quoted}]", f"out={tmp_path / 'out'}"]
-    assert shlex.split(found["command"]) == asked
+    assert shlex.split(found["command"]) == ["python", "launch/sweep.py", *asked]
     assert "22/22" in (tmp_path / "out" / "good" / "seed-0.log").read_text()
     assert summary["command"].endswith("recipe.epochs=1 seed=0")
 
