@@ -77,9 +77,8 @@ def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """How the split stands against the others that train the same network, round by round; tuned ones first."""
     split = variants[SPLIT]
     lines = []
-    for name in sorted(
-        variants.keys() - {SPLIT, *OTHER_NETWORKS}, key=lambda name: ("tuned" not in name, list(variants).index(name))
-    ):
+    others = [name for name in variants if name not in (SPLIT, *OTHER_NETWORKS)]
+    for name in sorted(others, key=lambda name: "tuned" not in name):
         values = variants[name]
         # After a failure one may have fewer rounds, the first ones.
         rounds = zip(split["images_per_second_of_rounds"], values["images_per_second_of_rounds"], strict=False)
