@@ -23,7 +23,7 @@ from alexnet_mp.performance.benchmark.variants import VARIANTS
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 
 OF_SEVERAL_PROCESSES = ["split_two_processes", "ddp_stock", "ddp_stock_tuned", "ddp_ours", "pipeline_stock"]
-SMALL = ["network=small", "batch_size=8", "rounds=2"]
+SMALL = ["network=small", "batch_size=8", "rounds=2", "repeats=0"]
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Turns:
             raise VariantFailed(f"{where}: ended with exit code 1.\nThe end of what process 0 printed:\nCUDA error")
         if task.variant == MATRIX_BOUND:
             return [MatrixWork({"conv1 forward": 1.0}, {"conv1 forward": "whole, NCHW"}, 1)] * processes
-        return [Measurement(1, 1.0, 2.0, 1.0, False, 1, 1, Sent(), 0, None, None, 1, ("GPU",))] * processes
+        return [Measurement(1, 1.0, 2.0, 1.0, False, 1, 1, Sent(), 0, None, None, None, 1, ("GPU",))] * processes
 
 
 @pytest.fixture

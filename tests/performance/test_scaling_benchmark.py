@@ -20,7 +20,7 @@ from alexnet_mp.performance.benchmark.variants import SPLIT
 from alexnet_mp.performance.cost_model.hardware import load_hardware
 
 BATCH = 8
-TINY = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
+TINY = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "repeats=0", "steps=1"]
 # The preset small at 32x32, one tower: see test_benchmark.py.
 FLOATS = 2 * (128 * 7 * 7 + 128 * 3 * 3 + 256) + 10
 CONVOLUTIONS = 48 * (3 * 9 + 1) + 128 * (48 * 25 + 1) + 192 * (256 * 9 + 1) + 192 * (192 * 9 + 1) + 128 * (192 * 9 + 1)
@@ -55,7 +55,7 @@ def test_two_replicas_are_measured_beside_one_process(tmp_path: Path, capsys: py
 
 
 def measurement(seconds: float) -> Measurement:
-    return Measurement(1, seconds / 2, seconds / 4, seconds / 4, False, 1, 1, Sent(), 0, None, None, 1, ("CPU",))
+    return Measurement(1, seconds / 2, seconds / 4, seconds / 4, False, 1, 1, Sent(), 0, None, None, None, 1, ("CPU",))
 
 
 def test_efficiency_is_to_one_process_times_the_cores_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

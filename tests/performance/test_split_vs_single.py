@@ -51,7 +51,7 @@ def benchmark(cwd: Path, *overrides: str) -> Finished:
 @pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
 def report(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("benchmark")
-    small = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "steps=1"]
+    small = ["network=small", "network.image=[3,32,32]", f"batch_size={BATCH}", "rounds=1", "repeats=0", "steps=1"]
     chosen = [f"variants=[{','.join(SOME)}]"] if request.param == "some" else []
     finished = benchmark(folder, *small, *chosen, "device=cpu", "threads=2", "json=split.json", "chart=split.png")
     assert finished.code == 0, finished.stderr
@@ -163,7 +163,16 @@ def test_variants_of_one_process_train(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_leads_with_its_first_setup_and_holds_all(tmp_path: Path) -> None:
-    small = ["network=small", "batch_size=[2,4]", "towers=[1,2]", "rounds=1", "steps=1", "warmup_steps=0", "threads=2"]
+    small = [
+        "network=small",
+        "batch_size=[2,4]",
+        "towers=[1,2]",
+        "rounds=1",
+        "repeats=0",
+        "steps=1",
+        "warmup_steps=0",
+        "threads=2",
+    ]
     finished = benchmark(tmp_path, *small, "variants=[single_ours]", "device=cpu", "json=split.json")
     assert finished.code == 0, finished.stderr
     loaded = json.loads((tmp_path / "split.json").read_text())

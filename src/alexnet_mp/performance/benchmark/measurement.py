@@ -47,7 +47,7 @@ class Measurement:
     passes. `peak_memory_bytes` is resident memory above what the process held once torch and this library were
     imported, from building the network on; on GPUs, the peak that torch allocated on the fullest one. Bytes are of a
     step: as counted, and those that one tower must send to all its peers by the network table. `exchanges` are those
-    of all timed steps, None if nothing crosses.
+    of all timed steps, None if nothing crosses; `parts` as in `step_parts.py`, None on GPUs.
     """
 
     steps: int
@@ -61,6 +61,7 @@ class Measurement:
     table_crossing_bytes: int
     joules_per_step: float | None
     exchanges: tuple[Exchange, ...] | None
+    parts: dict[str, float] | None
     threads: int
     devices: tuple[str, ...]
 

@@ -17,7 +17,8 @@ def variants_text(report: Mapping[str, Any]) -> str:
     lines = [
         machine_text(report["machine"], " of a variant"),
         f"rounds: {report['rounds']}, steps in each: {report['steps']}, after {report['warmup_steps']} to warm up; "
-        f"seed {report['seed']}; our LRN {'' if report['compile'] else 'not '}compiled",
+        f"seed {report['seed']}; our LRN {'' if report['compile'] else 'not '}compiled; turns repeated, because "
+        f"something else had taken the machine: {report['repeated_turns']}",
     ]
     for setup in setups:
         lines += ["", *_setup(setup)]
@@ -43,6 +44,7 @@ def _setup(setup: Mapping[str, Any]) -> list[str]:
         f"alone: {alone}",
         "",
         *table_of([_row(name, values, baselines) for name, values in variants.items()]),
+        *_parts(variants),
         *(f"{name} was left out: {reason}" for name, reason in setup["left_out"].items()),
         *(["", *_compared(variants)] if SPLIT in variants else []),
     ]
@@ -71,6 +73,16 @@ def _row(name: str, values: Mapping[str, Any], baselines: Mapping[str, Mapping[s
         "parameters": f"{max(values['parameters_per_process']):,}",
         "sent MB": f"{sent / 1e6:,.1f}" if sent else "",
     }
+
+
+def _parts(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the time of a step goes, variant by variant."""
+    rows = [
+        {"seconds of a step": name, **{kind: f"{seconds:.3f}" for kind, seconds in parts.items()}}
+        for name, values in variants.items()
+        if (parts := values["parts_of_a_step"])
+    ]
+    return ["", *table_of(rows)] if rows else []
 
 
 def _compared(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network
+from alexnet_mp.performance.benchmark.calibration import Calibration
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task, Turn
 from alexnet_mp.performance.benchmark.settings import BenchmarkSettings, Setup
@@ -98,15 +99,15 @@ def choose_threads(settings: BenchmarkSettings, measured: Sequence[SetupTurns]) 
     return settings.threads
 
 
-def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], threads: int) -> int:
-    """Measure every setup, and return how many rounds there were; says on standard error how far it is.
+def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], threads: int) -> tuple[int, int]:
+    """Measure every setup; return how many rounds there were, and turns that were repeated. Says how far it is.
 
     Every other round runs backwards, so that what drifts within a round drifts both ways. What fails has no further
-    turn, and the others go on.
+    turn, and the others go on. A turn during which the machine was taken is repeated.
     """
     order = _order(measured, threads)
     most = settings.rounds or _ROUNDS
-    started = time.monotonic()
+    started, calibration = time.monotonic(), Calibration()
     with tqdm(total=most * len(order), unit="turn", disable=not sys.stdout.isatty(), leave=False) as bar:
         for number in range(1, most + 1):
             for each, name in order if number % 2 else reversed(order):
@@ -115,7 +116,8 @@ def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], thre
                     continue
                 bar.set_postfix_str(where)
                 try:
-                    happened = f"{where}: {_run(settings, each, name, threads, where):.4g} images/s"
+                    speed = _undisturbed(calibration, settings, each, name, threads, where)
+                    happened = f"{where}: {speed:.4g} images/s"
                 except VariantFailed as error:
                     happened = str(error)
                     each.failed[name] = happened.partition("\n")[0]
@@ -124,8 +126,8 @@ def run_rounds(settings: BenchmarkSettings, measured: Sequence[SetupTurns], thre
                 bar.update()
             spent = time.monotonic() - started
             if settings.rounds is None and spent * (number + 1) / number > 60 * _MINUTES:
-                return number
-    return most
+                return number, calibration.repeated
+    return most, calibration.repeated
 
 
 def _order(measured: Sequence[SetupTurns], threads: int) -> list[tuple[SetupTurns, str]]:
@@ -135,6 +137,21 @@ def _order(measured: Sequence[SetupTurns], threads: int) -> list[tuple[SetupTurn
     cores = usable_cores()
     bounds = [each for each in measured if each.setup.processes == 1 or (each.setup.processes or 1) * threads <= cores]
     return [(each, SPLIT) for each in measured] + [(each, MATRIX_BOUND) for each in bounds]
+
+
+def _undisturbed(
+    calibration: Calibration, settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: int, where: str
+) -> float:
+    """`_run`, repeated up to `settings.repeats` times while the machine is taken before or after it."""
+    turns = measured.bound if name == MATRIX_BOUND else measured.turns[name]
+    for _ in range(settings.repeats):
+        was_taken = calibration.is_taken()
+        speed = _run(settings, measured, name, threads, where)
+        if not (calibration.is_taken() or was_taken):
+            return speed
+        turns.pop()
+        calibration.repeated += 1
+    return _run(settings, measured, name, threads, where)
 
 
 def _run(settings: BenchmarkSettings, measured: SetupTurns, name: str, threads: int, where: str) -> float:

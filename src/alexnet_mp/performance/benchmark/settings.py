@@ -39,6 +39,7 @@ class BenchmarkSettings:
     batch_scaling: Literal["fixed", "linear"]
     hardware: str | None
     rounds: PositiveInt | None
+    repeats: NonNegativeInt
     steps: PositiveInt
     warmup_steps: NonNegativeInt
     compile: bool

@@ -35,14 +35,14 @@ def run(configuration: Mapping[str, Any]) -> None:
     measured = [choose_variants(settings, setup) for setup in settings.setups()]
     threads = choose_threads(settings, measured)
     load = os.getloadavg()[0]
-    rounds = run_rounds(settings, measured, threads)
+    rounds, repeated = run_rounds(settings, measured, threads)
     failed = [why for each in measured for why in each.failed.values()]
     finished = [each for each in measured if any(each.turns.values())]
     if not finished or (
         settings.processes and finished[0] is not measured[0]
     ):  # nothing to compare, or to compare with
         raise VariantFailed("; ".join(failed))
-    about = about_the_run(settings, finished, rounds, threads, load)
+    about = about_the_run(settings, finished, {"rounds": rounds, "repeated_turns": repeated}, threads, load)
     if settings.processes:
         report = summarize_processes(settings, finished, threads, hardware, about)
         publish(report, processes_text(report), settings.json)

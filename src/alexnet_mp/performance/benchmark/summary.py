@@ -14,12 +14,12 @@ from alexnet_mp.performance.benchmark.timed_link import Place, Waiting, added, w
 
 
 def about_the_run(
-    settings: BenchmarkSettings, measured: Sequence[SetupTurns], rounds: int, threads: int, load: float
+    settings: BenchmarkSettings, measured: Sequence[SetupTurns], counts: dict[str, int], threads: int, load: float
 ) -> dict[str, Any]:
     """What holds for every setup of a run: its settings, and the machine."""
     devices = {name for each in measured for turns in each.turns.values() for turn in turns for name in turn[0].devices}
     kept = ("steps", "warmup_steps", "compile", "seed")
-    about = {"rounds": rounds, **{name: getattr(settings, name) for name in kept}}
+    about = {**counts, **{name: getattr(settings, name) for name in kept}}
     return {**about, "machine": machine_values(load, sorted(devices), threads)}
 
 
@@ -43,6 +43,8 @@ def summarize_variants(measured: Sequence[SetupTurns], about: dict[str, Any]) ->
     `table_crossing_bytes_per_step`. `all_reduce_bytes_per_step`: the gradients that a data-parallel process reduces,
     counted, with what it sends for that in a ring, 2 (n - 1) / n times as much. `pipeline_bytes_per_step`: what the
     part of a pipeline that sends most sends.
+    `parts_of_a_step` has seconds of the slowest process by kind of operation (`step_parts.py`), of one more step with
+    the profiler on; null on GPUs.
     `joules_per_image` is of all devices together; null where devices do not tell.
     """
     values = [{**_setup(each), **about} for each in measured]
@@ -105,6 +107,7 @@ def variant_values(
         "step_seconds": {
             part: None if parts[0][part] is None else median(p[part] or 0.0 for p in parts) for part in parts[0]
         },
+        "parts_of_a_step": _median_parts([turn[rank].parts for turn, rank in zip(turns, slowest, strict=True)]),
         "processes": len(ranks),
         "threads_per_process": first[0].threads,
         "peak_memory_bytes": max(peaks),
@@ -118,6 +121,11 @@ def variant_values(
         **_crossings(turns, waits),
         "joules_per_image": median(joules) if all(p.joules_per_step is not None for t in turns for p in t) else None,
     }
+
+
+def _median_parts(rounds: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
+    known = [parts for parts in rounds if parts]
+    return {kind: median(parts[kind] for parts in known) for kind in known[0]} if known else None
 
 
 _Waits = list[dict[Place, Waiting]]  # for each process, in seconds a step

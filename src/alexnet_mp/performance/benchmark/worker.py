@@ -8,6 +8,7 @@ import faulthandler
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from alexnet_mp.common.host import device_name, peak_device_bytes, resident_byte
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.matrix_bound import MATRIX_BOUND, measure_matrix_work
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Measurement, Task, read_record, write_record
+from alexnet_mp.performance.benchmark.step_parts import step_parts
 from alexnet_mp.performance.benchmark.variants import VARIANTS
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
 
@@ -62,6 +64,9 @@ def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
     if not all(math.isfinite(loss) for loss in losses):
         raise FloatingPointError(f"the losses of {task.variant} are {losses}")
     forward, backward, update = (part / steps for part in seconds)
+    exchanges = tuple(train_step.link.exchanges) if train_step.link and train_step.link.exchanges else None
+    next_step = task.warmup_steps + steps
+    one_more = partial(train_steps, train_step, *batch, range(next_step, next_step + 1))
     return Measurement(
         steps=steps,
         forward_seconds=forward,
@@ -75,7 +80,8 @@ def _measure(task: Task, train_step: TrainStep, held: int) -> Measurement:
         sent=sent,
         table_crossing_bytes=train_step.table_crossing_bytes,
         joules_per_step=None if joules is None or joules_before is None else (joules - joules_before) / steps,
-        exchanges=tuple(train_step.link.exchanges) if train_step.link and train_step.link.exchanges else None,
+        exchanges=exchanges,
+        parts=step_parts(one_more) if train_step.devices[0].type == "cpu" else None,
         threads=torch.get_num_threads(),
         devices=tuple(sorted({device_name(device) for device in train_step.devices})),
     )
