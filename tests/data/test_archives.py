@@ -17,9 +17,9 @@ from scipy.io import savemat
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data.pack import open_pack
-from alexnet_mp.data.prepare import cifar10
 from alexnet_mp.data.prepare.prepare import PackSummary, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
+from alexnet_mp.data.prepare.sources import cifar10
 from alexnet_mp.data.prepare.tar import index_tar
 from tests.support.photographs import imagenet
 
@@ -243,8 +243,7 @@ def cut_to(length: int, name: str) -> Callable[[Path], object]:
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 BROKEN_ILSVRC: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no_validation": (lambda folder: (folder / VALIDATION).unlink(), "has no file ILSVRC2012_img_val.tar"),
-    "no_devkit": (lambda folder: (folder / DEVKIT).unlink(), "has no file ILSVRC2012_devkit_t12"),
+    "no_train": (lambda folder: (folder / TRAIN).unlink(), "has no file ILSVRC2012_img_train.tar"),
     "train_cut_short": (cut_to(5000, TRAIN), "img_train.tar.* is cut short"),
     "validation_cut_short": (cut_to(2000, VALIDATION), "img_val.tar is cut short"),
     "devkit_cut_short": (cut_to(200, DEVKIT), "devkit_t12.tar.gz is damaged"),

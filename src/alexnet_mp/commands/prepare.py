@@ -14,7 +14,7 @@ _STOPPED = 130  # what a shell reports for a command that was interrupted
 def run(configuration: Configuration) -> None:
     """Make the pack, and print what is in it and what was skipped."""
     settings = from_mapping(PreparationSettings, configuration, "")
-    show(pack_summary_text(settings, prepare(settings)))
+    show(pack_summary_text(settings, prepare(settings, tell=show)))
 
 
 def pack_summary_text(settings: PreparationSettings, summary: PackSummary) -> str:
@@ -29,13 +29,17 @@ def pack_summary_text(settings: PreparationSettings, summary: PackSummary) -> st
         f"({summary.images_decoded / summary.seconds:.0f} images/s)"
         + (f"; {summary.shards_found} shards were finished before" if summary.shards_found else ""),
     ]
-    skipped = manifest.skipped
-    if skipped:
-        lines.append(f"skipped {len(skipped):,}:")
-        lines += [f"  {each.name}: {each.reason}" for each in skipped[:_MOST_LINES]]
-        if len(skipped) > _MOST_LINES:
-            lines.append(f"  and {len(skipped) - _MOST_LINES:,} more; manifest.json names all")
-    return "\n".join(lines)
+    lines += _first_lines("skipped {}:", [f"{each.name}: {each.reason}" for each in manifest.skipped])
+    repeated = [f"{', '.join(each.names)}: {each.why}" for each in manifest.repeated]
+    return "\n".join(lines + _first_lines("the same bytes in two splits or under two labels, {} times:", repeated))
+
+
+def _first_lines(title: str, lines: list[str]) -> list[str]:
+    """The title, with the number of lines in it, and the first lines; nothing without lines."""
+    if not lines:
+        return []
+    more = [f"and {len(lines) - _MOST_LINES:,} more; manifest.json names all"] if len(lines) > _MOST_LINES else []
+    return [title.format(f"{len(lines):,}"), *(f"  {line}" for line in lines[:_MOST_LINES] + more)]
 
 
 def main() -> None:

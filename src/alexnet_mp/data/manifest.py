@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,8 +77,19 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """Pictures of the same bytes that are in two splits or under two labels, all of them in the pack; `why` says so."""
+
+    names: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """All of `manifest.json`; `settings` are those of the preparation, for people to read."""
+    """All of `manifest.json`; `settings` are those of the preparation, for people to read.
+
+    `class_words` says in words what a class is, by its name in `class_names`, as far as the source says it.
+    """
 
     format: str
     format_version: int
@@ -89,6 +100,8 @@ class Manifest:
     color: Color
     skipped: tuple[Skipped, ...]
     settings: dict[str, Any]
+    class_words: dict[str, str] = field(default_factory=dict)
+    repeated: tuple[Repeated, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

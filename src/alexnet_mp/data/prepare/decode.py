@@ -20,11 +20,11 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 # What cameras and the web use; JPEG includes MPO, several of them in one file. Pillow knows more, among them formats
 # that start other programs.
-IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", *(("AVIF",) if features.check("avif") else ()))
 SHRINK, ENLARGE = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 RULE = "pillow: exif, rgb over white, shorter side by bilinear (enlarged: bicubic), center patch; version 1"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,11 @@ from alexnet_mp.data.manifest import (
 )
 from alexnet_mp.data.prepare.decode import RULE
 from alexnet_mp.data.prepare.listing import Listing
-from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
+from alexnet_mp.data.prepare.repeats import find_repeated
+from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
+from alexnet_mp.data.prepare.sources.known import list_source
+from alexnet_mp.data.prepare.split import split_training_pictures
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workspace import Workspace, check_disk, read_sums, write_array
 from alexnet_mp.errors import ConfigurationError, explained
@@ -49,8 +53,10 @@ class PackSummary:
     seconds: float
 
 
-def prepare(settings: PreparationSettings) -> PackSummary:
+def prepare(settings: PreparationSettings, tell: Callable[[str], object] = lambda seen: None) -> PackSummary:
     """Make the pack `settings.out` of the pictures in `settings.source`, or go on from what an earlier start finished.
+
+    Before the first picture is decoded, `tell` is given what the source is, in one line or more.
 
     The pack is the same, byte for byte, whatever the number of workers and of starts. Raises ConfigurationError if
     the source, the target or the disk do not allow it, or with `strict` for the first picture that cannot be decoded.
@@ -61,12 +67,27 @@ def prepare(settings: PreparationSettings) -> PackSummary:
         raise ConfigurationError(f"out={out} lies in source={source}; give a folder elsewhere")
     with Workspace(out) as workspace:
         listing = list_source(settings.source, settings.kind, workspace.folder)
+        if settings.split is not None:
+            listing = split_training_pictures(listing, settings.split, settings.seed)
+        tell(seen_text(listing, settings.source))
         tasks = plan_shards(listing, settings, workspace)
         with explained(f"cannot write out={out}"):
             workspace.adopt(_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
             manifest = _write_rest(listing, settings, tasks, results, workspace)
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
+
+
+def seen_text(listing: Listing, source: str) -> str:
+    """What a source is, and what of it is left out, for a terminal."""
+    counts = ", ".join(f"{split} {len(pictures):,}" for split, pictures in listing.splits.items())
+    lines = [f"source={source} is of kind {listing.kind}: pictures of {len(listing.class_names):,} classes, {counts}"]
+    lines += [f"left out: {each}" for each in listing.left_out]
+    if set(listing.splits) == {"train"}:
+        lines.append(
+            "it has no pictures to validate on; split=0.1 would keep a tenth of the training pictures for that"
+        )
+    return "\n".join(lines)
 
 
 def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Workspace) -> list[ShardTask]:
@@ -105,7 +126,7 @@ def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
     return {
         "source": settings.source,
         "kind": listing.kind,
-        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels")},
+        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels", "split")},
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
@@ -155,6 +176,16 @@ def _make_all(tasks: list[ShardTask], settings: PreparationSettings, workspace: 
     return results, images[1], found
 
 
+def _check_classes(listing: Listing, labels: list[int], skipped: list[Skipped]) -> None:
+    """Raise ConfigurationError for a class none of whose training pictures can be decoded."""
+    lost = set(range(len(listing.class_names))) - set(labels)
+    if lost:
+        first = next(picture.name for picture in listing.splits["train"] if picture.label == min(lost))
+        reason = next(each.reason for each in skipped if each.split == "train" and each.name == first)
+        name = listing.class_names[min(lost)]
+        raise ConfigurationError(f"no training picture of class {name} can be decoded; the first: {first}: {reason}")
+
+
 def _write_rest(
     listing: Listing, settings: PreparationSettings, tasks: list[ShardTask], results: Results, workspace: Workspace
 ) -> Manifest:
@@ -182,6 +213,8 @@ def _write_rest(
                 f"{next(f'{s.name}: {s.reason}' for s in skipped if s.split == split)}"
             )
         entry = write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
+        if split == "train":
+            _check_classes(listing, labels, skipped)
         splits[split] = SplitEntry(len(labels), entry, tuple(shards))
     count = splits["train"].count
     manifest = Manifest(
@@ -193,7 +226,9 @@ def _write_rest(
         mean_image=write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
         color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
-        settings={**_plan(listing, settings), "strict": settings.strict},
+        settings={**_plan(listing, settings), "strict": settings.strict, "left_out": list(listing.left_out)},
+        class_words=dict(listing.class_words),
+        repeated=find_repeated(tasks, results),
     )
     workspace.complete(manifest)
     return manifest

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
 from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
-from alexnet_mp.data.prepare.listing import Encoding, Picture
+from alexnet_mp.data.prepare.listing import Encoding, Picture, inflate
 from alexnet_mp.data.prepare.statistics import no_sums
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -46,13 +46,17 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What is in a shard that was made; `products` are the sums of products of channel pairs, over all pixels."""
+    """What is in a shard that was made; `products` are the sums of products of channel pairs, over all pixels.
+
+    `digests` has one for each of the task's pictures, of its bytes, in hexadecimal; an empty one if it was skipped.
+    """
 
     count: int
     sha256: str
     labels: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
     products: tuple[Triple, Triple, Triple]
+    digests: tuple[str, ...]
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
@@ -111,10 +115,11 @@ def _make(task: ShardTask) -> ShardResult:
     shape = (task.size, task.size, 3)
     labels: list[int] = []
     skipped: list[tuple[str, str]] = []
+    digests: list[str] = []
     sums = no_sums(task.size, np.uint32)
     header = npy_header(UINT8, (len(task.pictures), *shape))
     digest = hashlib.sha256(header)
-    images = _decoded(task, labels, skipped)
+    images = _decoded(task, labels, skipped, digests)
     with task.file.open("wb") as file:
         file.write(header)
         while some := list(islice(images, max(1, _PIXELS_A_BLOCK // task.size**2))):
@@ -134,22 +139,27 @@ def _make(task: ShardTask) -> ShardResult:
     if task.sums is not None:
         task.sums.write_bytes(npy_header(UINT32, shape) + sums.pixels.astype(np.dtype(UINT32)).tobytes())
     r, g, b = ((row[0], row[1], row[2]) for row in sums.products.tolist())
-    return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b))
+    return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b), tuple(digests))
 
 
-def _decoded(task: ShardTask, labels: list[int], skipped: list[tuple[str, str]]) -> Iterator[NDArray[np.uint8]]:
-    """The pictures that can be decoded; their labels, and those that cannot, go into the two lists."""
+def _decoded(
+    task: ShardTask, labels: list[int], skipped: list[tuple[str, str]], digests: list[str]
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures that can be decoded; their labels and digests, and those that cannot, go into the lists."""
     decode = {"image": decode_image, "cifar10": decode_cifar10}[task.encoding]
     opened = lru_cache(1)(OpenFile)  # an archive is opened once a shard
     for picture in task.pictures:
         try:
-            pixels = decode(_read(picture, opened), task.size, task.max_pixels)
+            content = _read(picture, opened)
+            pixels = decode(content, task.size, task.max_pixels)
         except BadPicture as problem:
             if task.strict:
                 raise ConfigurationError(f"{picture.name}: {problem}; strict=false skips such pictures") from problem
             skipped.append((picture.name, str(problem)))
+            digests.append("")
             continue
         labels.append(picture.label)
+        digests.append(hashlib.blake2b(content, digest_size=12).hexdigest())
         yield pixels
 
 
@@ -160,4 +170,7 @@ def _read(picture: Picture, opened: Callable[[str], OpenFile]) -> bytes:
         raise BadPicture(f"cannot be read: {error.strerror}") from error
     if len(content) != picture.length:
         raise BadPicture(f"cut short: {len(content):,} of {picture.length:,} bytes are there")
-    return content
+    try:
+        return inflate(content, picture.inflated) if picture.inflated else content
+    except ValueError as error:
+        raise BadPicture(str(error)) from error

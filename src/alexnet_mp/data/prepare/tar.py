@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
+from alexnet_mp.data.prepare.listing import check_leads_inside
 from alexnet_mp.errors import ConfigurationError, explained
 
 _BLOCK = 512
@@ -70,7 +71,7 @@ def unpack(path: Path, wanted: Collection[str], folder: Path, largest_file: int,
     with (
         explained(f"{path} is damaged, or not {what}", *damaged),
         gzip.open(path) as unzipped,
-        tarfile.open(fileobj=cast(IO[bytes], _Bounded(unzipped, path, largest)), mode="r|") as archive,
+        tarfile.open(fileobj=cast(IO[bytes], BoundedReader(unzipped, path, largest)), mode="r|") as archive,
     ):
         for member in archive:
             _refuse_hostile(member, member.name, path)
@@ -85,10 +86,10 @@ def unpack(path: Path, wanted: Collection[str], folder: Path, largest_file: int,
             raise ConfigurationError(f"{path} is not {what}: it has no {name}")
 
 
-class _Bounded:
-    """Reads from `file` until that was more than `left` bytes."""
+class BoundedReader:
+    """Reads from `file`, and raises ConfigurationError once that was more than `most` bytes."""
 
-    def __init__(self, file: gzip.GzipFile, path: Path, most: int) -> None:
+    def __init__(self, file: BinaryIO | gzip.GzipFile, path: Path, most: int) -> None:
         self._file, self._path, self._most, self._left = file, path, most, most
 
     def read(self, size: int) -> bytes:
@@ -107,8 +108,7 @@ def _read(file: BinaryIO, path: Path, offset: int, length: int, end: int) -> byt
 
 
 def _refuse_hostile(header: tarfile.TarInfo, name: str, path: Path) -> None:
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ConfigurationError(f"{path}: member {name!r} has a name that leads out of the archive; refused")
+    check_leads_inside(name, path)
     if not (header.isreg() or header.isdir()) or header.type == tarfile.GNUTYPE_SPARSE:
         what = "a link" if header.issym() or header.islnk() else "a device or of another special kind"
         raise ConfigurationError(f"{path}: member {name!r} is {what}, not a file; refused")

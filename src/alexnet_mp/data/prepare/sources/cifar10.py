@@ -6,6 +6,7 @@ import numpy as np
 import pooch  # type: ignore[import-untyped]
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
+from alexnet_mp.data.prepare.sources.source import Sight, Source
 from alexnet_mp.data.prepare.tar import unpack
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -29,6 +30,22 @@ def download() -> Path:
             URL, f"sha256:{SHA256}", fname=PurePosixPath(URL).name, path=pooch.os_cache("alexnet_mp"), progressbar=True
         )
     return Path(path)
+
+
+def _recognizes(sight: Sight) -> bool:
+    """The word, or an archive that is called so or begins with its files."""
+    if not sight.path.exists():
+        return True  # the word
+    if not sight.path.is_file():
+        return False
+    if "cifar" in sight.path.name.lower():
+        return True
+    first = {PurePosixPath(name).name for names in sight.tars.values() for name in names}
+    return bool(first & set(_FILES["train"]))
+
+
+def _list(sight: Sight) -> Listing:
+    return list_cifar10(sight.path if sight.path.exists() else download(), sight.scratch)
 
 
 def list_cifar10(archive: Path, scratch: Path) -> Listing:
@@ -65,3 +82,6 @@ def _pictures(archive: Path, batch: Path, classes: int, modified: int) -> list[P
         Picture(f"{batch.name}/{i:05d}", label, str(batch), i * _RECORD_BYTES + 1, _PIXEL_BYTES, modified)
         for i, label in enumerate(labels)
     ]
+
+
+CIFAR10 = Source("cifar10", "cifar-10-binary.tar.gz or the word cifar10", _recognizes, _list)

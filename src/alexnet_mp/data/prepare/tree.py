@@ -1,0 +1,219 @@
+"""Finds the files of a source, in a folder, a zip, a tar or a .tar.gz, by their names and by where their bytes lie."""
+
+import gzip
+import os
+import re
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from alexnet_mp.data.prepare.listing import SPLIT_NAMES, Picture, check_leads_inside, inflate
+from alexnet_mp.data.prepare.tar import index_tar
+from alexnet_mp.errors import ConfigurationError, explained
+
+LARGEST_TEXT = 1 << 26  # bytes of a list of labels or names
+LARGEST_INFLATED = 1 << 28  # bytes of a member of a zip file
+LARGEST_RATIO = 100  # of a .tar.gz; pictures are compressed already
+TARS = (".tar", ".tar.gz", ".tgz")
+
+# Files that systems and file servers leave beside pictures, and hidden ones.
+SIDE = re.compile(r"(^|/)(\.[^/]+|@eadir|__macosx|thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip file's member: signature, lengths of its name and extra field
+
+
+class Extent(NamedTuple):
+    """Where a file's bytes lie, as in `Picture`."""
+
+    path: str
+    offset: int
+    length: int
+    modified: int
+    inflated: int = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files and folders of the source `path`; names are relative to the folder that holds all of them.
+
+    `special` has the names that are no regular files, such as links to nowhere. `in_folder` is True if the files lie in
+    a folder, so that each has a path.
+    """
+
+    path: Path
+    files: dict[str, Extent]
+    folders: frozenset[str]
+    special: tuple[str, ...] = ()
+    in_folder: bool = True
+
+    def under(self, folder: str) -> Iterator[str]:
+        """The names of all files under a folder, however deep."""
+        return (name for name in self.files if name.startswith(f"{folder}/"))
+
+    def subfolders(self, folder: str) -> set[str]:
+        """The last names of the folders in a folder."""
+        above = f"{folder}/" if folder else ""
+        return {f[len(above) :] for f in self.folders if f.startswith(above) and "/" not in f[len(above) :]} - {""}
+
+    def find(self, *last_names: str) -> str | None:
+        """The name of the file with one of these last names, the first if there are several; the least deep one."""
+        for wanted in last_names:
+            found = [name for name in self.files if name == wanted or name.endswith(f"/{wanted}")]
+            if found:
+                return min(found, key=lambda name: (name.count("/"), name))
+        return None
+
+    def path_of(self, last_name: str) -> Path | None:
+        """The path of a file with this last name; None if there is none, or it lies in an archive."""
+        name = self.find(last_name) if self.in_folder else None
+        return Path(self.files[name].path) if name else None
+
+    def picture(self, name: str, label: int) -> Picture:
+        """The file as a picture."""
+        return Picture(name, label, *self.files[name])
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a small file. Raises ConfigurationError if it is large or cannot be read."""
+        extent = self.files[name]
+        if max(extent.length, extent.inflated) > LARGEST_TEXT:
+            raise ConfigurationError(f"{self.path}: {name} has {extent.length:,} bytes, too many for a list; refused")
+        with explained(f"{self.path}: cannot read {name}", OSError, ValueError), Path(extent.path).open("rb") as file:
+            file.seek(extent.offset)
+            content = file.read(extent.length)
+            return inflate(content, extent.inflated) if extent.inflated else content
+
+    def text(self, name: str) -> str:
+        """The text of a small file."""
+        return self.content(name).decode("utf-8", "replace")
+
+
+def open_tree(path: Path, scratch: Path) -> Tree:
+    """The files of a folder or an archive; side files of systems and file servers are passed over.
+
+    A .tar.gz is inflated into the folder `scratch`. If all files lie in one folder that is not a split's, names begin
+    below it. Raises ConfigurationError if the source cannot be read, or is a hostile archive.
+    """
+    special: list[str] = []
+    folders: set[str] = set()
+    if path.is_dir():
+        found = _in_folder(path, "", folders, special)
+    elif path.name.lower().endswith(TARS):
+        found = tar_files(path, scratch)
+    elif zipfile.is_zipfile(path):
+        found = _in_zip(path)
+    else:
+        raise ConfigurationError(f"source={path} is not a folder, a zip, a tar or a .tar.gz, or it is cut short")
+    files: dict[str, Extent] = {}
+    for name, extent in found:
+        if name in files:
+            raise ConfigurationError(f"{path}: {name!r} is there twice; which one counts is not known")
+        files[name] = extent
+    for name in files if path.is_file() else ():
+        parents = name.split("/")[:-1]
+        folders |= {"/".join(parents[:depth]) for depth in range(1, len(parents) + 1)}
+    root = ""
+    while len(tops := {name[len(root) :].split("/", 1)[0] for name in (*files, *folders) if name + "/" != root}) == 1:
+        (top,) = tops
+        if top in SPLIT_NAMES or root + top in files:
+            break
+        root += f"{top}/"
+    return Tree(
+        path,
+        {name[len(root) :]: extent for name, extent in files.items()},
+        frozenset(name[len(root) :] for name in folders if name.startswith(root)),
+        tuple(name[len(root) :] for name in special),
+        path.is_dir(),
+    )
+
+
+def _in_folder(path: Path, above: str, folders: set[str], special: list[str]) -> Iterator[tuple[str, Extent]]:
+    """All files; links to folders are followed for splits and classes only."""
+    with explained(f"cannot list {path / above}"), os.scandir(path / above) as found:
+        entries = sorted((entry for entry in found if not SIDE.search(entry.name)), key=lambda entry: entry.name)
+    for entry in entries:
+        name = above + entry.name
+        if entry.is_dir(follow_symlinks=above.count("/") < 2):
+            folders.add(name)
+            yield from _in_folder(path, f"{name}/", folders, special)
+        elif entry.is_file():
+            with explained(f"cannot read {entry.path}"):
+                state = entry.stat()
+            yield name, Extent(entry.path, 0, state.st_size, state.st_mtime_ns)
+        else:
+            special.append(name)
+
+
+def _in_zip(path: Path) -> Iterator[tuple[str, Extent]]:
+    """The files of a zip, by its directory; a member that is a link, encrypted, or impossible is refused."""
+    damaged = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, struct.error)
+    with (
+        explained(f"{path} is damaged, or cut short", *damaged),
+        zipfile.ZipFile(path) as archive,
+        path.open("rb") as f,
+    ):
+        state = os.fstat(f.fileno())
+        held = 0
+        for member in archive.infolist():
+            check_leads_inside(member.filename, path)
+            held += member.compress_size
+            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ConfigurationError(f"{path}: member {member.filename!r} is encrypted, or not deflated; refused")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ConfigurationError(f"{path}: member {member.filename!r} is a link, not a file; refused")
+            if (member.file_size > LARGEST_INFLATED and not SIDE.search(member.filename)) or held > state.st_size:
+                raise ConfigurationError(f"{path}: member {member.filename!r} has {member.file_size:,} bytes; refused")
+            if member.is_dir() or SIDE.search(member.filename):
+                continue
+            signature, name, extra = _LOCAL_HEADER.unpack(os.pread(f.fileno(), 30, member.header_offset))
+            start = member.header_offset + 30 + name + extra
+            if signature != b"PK\3\4" or start + member.compress_size > state.st_size:
+                raise ConfigurationError(f"{path}: member {member.filename!r} is damaged, or the file is cut short")
+            inflated = member.file_size if member.compress_type == zipfile.ZIP_DEFLATED else 0
+            extent = Extent(str(path), start, member.compress_size, state.st_mtime_ns, inflated)
+            yield member.filename.removeprefix("./"), extent
+
+
+def tar_files(path: Path, scratch: Path) -> Iterator[tuple[str, Extent]]:
+    """The files of a .tar where they lie, or of a .tar.gz in a copy that is inflated into `scratch` first."""
+    modified = path.stat().st_mtime_ns
+    plain = path if path.suffix == ".tar" else _inflated(path, scratch)
+    with plain.open("rb") as file:
+        for member in index_tar(file, path):
+            name = member.name.removeprefix("./")
+            if not SIDE.search(name):
+                yield name, Extent(str(plain), member.offset, member.length, modified)
+
+
+def _inflated(path: Path, scratch: Path) -> Path:
+    """A .tar.gz without its compression, from an earlier start or made now."""
+    state = path.stat()
+    folder = scratch / "inflated"
+    target = folder / f"{state.st_mtime_ns}-{state.st_size}-{path.name}.tar"
+    if target.exists():
+        return target
+    folder.mkdir(exist_ok=True)
+    with explained(f"cannot inflate {path} into {folder}"):
+        if shutil.disk_usage(folder).free < state.st_size:
+            raise ConfigurationError(f"the disk of {folder} has no room for {path.name}, which is inflated there first")
+    unfinished = target.with_suffix(".unfinished")
+    bar = tqdm(desc=f"inflating {path.name}", unit="B", unit_scale=True, disable=None)
+    with (
+        explained(f"{path} is damaged, or cut short", OSError, EOFError, zlib.error),
+        bar,
+        gzip.open(path) as source,
+        unfinished.open("wb") as out,
+    ):
+        while block := source.read(1 << 22):
+            bar.update(out.write(block))
+            if out.tell() > LARGEST_RATIO * state.st_size + (1 << 20):
+                raise ConfigurationError(
+                    f"{path} inflates to {LARGEST_RATIO} times its size, as no pictures do; refused"
+                )
+    return unfinished.rename(target)
