@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mp.data.dataset import Statistics
+from alexnet_mp.data.jpeg import decode_jpeg
 from alexnet_mp.data.manifest import (
     FLOAT64,
     INT64,
@@ -28,6 +29,7 @@ from alexnet_mp.data.manifest import (
 from alexnet_mp.errors import ConfigurationError, explained
 
 OPEN_FILES = 256  # of one split; a process may usually have 1,024
+MOST_JPEG_BYTES = 1 << 31  # of one image: a read gives no more at once
 _BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
 
 
@@ -67,7 +69,10 @@ def open_pack(folder: Path, verify: bool = True) -> Pack:
 
 
 class PackSplit:
-    """The images of a split, numbered in the order in which the pack holds them, and their `labels`, int64 [count]."""
+    """The images of a split, numbered in the order in which the pack holds them, and their `labels`, int64 [count].
+
+    Their pixels lie in the shards as they are; `JpegSplit` is the other kind.
+    """
 
     def __init__(self, labels: NDArray[np.int64], shards: Sequence[tuple[Path, int]], size: int) -> None:
         """`shards` are the files in order, with the number of images in each."""
@@ -84,6 +89,10 @@ class PackSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def stored_bytes(self) -> int:
+        return len(self) * self._image_bytes
+
     def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         """Read the images `rows` [n], in any order, into `out` uint8 [n, size, size, 3].
 
@@ -91,14 +100,17 @@ class PackSplit:
         lock; threads may read at the same time. Raises IndexError for a row that is not there, ValueError for an `out`
         of another shape, type or layout, and ConfigurationError that names the shard if it has become shorter.
         """
-        if out.shape != (len(rows), *self.image_shape) or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            raise ValueError(
-                f"out is {out.dtype} {out.shape}; it must be uint8 {(len(rows), *self.image_shape)}, contiguous"
-            )
+        self._check_out(rows, out)
         for shard, offset, targets in self._runs(rows):
             for first in range(0, len(targets), _BUFFERS_A_READ):
                 buffers = [out[target].data for target in targets[first : first + _BUFFERS_A_READ]]
                 self._read_run(shard, offset + first * self._image_bytes, buffers)
+
+    def _check_out(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        if out.shape != (len(rows), *self.image_shape) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.dtype} {out.shape}; it must be uint8 {(len(rows), *self.image_shape)}, contiguous"
+            )
 
     def forget(self, rows: NDArray[Any]) -> None:
         """Tell the kernel that these images will not be read again soon, so that it drops them before other pages."""
@@ -110,13 +122,9 @@ class PackSplit:
 
     def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
         """Neighboring images: the shard, the offset of the first in it, and their places in `rows`."""
-        order = np.argsort(rows, kind="stable")
-        ordered = np.asarray(rows, dtype=np.int64)[order]
+        order, ordered, shards = self._located(rows)
         if len(ordered) == 0:
             return
-        if ordered[0] < 0 or ordered[-1] >= len(self):
-            raise IndexError(f"rows {ordered[0]} to {ordered[-1]} of a split of {len(self)} images")
-        shards = np.searchsorted(self._starts, ordered, side="right") - 1
         breaks = np.flatnonzero((np.diff(ordered) != 1) | (np.diff(shards) != 0)) + 1
         firsts = [0, *breaks.tolist()]
         places = order.tolist()
@@ -124,6 +132,14 @@ class PackSplit:
             shard = int(shards[first])
             row = int(ordered[first] - self._starts[shard])
             yield shard, self._headers[shard] + row * self._image_bytes, places[first:end]
+
+    def _located(self, rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The places in `rows` in the order of the pack, the rows in that order, and their shards."""
+        order = np.argsort(rows, kind="stable").astype(np.int64)
+        ordered = np.asarray(rows, dtype=np.int64)[order]
+        if len(ordered) and (ordered[0] < 0 or ordered[-1] >= len(self)):
+            raise IndexError(f"rows {ordered[0]} to {ordered[-1]} of a split of {len(self)} images")
+        return order, ordered, np.searchsorted(self._starts, ordered, side="right") - 1
 
     def _read_run(self, shard: int, offset: int, buffers: list[memoryview]) -> None:
         wanted = len(buffers) * self._image_bytes
@@ -138,6 +154,49 @@ class PackSplit:
             self._read_run(shard, offset + half * self._image_bytes, buffers[half:])
         elif got < wanted:
             raise ConfigurationError(f"{path} has become shorter since the pack was opened: {got} of {wanted} bytes")
+
+
+class JpegSplit(PackSplit):
+    """The images of a split whose shards hold JPEG files, which the thread that reads them decodes."""
+
+    def __init__(
+        self, labels: NDArray[np.int64], shards: Sequence[tuple[Path, int]], size: int, lengths: NDArray[np.int64]
+    ) -> None:
+        """`lengths` int64 [count] are the bytes of every image."""
+        super().__init__(labels, shards, size)
+        ends = np.cumsum(lengths)
+        self._lengths = lengths
+        self._offsets = ends - lengths  # in the split; in a shard after those of its first image are taken off
+
+    @property
+    def stored_bytes(self) -> int:
+        return int(self._lengths.sum())
+
+    def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        """As `PackSplit.read`; raises ConfigurationError also for an image that cannot be decoded."""
+        self._check_out(rows, out)
+        for place, row, path, offset, length in self._places(rows):
+            with explained(f"cannot read {path}"):
+                file = self._opened(path)
+                content = os.pread(file.descriptor, length, offset)
+            if len(content) < length:
+                raise ConfigurationError(f"{path} has become shorter since the pack was opened")
+            with explained(f"{path} is damaged: image {row} of the split", ValueError):
+                decode_jpeg(content, out[place])
+
+    def forget(self, rows: NDArray[Any]) -> None:
+        if hasattr(os, "posix_fadvise"):
+            for _, _, path, offset, length in self._places(rows):
+                file = self._opened(path)
+                os.posix_fadvise(file.descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def _places(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, Path, int, int]]:
+        """Of each image its place in `rows`, its row, its shard, and its offset and length in that."""
+        order, ordered, shards = self._located(rows)
+        offsets = self._offsets[ordered] - self._offsets[self._starts[shards]]
+        columns = (order, ordered, shards, offsets, self._lengths[ordered])
+        for place, row, shard, offset, length in zip(*(column.tolist() for column in columns), strict=True):
+            yield place, row, self._paths[shard], offset, length
 
 
 class OpenFile:
@@ -158,26 +217,39 @@ def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> Pac
             f"{folder / entry.labels.file} has labels from {labels.min()} to {labels.max()}; the pack has {classes} "
             "classes, from 0"
         )
-    for shard in entry.shards:
-        _check_array(folder / shard.file, UINT8, (shard.count, size, size, 3))
-    return PackSplit(labels, [(folder / shard.file, shard.count) for shard in entry.shards], size)
+    shards = [(folder / shard.file, shard.count) for shard in entry.shards]
+    if entry.lengths is None:
+        for path, count in shards:
+            _check_array(path, UINT8, (count, size, size, 3))
+        return PackSplit(labels, shards, size)
+    lengths = _read_array(folder, entry.lengths, INT64, (entry.count,))
+    if lengths.min() < 1 or lengths.max() > MOST_JPEG_BYTES:
+        raise ConfigurationError(f"{folder / entry.lengths.file} has lengths that no JPEG file has")
+    for (path, _), part in zip(shards, np.split(lengths, np.cumsum([count for _, count in shards])), strict=False):
+        _check_length(path, int(part.sum()))
+    return JpegSplit(labels, shards, size, lengths)
 
 
 def _check_array(path: Path, kind: str, shape: tuple[int, ...]) -> None:
     """Raise ConfigurationError if a file is not a `.npy` file of this type and shape, by its header and length."""
-    header, length = npy_header(kind, shape), npy_bytes(kind, shape)
+    header = npy_header(kind, shape)
+    if _check_length(path, npy_bytes(kind, shape), len(header)) != header:
+        raise ConfigurationError(
+            f"{path} does not begin as a .npy file (format 1.0, C order) of type {kind} and shape {list(shape)}"
+        )
+
+
+def _check_length(path: Path, length: int, first: int = 1) -> bytes:
+    """The `first` bytes of a file. Raises ConfigurationError if it is not there, or not of this length."""
     with explained(f"{path} is missing or cannot be read"):
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ConfigurationError(f"{path} is not a file")
         with path.open("rb") as file:
-            start = file.read(len(header))
+            start = file.read(first)
     if found.st_size != length:
         raise ConfigurationError(f"{path} has {found.st_size:,} bytes; by the manifest it has {length:,}")
-    if start != header:
-        raise ConfigurationError(
-            f"{path} does not begin as a .npy file (format 1.0, C order) of type {kind} and shape {list(shape)}"
-        )
+    return start
 
 
 def _read_array(folder: Path, entry: FileEntry, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from alexnet_mp.data.manifest import (
     SplitEntry,
 )
 from alexnet_mp.data.prepare.decode import RULE
-from alexnet_mp.data.prepare.listing import Listing
+from alexnet_mp.data.prepare.listing import Listing, Picture
 from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
@@ -75,24 +75,30 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
     for split, pictures in listing.splits.items():
         if not pictures:
             raise ConfigurationError(f"source={settings.source} has no pictures for the split {split}")
-        generator = keyed_generator(settings.seed, "pack", split)
-        order = torch.randperm(len(pictures), generator=generator).tolist()
+        shuffled = in_pack_order(pictures, settings.seed, split)
         each = settings.images_per_shard or images_per_shard(len(pictures), settings.size)
         for number, first in enumerate(range(0, len(pictures), each)):
             tasks.append(
                 ShardTask(
                     split=split,
                     number=number,
-                    file=workspace.out / split / f"{number:05d}.npy",
+                    file=workspace.out / split / f"{number:05d}.{'npy' if settings.codec == 'raw' else 'jpegs'}",
                     sums=workspace.folder / f"{split}-{number:05d}.npy" if split == "train" else None,
-                    pictures=tuple(pictures[i] for i in order[first : first + each]),
+                    pictures=tuple(shuffled[first : first + each]),
                     encoding=listing.encoding,
                     size=settings.size,
                     max_pixels=settings.max_pixels,
                     strict=settings.strict,
+                    quality=settings.quality if settings.codec == "jpeg" else None,
                 )
             )
     return tasks
+
+
+def in_pack_order(pictures: list[Picture], seed: int, split: str) -> list[Picture]:
+    """A split's pictures in the order in which a pack made with `seed` holds them."""
+    order = torch.randperm(len(pictures), generator=keyed_generator(seed, "pack", split))
+    return [pictures[i] for i in order.tolist()]
 
 
 def images_per_shard(images: int, size: int) -> int:
@@ -105,15 +111,17 @@ def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
     return {
         "source": settings.source,
         "kind": listing.kind,
-        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels")},
+        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels", "codec")},
+        "quality": settings.quality if settings.codec == "jpeg" else None,
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
-        "pictures_sha256": _digest(listing),
+        "pictures_sha256": digest_of_pictures(listing),
     }
 
 
-def _digest(listing: Listing) -> str:
+def digest_of_pictures(listing: Listing) -> str:
+    """SHA-256, in hexadecimal, over every picture's split, name, label, place, length and time stamp."""
     digest = hashlib.sha256()
     for split, pictures in listing.splits.items():
         for p in pictures:
@@ -166,10 +174,12 @@ def _write_rest(
     for split in listing.splits:
         shards = []
         labels: list[int] = []
+        lengths: list[int] = []
         for task in (task for task in tasks if task.split == split):
             result = results[split, task.number]
             skipped += [Skipped(split, name, reason) for name, reason in result.skipped]
             labels += result.labels
+            lengths += result.lengths
             if result.count:
                 shards.append(ShardEntry(f"{split}/{task.file.name}", result.count, result.sha256))
             else:
@@ -182,7 +192,8 @@ def _write_rest(
                 f"{next(f'{s.name}: {s.reason}' for s in skipped if s.split == split)}"
             )
         entry = write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
-        splits[split] = SplitEntry(len(labels), entry, tuple(shards))
+        of_images = write_array(out, f"{split}/lengths.npy", INT64, np.array(lengths)) if lengths else None
+        splits[split] = SplitEntry(len(labels), entry, tuple(shards), of_images)
     count = splits["train"].count
     manifest = Manifest(
         format=FORMAT,
@@ -194,6 +205,8 @@ def _write_rest(
         color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
         settings={**_plan(listing, settings), "strict": settings.strict},
+        codec=settings.codec,
+        quality=settings.quality if settings.codec == "jpeg" else None,
     )
     workspace.complete(manifest)
     return manifest

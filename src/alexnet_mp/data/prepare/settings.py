@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from alexnet_mp.common.schema import Bound
-from alexnet_mp.data.manifest import LARGEST_SIZE
+from alexnet_mp.data.manifest import LARGEST_SIZE, Codec
 from alexnet_mp.data.prepare.cifar10 import DOWNLOAD, download, list_cifar10
 from alexnet_mp.data.prepare.folder import list_folder
 from alexnet_mp.data.prepare.ilsvrc import TRAIN_TAR, list_ilsvrc
@@ -33,6 +33,8 @@ class PreparationSettings:
     seed: int = 0
     images_per_shard: Annotated[int, _up_to(MOST_IMAGES)] | None = None
     max_pixels: Annotated[int, _up_to(1 << 40)] = 100_000_000
+    codec: Codec = "raw"
+    quality: Annotated[int, _up_to(100)] = 90
 
 
 def list_source(source: str, kind: SourceKind, scratch: Path) -> Listing:

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
+from alexnet_mp.data.jpeg import decode_jpeg, encode_jpeg
+from alexnet_mp.data.manifest import UINT8, UINT32, npy_bytes, npy_header
 from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 from alexnet_mp.data.prepare.listing import Encoding, Picture
@@ -31,7 +32,10 @@ _PIXELS_A_BLOCK = 1 << 16  # images are counted in together up to this size, so 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make: `file` gets the pictures that can be decoded, `sums` (if given) the sum of their pixels."""
+    """One shard to make: `file` gets the pictures that can be decoded, `sums` (if given) the sum of their pixels.
+
+    With `quality` the file gets JPEGs of that quality, and what is summed is what they are decoded to.
+    """
 
     split: str
     number: int
@@ -42,17 +46,26 @@ class ShardTask:
     size: int
     max_pixels: int
     strict: bool
+    quality: int | None = None
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What is in a shard that was made; `products` are the sums of products of channel pairs, over all pixels."""
+    """What is in a shard that was made; `products` are the sums of products of channel pairs, over all pixels.
+
+    `lengths` are the bytes of each image of a shard of JPEGs.
+    """
 
     count: int
     sha256: str
     labels: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
     products: tuple[Triple, Triple, Triple]
+    lengths: tuple[int, ...] = ()
+
+    def file_bytes(self, size: int) -> int:
+        """The length of the shard's file, of images of `size`."""
+        return sum(self.lengths) if self.lengths else npy_bytes(UINT8, (self.count, size, size, 3))
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
@@ -112,29 +125,40 @@ def _make(task: ShardTask) -> ShardResult:
     labels: list[int] = []
     skipped: list[tuple[str, str]] = []
     sums = no_sums(task.size, np.uint32)
-    header = npy_header(UINT8, (len(task.pictures), *shape))
+    lengths: list[int] = []
+    header = npy_header(UINT8, (len(task.pictures), *shape)) if task.quality is None else b""
     digest = hashlib.sha256(header)
     images = _decoded(task, labels, skipped)
     with task.file.open("wb") as file:
         file.write(header)
         while some := list(islice(images, max(1, _PIXELS_A_BLOCK // task.size**2))):
             block = np.stack(some)  # [n, size, size, 3]
-            file.write(block.data)
-            digest.update(block.data)
+            written = block.data if task.quality is None else _compress(block, task.quality, lengths)
+            file.write(written)
+            digest.update(written)
             if task.sums is not None:
                 sums.add_images(block)
-        if skipped:
+        if skipped and header:
             shorter = npy_header(UINT8, (len(labels), *shape))
             assert len(shorter) == len(header)
             file.seek(0)
             file.write(shorter)
-    if skipped:
-        with task.file.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256")
+    if skipped and header:
+        with task.file.open("rb") as shard:
+            digest = hashlib.file_digest(shard, "sha256")
     if task.sums is not None:
         task.sums.write_bytes(npy_header(UINT32, shape) + sums.pixels.astype(np.dtype(UINT32)).tobytes())
     r, g, b = ((row[0], row[1], row[2]) for row in sums.products.tolist())
-    return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b))
+    return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b), tuple(lengths))
+
+
+def _compress(block: NDArray[np.uint8], quality: int, lengths: list[int]) -> bytes:
+    """The JPEG files of the images [n, size, size, 3], which become what those are decoded to; notes their lengths."""
+    files = [encode_jpeg(image, quality) for image in block]
+    for file, image in zip(files, block, strict=True):
+        decode_jpeg(file, image)
+    lengths += map(len, files)
+    return b"".join(files)
 
 
 def _decoded(task: ShardTask, labels: list[int], skipped: list[tuple[str, str]]) -> Iterator[NDArray[np.uint8]]:
