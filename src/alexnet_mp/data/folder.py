@@ -1,0 +1,98 @@
+"""Opens a folder of class folders as a data set without a pack: its pictures are decoded as they are read.
+
+Labels, order, pixels and mean image are those of the pack that `launch/prepare.py` makes of the folder by default.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from alexnet_mp.data.dataset import DataSet
+from alexnet_mp.data.manifest import MANIFEST
+from alexnet_mp.data.prepare.decode import BadPicture, decode_image
+from alexnet_mp.data.prepare.folder import list_folder
+from alexnet_mp.data.prepare.listing import Picture
+from alexnet_mp.data.prepare.prepare import in_pack_order
+from alexnet_mp.data.prepare.settings import PreparationSettings
+from alexnet_mp.data.statistics_cache import cached_statistics
+from alexnet_mp.errors import ConfigurationError, explained
+
+
+def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
+    """The pictures under `folder` (train/CLASS/ and validation/ or val/ or test/) as images of `size` pixels a side.
+
+    At the first use every picture is decoded once, which gives the mean image and the colors. Those are kept in `cache`
+    (None: `alexnet_mp` in the user's cache folder), and made again if a picture's name, size or time changes.
+
+    Raises ConfigurationError if the folder is not such a one, and one that names them if pictures cannot be decoded.
+    """
+    if (folder / MANIFEST).exists():
+        raise ConfigurationError(f"data.path={folder} is a pack; use data=pack")
+    with explained(f"data.path={folder}", ConfigurationError):
+        listing = list_folder(folder)
+    empty = [split for split, pictures in listing.splits.items() if not pictures]
+    if empty or len(listing.splits) < 2:
+        raise ConfigurationError(f"data.path={folder} has no pictures to {'validate on' if not empty else empty[0]}")
+    defaults = PreparationSettings(source=str(folder), out="", size=size)
+    kept = cached_statistics(listing, folder, defaults, cache or Path(pooch.os_cache("alexnet_mp")))
+    # Pillow warns of damaged EXIF and the like, to whichever thread reads; what a warning cannot say ends the run.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    splits = {
+        split: FolderSplit(in_pack_order(pictures, defaults.seed, split), size, defaults.max_pixels)
+        for split, pictures in listing.splits.items()
+    }
+    counts = ", ".join(f"{split} {len(images):,}" for split, images in splits.items())
+    return DataSet(
+        name=folder.resolve().name,
+        description=f"{folder}, decoded as it is read (some {kept.images_per_second:,.0f} pictures/s on a core) to "
+        f"{size}x{size}, in {len(listing.class_names)} classes: {counts}",
+        class_names=listing.class_names,
+        splits=dict(splits),
+        statistics=kept.statistics,
+        decodes=True,
+    )
+
+
+class FolderSplit:
+    """The pictures of a split, decoded by the thread that reads them; `labels` int64 [n].
+
+    It holds some hundred bytes a picture: its path, its label and where the path lies among the others.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], size: int, max_pixels: int) -> None:
+        """Each of `pictures` is a whole file."""
+        self.labels = np.array([picture.label for picture in pictures], dtype=np.int64)
+        self.image_shape = (size, size, 3)
+        self.stored_bytes = sum(picture.length for picture in pictures)
+        paths = [os.fsencode(picture.path) for picture in pictures]
+        self._paths = b"".join(paths)
+        self._ends = np.cumsum([0, *map(len, paths)], dtype=np.int64)
+        self._max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, row: int) -> Path:
+        """The file of a picture."""
+        return Path(os.fsdecode(self._paths[self._ends[row] : self._ends[row + 1]]))
+
+    def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        """Decode the pictures `rows` [n] into `out` uint8 [n, size, size, 3].
+
+        Raises ConfigurationError that names the first that cannot be read or decoded any more.
+        """
+        for image, row in zip(out, rows.tolist(), strict=True):
+            path = self.path(row)
+            with explained(f"cannot read {path}"):
+                content = path.read_bytes()
+            with explained(f"cannot decode {path}", BadPicture):
+                image[...] = decode_image(content, self.image_shape[0], self._max_pixels)
+
+    def forget(self, rows: NDArray[Any]) -> None:
+        pass  # opening files again only to say so would cost more than it saves
