@@ -38,7 +38,9 @@ def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
         listing = list_folder(folder)
     empty = [split for split, pictures in listing.splits.items() if not pictures]
     if empty or len(listing.splits) < 2:
-        raise ConfigurationError(f"data.path={folder} has no pictures to {'validate on' if not empty else empty[0]}")
+        raise ConfigurationError(
+            f"data.path={folder} has no pictures {f'of {empty[0]}' if empty else 'to validate on'}"
+        )
     defaults = PreparationSettings(source=str(folder), out="", size=size)
     kept = cached_statistics(listing, folder, defaults, cache or Path(pooch.os_cache("alexnet_mp")))
     # Pillow warns of damaged EXIF and the like, to whichever thread reads; what a warning cannot say ends the run.

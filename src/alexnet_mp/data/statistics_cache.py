@@ -8,7 +8,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,31 +48,28 @@ def cached_statistics(listing: Listing, folder: Path, settings: PreparationSetti
     cache cannot be written, the maker has stood still for ten minutes, or pictures cannot be decoded: it names them.
     """
     about = f"{RULE}\n{PIL.__version__}\n{settings.size}\n{settings.max_pixels}\n{digest_of_pictures(listing)}"
-    path = cache.expanduser() / f"folder-{hashlib.sha256(about.encode()).hexdigest()[:32]}.npz"
+    path = cache.expanduser() / f"folder-{hashlib.sha256(about.encode()).hexdigest()[:32]}" / "statistics.npz"
     found = _read(path, settings.size)
     if found:
         return found
-    lock = path.with_suffix(".lock")
     with (
-        explained(f"cannot keep the mean image of {folder} in {path.parent}; data.cache=FOLDER names another place"),
-        _turn(lock),
+        explained(f"cannot keep the mean image of {folder} in {cache}; data.cache=FOLDER names another place"),
+        _turn(path.parent),
     ):
-        return _read(path, settings.size) or _make(listing, folder, settings, lock, path)
+        return _read(path, settings.size) or _make(listing, folder, settings, path)
 
 
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """Make `folder`, hold its lock, and remove it; wait for a process that holds it as long as it touches it."""
+    """Make `folder` and hold its lock; wait for a process that holds it as long as it touches it."""
+    folder.mkdir(parents=True, exist_ok=True)
     touched, since = 0, time.monotonic()
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = FolderLock(folder)
             break
-        except FileNotFoundError:  # removed since
-            continue
         except BlockingIOError:
-            state = folder.stat().st_mtime_ns if folder.exists() else 0
+            state = folder.stat().st_mtime_ns
             if state != touched:
                 touched, since = state, time.monotonic()
             if time.monotonic() - since > SECONDS_OF_SILENCE:
@@ -82,21 +79,17 @@ def _turn(folder: Path) -> Iterator[None]:
                 ) from None
             time.sleep(0.1)
     with lock:
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # removed by another, where the file system has no locks
-                folder.rmdir()
+        yield
 
 
-def _make(listing: Listing, folder: Path, settings: PreparationSettings, lock: Path, path: Path) -> KeptStatistics:
+def _make(listing: Listing, folder: Path, settings: PreparationSettings, path: Path) -> KeptStatistics:
     total = sum(len(pictures) for pictures in listing.splits.values())
     _say(f"decoding the {total:,} pictures of {folder} once for their mean image and colors, kept in {path}")
     with tempfile.TemporaryDirectory() as scratch:
         tasks = _tasks(listing, settings, Path(scratch))
         workers = min(usable_cores(), len(tasks))
         began = time.perf_counter()
-        sums, count, skipped = _summed(tasks, workers, settings.size, lock)
+        sums, count, skipped = _summed(tasks, workers, settings.size, path.parent)
         seconds = time.perf_counter() - began
     if skipped:
         named = "; ".join(f"{name}: {reason}" for name, reason in sorted(skipped)[:_NAMED])
@@ -122,8 +115,7 @@ def _summed(tasks: list[ShardTask], workers: int, size: int, lock: Path) -> tupl
     began = time.perf_counter()
     next_estimate = _SECONDS_TO_ESTIMATE
     for task, result in make_shards(tasks, workers):
-        with suppress(FileNotFoundError):
-            os.utime(lock)  # those that wait see that it goes on
+        os.utime(lock)  # those that wait see that it goes on
         skipped += result.skipped
         done += len(task.pictures)
         if task.sums is not None:
