@@ -13,6 +13,7 @@ import pytest
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.disk import FolderLock
+from alexnet_mp.data import folder as folder_module
 from alexnet_mp.data import statistics_cache
 from alexnet_mp.data.augmentation import Augmentation
 from alexnet_mp.data.dataset import DataSet, Share
@@ -37,7 +38,7 @@ def cache(tmp_path: Path) -> Path:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Pictures are decoded here, and five at a time, so that a dozen of them is several tasks."""
     monkeypatch.setattr(statistics_cache, "usable_cores", lambda: 1)
-    monkeypatch.setattr(statistics_cache, "PICTURES_A_TASK", 5)
+    monkeypatch.setattr(folder_module, "PICTURES_A_TASK", 5)
     yield
 
 
@@ -64,9 +65,8 @@ def test_a_folder_is_its_pack_without_one(photos: Path, out: Path, cache: Path) 
     folder = load_data(DataSettings("folder", str(photos), size=SIZE, cache=str(cache)), (3, 16, 16), 2)
     assert_equal(folder, pack)
     assert [len(folder.splits[split]) for split in ("train", "validation", "test")] == list(COUNTS.values())
-    assert folder.decodes and not pack.decodes
-    assert re.search(
-        r"pictures/s on a core\) to 20x20, in 2 classes: train 12, validation 4, test 2", folder.description
+    assert folder.description == (
+        f"{photos}, decoded as it is read to 20x20 in 2 classes: train 12, validation 4, test 2"
     )
 
 
@@ -93,7 +93,7 @@ def test_the_second_start_decodes_nothing_and_a_changed_picture_all(
     (kept,) = cache.glob("*/*")  # one file, and no trace of the making
     told = capsys.readouterr().err
     assert f"decoding the 18 pictures of {photos} once for their mean image and colors, kept in {kept}" in told
-    assert re.search(r"decoded 18 pictures in \d+\.\d s, [\d,]+/s in 1 processes", told)
+    assert re.search(r"decoded 18 pictures in \d+\.\d s, [\d,]+ images/s on 1 cores", told)
     assert len(made) == 5
     assert_equal(open_folder(photos, SIZE, cache), first)
     assert (len(made), capsys.readouterr().err) == (5, "")
@@ -132,7 +132,7 @@ def test_a_long_pass_says_how_long_it_takes(
 ) -> None:
     monkeypatch.setattr(statistics_cache, "_SECONDS_TO_ESTIMATE", 0.0)
     open_folder(photos, SIZE, cache)
-    assert re.search(r"5 decoded, [\d,]+ a second; [\d,]+ s more", capsys.readouterr().err)
+    assert re.search(r"5 decoded, [\d,]+ images/s; [\d,]+ s more", capsys.readouterr().err)
 
 
 def test_a_cache_that_cannot_be_written_is_named(photos: Path, tmp_path: Path) -> None:

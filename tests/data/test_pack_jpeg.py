@@ -15,7 +15,6 @@ from PIL import Image
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.data.jpeg import decode_jpeg, encode_jpeg
-from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.pack import JpegSplit, PackSplit, open_pack
 from tests.support.packs import write_manifest, write_pack
 from tests.support.photographs import clothing
@@ -66,7 +65,6 @@ def test_it_is_the_raw_pack_of_its_decoded_pixels(jpegs: Path, decoded: Path, tm
         assert isinstance(split, JpegSplit)
         np.testing.assert_array_equal(split.labels, two.splits[name].labels)
         np.testing.assert_array_equal(all_images(split), all_images(two.splits[name]))
-    assert load_data(DataSettings("pack", str(jpegs)), (3, 16, 16), 2).decodes
 
 
 def test_losses_of_twelve_steps_are_those_on_the_raw_pack_of_its_pixels(

@@ -75,8 +75,7 @@ class Statistics:
 class DataSet:
     """Splits of the same classes; `description` says where they come from, in one line.
 
-    `splits` has `train` and at least one of `validation` and `test`. `decodes` says that whoever reads them decodes
-    them.
+    `splits` has `train` and at least one of `validation` and `test`.
     """
 
     name: str
@@ -84,7 +83,6 @@ class DataSet:
     class_names: tuple[str, ...]
     splits: dict[str, Images]
     statistics: Statistics
-    decodes: bool = False
 
     @property
     def held_out(self) -> str:

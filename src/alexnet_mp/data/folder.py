@@ -3,9 +3,13 @@
 Labels, order, pixels and mean image are those of the pack that `launch/prepare.py` makes of the folder by default.
 """
 
+import hashlib
+import json
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,12 @@ from alexnet_mp.data.manifest import MANIFEST
 from alexnet_mp.data.prepare.decode import BadPicture, decode_image
 from alexnet_mp.data.prepare.folder import list_folder
 from alexnet_mp.data.prepare.listing import Picture
-from alexnet_mp.data.prepare.prepare import in_pack_order
+from alexnet_mp.data.prepare.prepare import plan_shards, preparation_plan
 from alexnet_mp.data.prepare.settings import PreparationSettings
 from alexnet_mp.data.statistics_cache import cached_statistics
 from alexnet_mp.errors import ConfigurationError, explained
+
+PICTURES_A_TASK = 256
 
 
 def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
@@ -41,23 +47,29 @@ def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
         raise ConfigurationError(
             f"data.path={folder} has no pictures {f'of {empty[0]}' if empty else 'to validate on'}"
         )
-    defaults = PreparationSettings(source=str(folder), out="", size=size)
-    kept = cached_statistics(listing, folder, defaults, cache or Path(pooch.os_cache("alexnet_mp")))
+    settings = PreparationSettings(str(folder), out=os.devnull, size=size, images_per_shard=PICTURES_A_TASK)
+    plan = {**preparation_plan(listing, settings), "source": None}  # a folder that moves keeps its mean image
+    key = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
+    cache = (cache or Path(pooch.os_cache("alexnet_mp"))).expanduser() / f"folder-{key}"
+    problem = f"cannot keep the mean image of {folder} in {cache.parent}; data.cache=FOLDER names another place"
+    with explained(problem), tempfile.TemporaryDirectory() as scratch:
+        tasks = plan_shards(listing, settings, Path(scratch), Path(scratch))
+        # All are decoded, to find what is damaged, and those to train on are summed; the pixels themselves go nowhere.
+        tasks = [replace(task, file=Path(os.devnull)) for task in tasks]
+        statistics = cached_statistics(str(folder), tasks, cache)
     # Pillow warns of damaged EXIF and the like, to whichever thread reads; what a warning cannot say ends the run.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     splits = {
-        split: FolderSplit(in_pack_order(pictures, defaults.seed, split), size, defaults.max_pixels)
-        for split, pictures in listing.splits.items()
+        split: FolderSplit([p for t in tasks if t.split == split for p in t.pictures], size, settings.max_pixels)
+        for split in listing.splits
     }
     counts = ", ".join(f"{split} {len(images):,}" for split, images in splits.items())
     return DataSet(
         name=folder.resolve().name,
-        description=f"{folder}, decoded as it is read (some {kept.images_per_second:,.0f} pictures/s on a core) to "
-        f"{size}x{size}, in {len(listing.class_names)} classes: {counts}",
+        description=f"{folder}, decoded as it is read to {size}x{size} in {len(listing.class_names)} classes: {counts}",
         class_names=listing.class_names,
         splits=dict(splits),
-        statistics=kept.statistics,
-        decodes=True,
+        statistics=statistics,
     )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from alexnet_mp.common.schema import Bound
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
 from alexnet_mp.data.manifest import LARGEST_SIZE
-from alexnet_mp.data.pack import JpegSplit, open_pack
+from alexnet_mp.data.pack import open_pack
 from alexnet_mp.errors import ConfigurationError
 
 ImageShape = tuple[int, int, int]
@@ -42,9 +42,7 @@ def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSe
     """
     if settings.source == "digits" and settings.path is not None:
         raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
-    data = {"digits": lambda: digits(image), "pack": lambda: _pack(settings), "folder": lambda: _folder(settings)}[
-        settings.source
-    ]()
+    data = digits(image) if settings.source == "digits" else _opened(settings)
     if len(data.class_names) != classes:
         raise ConfigurationError(
             f"the network has {classes} classes and {data.name} has {len(data.class_names)}; "
@@ -94,9 +92,14 @@ def digits(image: ImageShape) -> DataSet:
     )
 
 
-def _pack(settings: DataSettings) -> DataSet:
+def _opened(settings: DataSettings) -> DataSet:
     if settings.path is None:
-        raise ConfigurationError("data.source=pack needs data.path, the folder that launch/prepare.py wrote")
+        what = {"pack": "that launch/prepare.py wrote", "folder": "with train/ and validation/ or test/"}
+        raise ConfigurationError(f"data.source={settings.source} needs data.path, the folder {what[settings.source]}")
+    if settings.source == "folder":
+        from alexnet_mp.data.folder import open_folder  # it imports all of the preparation
+
+        return open_folder(Path(settings.path), settings.size, Path(settings.cache) if settings.cache else None)
     pack = open_pack(Path(settings.path), settings.verify)
     if len(pack.splits) < 2:
         raise ConfigurationError(
@@ -109,13 +112,4 @@ def _pack(settings: DataSettings) -> DataSet:
         class_names=pack.class_names,
         splits=dict(pack.splits),
         statistics=pack.statistics,
-        decodes=any(isinstance(split, JpegSplit) for split in pack.splits.values()),
     )
-
-
-def _folder(settings: DataSettings) -> DataSet:
-    from alexnet_mp.data.folder import open_folder  # it imports all of the preparation
-
-    if settings.path is None:
-        raise ConfigurationError("data.source=folder needs data.path, a folder with train/ and validation/ or test/")
-    return open_folder(Path(settings.path), settings.size, None if settings.cache is None else Path(settings.cache))

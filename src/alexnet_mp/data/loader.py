@@ -98,8 +98,7 @@ class Loader:
         Shuffled: each epoch has an order of its own, and the images left over when it has no whole batch more are not
         used. Fixed: the order of the data set, every epoch going on where the one before stopped.
         """
-        batches = self._ahead(self._training_requests(epoch, skip))
-        return self._watched(batches) if self.data.decodes else batches
+        return self._watched(self._ahead(self._training_requests(epoch, skip)))
 
     def evaluation(self, split: str, views: Literal[1, 10] = 1, rows: Tensor | None = None) -> Iterator[Batch]:
         """This replica's share of a split, cropped in the center or to ten views; over all replicas every image once.
@@ -149,23 +148,17 @@ class Loader:
         """The same batches; says at their end how much of the time the training waited for them, if that was long."""
         began, waited, images = time.perf_counter(), 0.0, 0
         with closing(batches):
-            while True:
-                asked = time.perf_counter()
-                batch = next(batches, None)
+            asked = began
+            for batch in batches:
                 waited += time.perf_counter() - asked
-                if batch is None:
-                    break
                 images += len(batch.labels)
                 yield batch
+                asked = time.perf_counter()
         seconds = time.perf_counter() - began
         if seconds > _LONG_EPOCH and waited > _LONG_WAIT * seconds:
-            LOG.warning(
-                "%-10s decodes %.0f images/s on %d threads and the network could take %.0f; loader.threads=N",
-                "loader",
-                images / seconds,
-                self.settings.threads,
-                images / max(seconds - waited, 1e-9),
-            )
+            read, taken, threads = images / seconds, images / max(seconds - waited, 1e-9), self.settings.threads
+            text = "%-10s %.0f images/s are read by %d threads and the network could take %.0f; see loader.threads"
+            LOG.warning(text, "loader", read, threads, taken)
 
     def _ahead(self, requests: Iterable[_Request]) -> Generator[Batch]:
         """The batches of `requests` in order, while threads read the next ones."""

@@ -25,7 +25,7 @@ from alexnet_mp.data.manifest import (
     SplitEntry,
 )
 from alexnet_mp.data.prepare.decode import RULE
-from alexnet_mp.data.prepare.listing import Listing, Picture
+from alexnet_mp.data.prepare.listing import Listing
 from alexnet_mp.data.prepare.settings import PreparationSettings, list_source
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask, make_shards
 from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
@@ -61,30 +61,31 @@ def prepare(settings: PreparationSettings) -> PackSummary:
         raise ConfigurationError(f"out={out} lies in source={source}; give a folder elsewhere")
     with Workspace(out) as workspace:
         listing = list_source(settings.source, settings.kind, workspace.folder)
-        tasks = plan_shards(listing, settings, workspace)
+        tasks = plan_shards(listing, settings, workspace.out, workspace.folder)
         with explained(f"cannot write out={out}"):
-            workspace.adopt(_plan(listing, settings))
+            workspace.adopt(preparation_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
             manifest = _write_rest(listing, settings, tasks, results, workspace)
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
 
 
-def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Workspace) -> list[ShardTask]:
+def plan_shards(listing: Listing, settings: PreparationSettings, out: Path, scratch: Path) -> list[ShardTask]:
     """Every split's pictures, shuffled once by the seed (run #145 visited them in such an order), cut into shards."""
     tasks = []
     for split, pictures in listing.splits.items():
         if not pictures:
             raise ConfigurationError(f"source={settings.source} has no pictures for the split {split}")
-        shuffled = in_pack_order(pictures, settings.seed, split)
+        generator = keyed_generator(settings.seed, "pack", split)
+        order = torch.randperm(len(pictures), generator=generator).tolist()
         each = settings.images_per_shard or images_per_shard(len(pictures), settings.size)
         for number, first in enumerate(range(0, len(pictures), each)):
             tasks.append(
                 ShardTask(
                     split=split,
                     number=number,
-                    file=workspace.out / split / f"{number:05d}.{'npy' if settings.codec == 'raw' else 'jpegs'}",
-                    sums=workspace.folder / f"{split}-{number:05d}.npy" if split == "train" else None,
-                    pictures=tuple(shuffled[first : first + each]),
+                    file=out / split / f"{number:05d}.{'npy' if settings.codec == 'raw' else 'jpegs'}",
+                    sums=scratch / f"{split}-{number:05d}.npy" if split == "train" else None,
+                    pictures=tuple(pictures[i] for i in order[first : first + each]),
                     encoding=listing.encoding,
                     size=settings.size,
                     max_pixels=settings.max_pixels,
@@ -95,18 +96,12 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
     return tasks
 
 
-def in_pack_order(pictures: list[Picture], seed: int, split: str) -> list[Picture]:
-    """A split's pictures in the order in which a pack made with `seed` holds them."""
-    order = torch.randperm(len(pictures), generator=keyed_generator(seed, "pack", split))
-    return [pictures[i] for i in order.tolist()]
-
-
 def images_per_shard(images: int, size: int) -> int:
     """About 256 MB a shard, and less if a split would have fewer than 32 of them."""
     return max(1, min(SHARD_BYTES // (3 * size**2), -(-images // LEAST_SHARDS)))
 
 
-def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
+def preparation_plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
     """What two starts must have in common to go on with each other's shards."""
     return {
         "source": settings.source,
@@ -116,12 +111,11 @@ def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
-        "pictures_sha256": digest_of_pictures(listing),
+        "pictures_sha256": _digest(listing),
     }
 
 
-def digest_of_pictures(listing: Listing) -> str:
-    """SHA-256, in hexadecimal, over every picture's split, name, label, place, length and time stamp."""
+def _digest(listing: Listing) -> str:
     digest = hashlib.sha256()
     for split, pictures in listing.splits.items():
         for p in pictures:
@@ -204,7 +198,7 @@ def _write_rest(
         mean_image=write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
         color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
-        settings={**_plan(listing, settings), "strict": settings.strict},
+        settings={**preparation_plan(listing, settings), "strict": settings.strict},
         codec=settings.codec,
         quality=settings.quality if settings.codec == "jpeg" else None,
     )
