@@ -42,11 +42,8 @@ def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
         raise ConfigurationError(f"data.path={folder} is a pack; use data=pack")
     with explained(f"data.path={folder}", ConfigurationError):
         listing = list_folder(folder)
-    empty = [split for split, pictures in listing.splits.items() if not pictures]
-    if empty or len(listing.splits) < 2:
-        raise ConfigurationError(
-            f"data.path={folder} has no pictures {f'of {empty[0]}' if empty else 'to validate on'}"
-        )
+    if len(listing.splits) < 2:
+        raise ConfigurationError(f"data.path={folder} has no pictures to validate on, in validation/, val/ or test/")
     settings = PreparationSettings(str(folder), out=os.devnull, size=size, images_per_shard=PICTURES_A_TASK)
     plan = {**preparation_plan(listing, settings), "source": None}  # a folder that moves keeps its mean image
     key = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
@@ -92,17 +89,13 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def path(self, row: int) -> Path:
-        """The file of a picture."""
-        return Path(os.fsdecode(self._paths[self._ends[row] : self._ends[row + 1]]))
-
     def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         """Decode the pictures `rows` [n] into `out` uint8 [n, size, size, 3].
 
         Raises ConfigurationError that names the first that cannot be read or decoded any more.
         """
         for image, row in zip(out, rows.tolist(), strict=True):
-            path = self.path(row)
+            path = Path(os.fsdecode(self._paths[self._ends[row] : self._ends[row + 1]]))
             with explained(f"cannot read {path}"):
                 content = path.read_bytes()
             with explained(f"cannot decode {path}", BadPicture):

@@ -14,7 +14,7 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return file.getvalue()
 
 
-def decode_jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
+def decode_jpeg(content: bytes | bytearray, out: NDArray[np.uint8]) -> None:
     """Decode a file of `encode_jpeg` into `out` [height, width, 3]; libjpeg works without the interpreter's lock.
 
     Raises ValueError if the bytes are damaged, or are another kind of picture or one of another size.

@@ -5,9 +5,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,23 +143,22 @@ class Loader:
         for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
 
-    def _watched(self, batches: Generator[Batch]) -> Iterator[Batch]:
+    def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; says at their end how much of the time the training waited for them, if that was long."""
         began, waited, images = time.perf_counter(), 0.0, 0
-        with closing(batches):
-            asked = began
-            for batch in batches:
-                waited += time.perf_counter() - asked
-                images += len(batch.labels)
-                yield batch
-                asked = time.perf_counter()
+        asked = began
+        for batch in batches:
+            waited += time.perf_counter() - asked
+            images += len(batch.labels)
+            yield batch
+            asked = time.perf_counter()
         seconds = time.perf_counter() - began
         if seconds > _LONG_EPOCH and waited > _LONG_WAIT * seconds:
             read, taken, threads = images / seconds, images / max(seconds - waited, 1e-9), self.settings.threads
             text = "%-10s %.0f images/s are read by %d threads and the network could take %.0f; see loader.threads"
             LOG.warning(text, "loader", read, threads, taken)
 
-    def _ahead(self, requests: Iterable[_Request]) -> Generator[Batch]:
+    def _ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         """The batches of `requests` in order, while threads read the next ones."""
         waiting: deque[tuple[_Request, Future[Batch]]] = deque()
         pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="loader")

@@ -29,7 +29,6 @@ from alexnet_mp.data.manifest import (
 from alexnet_mp.errors import ConfigurationError, explained
 
 OPEN_FILES = 256  # of one split; a process may usually have 1,024
-MOST_JPEG_BYTES = 1 << 31  # of one image: a read gives no more at once
 _BUFFERS_A_READ = 512  # the kernel takes 1,024 (IOV_MAX)
 
 
@@ -83,15 +82,12 @@ class PackSplit:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._headers = [len(npy_header(UINT8, (count, *self.image_shape))) for count in counts]
         self._image_bytes = 3 * size * size
+        self.stored_bytes = len(labels) * self._image_bytes
         # The files that were read last. One that goes is closed when its last reader lets go of it.
         self._opened = lru_cache(OPEN_FILES)(OpenFile)
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def stored_bytes(self) -> int:
-        return len(self) * self._image_bytes
 
     def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         """Read the images `rows` [n], in any order, into `out` uint8 [n, size, size, 3].
@@ -100,49 +96,47 @@ class PackSplit:
         lock; threads may read at the same time. Raises IndexError for a row that is not there, ValueError for an `out`
         of another shape, type or layout, and ConfigurationError that names the shard if it has become shorter.
         """
-        self._check_out(rows, out)
-        for shard, offset, targets in self._runs(rows):
-            for first in range(0, len(targets), _BUFFERS_A_READ):
-                buffers = [out[target].data for target in targets[first : first + _BUFFERS_A_READ]]
-                self._read_run(shard, offset + first * self._image_bytes, buffers)
-
-    def _check_out(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
         if out.shape != (len(rows), *self.image_shape) or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise ValueError(
                 f"out is {out.dtype} {out.shape}; it must be uint8 {(len(rows), *self.image_shape)}, contiguous"
             )
+        for shard, first, targets in self._runs(rows):
+            self._read_images(shard, first, [out[target] for target in targets])
+
+    def _read_images(self, shard: int, first: int, targets: list[NDArray[np.uint8]]) -> None:
+        self._read_run(shard, self._extent(shard, first, 0)[0], [target.data for target in targets])
 
     def forget(self, rows: NDArray[Any]) -> None:
         """Tell the kernel that these images will not be read again soon, so that it drops them before other pages."""
         if not hasattr(os, "posix_fadvise"):
             return
-        for shard, offset, targets in self._runs(rows):
+        for shard, first, targets in self._runs(rows):
             file = self._opened(self._paths[shard])
-            os.posix_fadvise(file.descriptor, offset, len(targets) * self._image_bytes, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(file.descriptor, *self._extent(shard, first, len(targets)), os.POSIX_FADV_DONTNEED)
+
+    def _extent(self, shard: int, first: int, count: int) -> tuple[int, int]:
+        """Where `count` neighboring images lie in a shard, from the row `first` on: offset and length in bytes."""
+        row = first - int(self._starts[shard])
+        return self._headers[shard] + row * self._image_bytes, count * self._image_bytes
 
     def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
-        """Neighboring images: the shard, the offset of the first in it, and their places in `rows`."""
-        order, ordered, shards = self._located(rows)
+        """Neighboring images, as many as one call reads: their shard, the row of the first, their places in `rows`."""
+        order = np.argsort(rows, kind="stable")
+        ordered = np.asarray(rows, dtype=np.int64)[order]
         if len(ordered) == 0:
             return
+        if ordered[0] < 0 or ordered[-1] >= len(self):
+            raise IndexError(f"rows {ordered[0]} to {ordered[-1]} of a split of {len(self)} images")
+        shards = np.searchsorted(self._starts, ordered, side="right") - 1
         breaks = np.flatnonzero((np.diff(ordered) != 1) | (np.diff(shards) != 0)) + 1
         firsts = [0, *breaks.tolist()]
         places = order.tolist()
         for first, end in zip(firsts, [*firsts[1:], len(places)], strict=True):
-            shard = int(shards[first])
-            row = int(ordered[first] - self._starts[shard])
-            yield shard, self._headers[shard] + row * self._image_bytes, places[first:end]
-
-    def _located(self, rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The places in `rows` in the order of the pack, the rows in that order, and their shards."""
-        order = np.argsort(rows, kind="stable").astype(np.int64)
-        ordered = np.asarray(rows, dtype=np.int64)[order]
-        if len(ordered) and (ordered[0] < 0 or ordered[-1] >= len(self)):
-            raise IndexError(f"rows {ordered[0]} to {ordered[-1]} of a split of {len(self)} images")
-        return order, ordered, np.searchsorted(self._starts, ordered, side="right") - 1
+            for begin in range(first, end, _BUFFERS_A_READ):
+                yield int(shards[begin]), int(ordered[begin]), places[begin : min(end, begin + _BUFFERS_A_READ)]
 
     def _read_run(self, shard: int, offset: int, buffers: list[memoryview]) -> None:
-        wanted = len(buffers) * self._image_bytes
+        wanted = sum(buffer.nbytes for buffer in buffers)
         path = self._paths[shard]
         with explained(f"cannot read {path}"):
             file = self._opened(path)  # held by name, so that it stays open until the read is over
@@ -151,7 +145,7 @@ class PackSplit:
         if got < wanted and len(buffers) > 1:
             half = len(buffers) // 2
             self._read_run(shard, offset, buffers[:half])
-            self._read_run(shard, offset + half * self._image_bytes, buffers[half:])
+            self._read_run(shard, offset + sum(buffer.nbytes for buffer in buffers[:half]), buffers[half:])
         elif got < wanted:
             raise ConfigurationError(f"{path} has become shorter since the pack was opened: {got} of {wanted} bytes")
 
@@ -164,39 +158,20 @@ class JpegSplit(PackSplit):
     ) -> None:
         """`lengths` int64 [count] are the bytes of every image."""
         super().__init__(labels, shards, size)
-        ends = np.cumsum(lengths)
-        self._lengths = lengths
-        self._offsets = ends - lengths  # in the split; in a shard after those of its first image are taken off
+        self._lengths, self._ends = lengths, np.concatenate([[0], np.cumsum(lengths)])  # ends within the split
+        self.stored_bytes = int(self._ends[-1])
 
-    @property
-    def stored_bytes(self) -> int:
-        return int(self._lengths.sum())
+    def _read_images(self, shard: int, first: int, targets: list[NDArray[np.uint8]]) -> None:
+        """Raises ConfigurationError also for an image that cannot be decoded."""
+        files = [bytearray(length) for length in self._lengths[first : first + len(targets)].tolist()]
+        self._read_run(shard, self._extent(shard, first, 0)[0], [memoryview(file) for file in files])
+        for row, (target, file) in enumerate(zip(targets, files, strict=True), start=first):
+            with explained(f"{self._paths[shard]} is damaged: image {row} of the split", ValueError):
+                decode_jpeg(file, target)
 
-    def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
-        """As `PackSplit.read`; raises ConfigurationError also for an image that cannot be decoded."""
-        self._check_out(rows, out)
-        for place, row, path, offset, length in self._places(rows):
-            with explained(f"cannot read {path}"):
-                file = self._opened(path)
-                content = os.pread(file.descriptor, length, offset)
-            if len(content) < length:
-                raise ConfigurationError(f"{path} has become shorter since the pack was opened")
-            with explained(f"{path} is damaged: image {row} of the split", ValueError):
-                decode_jpeg(content, out[place])
-
-    def forget(self, rows: NDArray[Any]) -> None:
-        if hasattr(os, "posix_fadvise"):
-            for _, _, path, offset, length in self._places(rows):
-                file = self._opened(path)
-                os.posix_fadvise(file.descriptor, offset, length, os.POSIX_FADV_DONTNEED)
-
-    def _places(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, Path, int, int]]:
-        """Of each image its place in `rows`, its row, its shard, and its offset and length in that."""
-        order, ordered, shards = self._located(rows)
-        offsets = self._offsets[ordered] - self._offsets[self._starts[shards]]
-        columns = (order, ordered, shards, offsets, self._lengths[ordered])
-        for place, row, shard, offset, length in zip(*(column.tolist() for column in columns), strict=True):
-            yield place, row, self._paths[shard], offset, length
+    def _extent(self, shard: int, first: int, count: int) -> tuple[int, int]:
+        begin, end = self._ends[first], self._ends[first + count]
+        return int(begin - self._ends[self._starts[shard]]), int(end - begin)
 
 
 class OpenFile:
@@ -223,8 +198,8 @@ def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> Pac
             _check_array(path, UINT8, (count, size, size, 3))
         return PackSplit(labels, shards, size)
     lengths = _read_array(folder, entry.lengths, INT64, (entry.count,))
-    if lengths.min() < 1 or lengths.max() > MOST_JPEG_BYTES:
-        raise ConfigurationError(f"{folder / entry.lengths.file} has lengths that no JPEG file has")
+    if lengths.min() < 1:
+        raise ConfigurationError(f"{folder / entry.lengths.file} has a length of {lengths.min()}")
     for (path, _), part in zip(shards, np.split(lengths, np.cumsum([count for _, count in shards])), strict=False):
         _check_length(path, int(part.sum()))
     return JpegSplit(labels, shards, size, lengths)

@@ -15,12 +15,12 @@ from alexnet_mp.common.disk import FolderLock, write_whole
 from alexnet_mp.common.host import usable_cores
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.prepare.shards import ShardTask, make_shards
-from alexnet_mp.data.prepare.statistics import Sums, color, mean_image, no_sums
+from alexnet_mp.data.prepare.statistics import color, mean_image, no_sums
 from alexnet_mp.data.prepare.workspace import read_sums
 from alexnet_mp.errors import ConfigurationError
 
 SECONDS_OF_SILENCE = 600.0  # in which the process that decodes has finished no task
-_SECONDS_TO_ESTIMATE, _SECONDS_BETWEEN_ESTIMATES = 5.0, 60.0
+_SECONDS_TO_ESTIMATE = 5.0  # the next comes at six times the seconds
 _NAMED = 3  # of the pictures that cannot be decoded
 
 
@@ -63,10 +63,24 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _make(name: str, tasks: Sequence[ShardTask], path: Path) -> Statistics:
-    total, began = sum(len(task.pictures) for task in tasks), time.perf_counter()
-    _say(f"decoding the {total:,} pictures of {name} once for their mean image and colors, kept in {path}")
+    total, size = sum(len(task.pictures) for task in tasks), tasks[0].size
     workers = min(usable_cores(), len(tasks))
-    sums, count, skipped = _summed(tasks, total, workers, path.parent)
+    _say(f"decoding the {total:,} pictures of {name} once for their mean image and colors, kept in {path}")
+    sums, count, done = no_sums(size, np.uint64), 0, 0
+    skipped: list[tuple[str, str]] = []
+    began, next_estimate = time.perf_counter(), _SECONDS_TO_ESTIMATE
+    for task, result in make_shards(tasks, workers):
+        os.utime(path.parent)  # those that wait see that it goes on
+        skipped += result.skipped
+        done += len(task.pictures)
+        if task.sums is not None:
+            sums.add(read_sums(task.sums, size), result.products)
+            count += result.count
+            task.sums.unlink()
+        seconds = time.perf_counter() - began
+        if seconds > next_estimate and done < total:
+            _say(f"{done:,} decoded, {done / seconds:,.0f} images/s; {(total - done) * seconds / done:,.0f} s more")
+            next_estimate = 6 * seconds
     if skipped:
         named = "; ".join(f"{picture}: {reason}" for picture, reason in sorted(skipped)[:_NAMED])
         raise ConfigurationError(
@@ -77,31 +91,8 @@ def _make(name: str, tasks: Sequence[ShardTask], path: Path) -> Statistics:
     made = Statistics(mean_image(sums, count), np.array(colors.eigenvalues), np.array(colors.eigenvectors))
     np.savez(content, allow_pickle=False, **vars(made))
     write_whole(path, content.getvalue())
-    seconds = time.perf_counter() - began
     _say(f"decoded {total:,} pictures in {seconds:,.1f} s, {total / seconds:,.0f} images/s on {workers} cores")
     return made
-
-
-def _summed(
-    tasks: Sequence[ShardTask], total: int, workers: int, lock: Path
-) -> tuple[Sums, int, list[tuple[str, str]]]:
-    """The sums of the training pictures and their number; and which of all cannot be decoded, and why."""
-    sums, count, done = no_sums(tasks[0].size, np.uint64), 0, 0
-    skipped: list[tuple[str, str]] = []
-    began, next_estimate = time.perf_counter(), _SECONDS_TO_ESTIMATE
-    for task, result in make_shards(tasks, workers):
-        os.utime(lock)  # those that wait see that it goes on
-        skipped += result.skipped
-        done += len(task.pictures)
-        if task.sums is not None:
-            sums.add(read_sums(task.sums, task.size), result.products)
-            count += result.count
-            task.sums.unlink()
-        seconds = time.perf_counter() - began
-        if seconds > next_estimate and done < total:
-            _say(f"{done:,} decoded, {done / seconds:,.0f} images/s; {(total - done) * seconds / done:,.0f} s more")
-            next_estimate = seconds + _SECONDS_BETWEEN_ESTIMATES
-    return sums, count, skipped
 
 
 def _read(path: Path, size: int) -> Statistics | None:

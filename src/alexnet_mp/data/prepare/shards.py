@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mp.data.jpeg import decode_jpeg, encode_jpeg
-from alexnet_mp.data.manifest import UINT8, UINT32, npy_bytes, npy_header
+from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
 from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
 from alexnet_mp.data.prepare.listing import Encoding, Picture
@@ -62,10 +62,6 @@ class ShardResult:
     skipped: tuple[tuple[str, str], ...]
     products: tuple[Triple, Triple, Triple]
     lengths: tuple[int, ...] = ()
-
-    def file_bytes(self, size: int) -> int:
-        """The length of the shard's file, of images of `size`."""
-        return sum(self.lengths) if self.lengths else npy_bytes(UINT8, (self.count, size, size, 3))
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
