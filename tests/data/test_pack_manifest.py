@@ -29,7 +29,16 @@ def put(value: object, *path: str | int) -> Callable[[Manifest], None]:
 TRAIN = ("splits", "train")
 EDITED_MANIFESTS: dict[str, tuple[Callable[[Manifest], None], str]] = {
     "another_format": (put("a pack", "format"), "not the manifest of a pack"),
-    "a_later_version": (put(3, "format_version"), "format_version 3 and this version reads 2"),
+    "a_later_version": (put(4, "format_version"), "format_version 4 and this version reads 2 and 3"),
+    "a_fraction_of_a_version": (put(2.5, "format_version"), "format_version 2.5"),
+    "codec_unknown": (put("png", "codec"), "codec is 'png', not one of raw, jpeg"),
+    "codec_without_lengths": (
+        lambda m: [put("jpeg", "codec")(m), put(90, "quality")(m)],
+        r"codec is jpeg, and splits\.train lacks lengths",
+    ),
+    "lengths_without_a_codec": (put({"file": "x.npy", "sha256": "0" * 64}, *TRAIN, "lengths"), "train has lengths"),
+    "quality_without_a_codec": (put(90, "quality"), "codec is raw, and quality is 90"),
+    "quality_zero": (put(0, "quality"), "quality is 0, must be from 1 to 100"),
     "version_true": (put(True, "format_version"), "format_version"),
     "size_zero": (put(0, "size"), "size is 0"),
     "size_huge": (put(10**30, "size"), "size is 1000"),

@@ -19,6 +19,10 @@ class Images(Protocol):
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
 
+    @property
+    def stored_bytes(self) -> int:
+        """What all of them take where they are stored."""
+
     def __len__(self) -> int: ...
 
     def read(self, rows: NDArray[Any], out: NDArray[np.uint8]) -> None:
@@ -39,6 +43,10 @@ class ImagesInMemory:
     def image_shape(self) -> tuple[int, int, int]:
         height, width, channels = self.pixels.shape[1:]
         return height, width, channels
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.pixels.nbytes
 
     def __len__(self) -> int:
         return len(self.labels)

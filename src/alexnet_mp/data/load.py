@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from alexnet_mp.common.schema import Bound
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Statistics
+from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.errors import ConfigurationError
 
@@ -19,15 +21,18 @@ VALIDATION_IMAGES = 360  # a fifth of the digits
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images: `digits`, scikit-learn's, or the `pack` in the folder `path`.
+    """Which images: `digits`, scikit-learn's, the `pack` in the folder `path`, or the pictures in that `folder`.
 
     With `verify`, a pack's shards are read whole and checked against their SHA-256 before the start; their headers and
-    lengths are always checked.
+    lengths are always checked. Pictures of a `folder` become images of `size` pixels a side, and their mean image is
+    kept in the folder `cache`; null: the user's own.
     """
 
-    source: Literal["digits", "pack"]
+    source: Literal["digits", "pack", "folder"]
     path: str | None = None
     verify: bool = True
+    size: Annotated[int, Bound(f"be from 1 to {LARGEST_SIZE}", lambda size: 1 <= size <= LARGEST_SIZE)] = 256
+    cache: str | None = None
 
 
 def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSet:
@@ -37,7 +42,7 @@ def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSe
     """
     if settings.source == "digits" and settings.path is not None:
         raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
-    data = digits(image) if settings.source == "digits" else _pack(settings)
+    data = digits(image) if settings.source == "digits" else _opened(settings)
     if len(data.class_names) != classes:
         raise ConfigurationError(
             f"the network has {classes} classes and {data.name} has {len(data.class_names)}; "
@@ -87,9 +92,14 @@ def digits(image: ImageShape) -> DataSet:
     )
 
 
-def _pack(settings: DataSettings) -> DataSet:
+def _opened(settings: DataSettings) -> DataSet:
     if settings.path is None:
-        raise ConfigurationError("data.source=pack needs data.path, the folder that launch/prepare.py wrote")
+        what = {"pack": "that launch/prepare.py wrote", "folder": "with train/ and validation/ or test/"}
+        raise ConfigurationError(f"data.source={settings.source} needs data.path, the folder {what[settings.source]}")
+    if settings.source == "folder":
+        from alexnet_mp.data.folder import open_folder  # it imports all of the preparation
+
+        return open_folder(Path(settings.path), settings.size, Path(settings.cache) if settings.cache else None)
     pack = open_pack(Path(settings.path), settings.verify)
     if len(pack.splits) < 2:
         raise ConfigurationError(

@@ -1,12 +1,13 @@
 """Loads one replica's batches of a data set, read ahead of the training by threads."""
 
+import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,9 @@ from alexnet_mp.data.augmentation import Augmentation, EpochDraws, Views, crop_a
 from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.preprocessing import Batch
 from alexnet_mp.errors import ConfigurationError
+
+LOG = logging.getLogger("alexnet_mp")
+_LONG_EPOCH, _LONG_WAIT = 10.0, 0.1  # seconds, and the part of them from which a wait is worth a word
 
 Order = Literal["shuffled", "fixed"]
 
@@ -93,7 +97,7 @@ class Loader:
         Shuffled: each epoch has an order of its own, and the images left over when it has no whole batch more are not
         used. Fixed: the order of the data set, every epoch going on where the one before stopped.
         """
-        return self._ahead(self._training_requests(epoch, skip))
+        return self._watched(self._ahead(self._training_requests(epoch, skip)))
 
     def evaluation(self, split: str, views: Literal[1, 10] = 1, rows: Tensor | None = None) -> Iterator[Batch]:
         """This replica's share of a split, cropped in the center or to ten views; over all replicas every image once.
@@ -139,6 +143,21 @@ class Loader:
         for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():
             yield _Request(images, rows, views[torch.arange(count).repeat(len(rows))])
 
+    def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; says at their end how much of the time the training waited for them, if that was long."""
+        began, waited, images = time.perf_counter(), 0.0, 0
+        asked = began
+        for batch in batches:
+            waited += time.perf_counter() - asked
+            images += len(batch.labels)
+            yield batch
+            asked = time.perf_counter()
+        seconds = time.perf_counter() - began
+        if seconds > _LONG_EPOCH and waited > _LONG_WAIT * seconds:
+            read, taken, threads = images / seconds, images / max(seconds - waited, 1e-9), self.settings.threads
+            text = "%-10s %.0f images/s are read by %d threads and the network could take %.0f; see loader.threads"
+            LOG.warning(text, "loader", read, threads, taken)
+
     def _ahead(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         """The batches of `requests` in order, while threads read the next ones."""
         waiting: deque[tuple[_Request, Future[Batch]]] = deque()
@@ -182,4 +201,4 @@ class Loader:
         if self.settings.drop_behind is not None:
             return self.settings.drop_behind
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return len(images) * prod(images.image_shape) > memory / 2
+        return images.stored_bytes > memory / 2

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from alexnet_mp.common.schema import Bound, PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError, explained
 
 FORMAT = "alexnet_mp pack"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (2, 3)  # version 2 is the same without `codec`, `quality` and `lengths`: raw pixels
 MANIFEST = "manifest.json"
+Codec = Literal["raw", "jpeg"]
+
 SPLITS = ("train", "validation", "test")
 LARGEST_SIZE = 1 << 14  # pixels; the sums of a shard would overflow far above it
 
@@ -37,7 +40,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A file of `count` images, uint8 [count, size, size, 3]."""
+    """A file of `count` images: uint8 [count, size, size, 3], or with `codec` jpeg one JPEG file after the other."""
 
     file: str
     count: PositiveInt
@@ -46,11 +49,15 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class SplitEntry:
-    """`count` images in shards, in this order, and their labels, int64 [count]."""
+    """`count` images in shards, in this order, and their labels, int64 [count].
+
+    With `codec` jpeg there are `lengths` too, int64 [count]: the bytes of every image.
+    """
 
     count: PositiveInt
     labels: FileEntry
     shards: tuple[ShardEntry, ...]
+    lengths: FileEntry | None = None
 
 
 Vector = tuple[float, float, float]
@@ -89,6 +96,7 @@ class Manifest:
     """All of `manifest.json`; `settings` are those of the preparation, for people to read.
 
     `class_words` says in words what a class is, by its name in `class_names`, as far as the source says it.
+    `quality`, from 1 to 100, is the one that `codec` jpeg was written with, by the scale of libjpeg.
     """
 
     format: str
@@ -102,6 +110,8 @@ class Manifest:
     settings: dict[str, Any]
     class_words: dict[str, str] = field(default_factory=dict)
     repeated: tuple[Repeated, ...] = ()
+    codec: Codec = "raw"
+    quality: Annotated[int, Bound("be from 1 to 100", lambda value: 1 <= value <= 100)] | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -131,10 +141,11 @@ def parse_manifest(content: bytes) -> Manifest:
         mapping = json.loads(content)
     if not isinstance(mapping, Mapping) or mapping.get("format") != FORMAT:
         raise ConfigurationError(f"it is not the manifest of a pack: its format is not {FORMAT!r}")
-    if mapping.get("format_version") != FORMAT_VERSION:
-        version = mapping.get("format_version")
+    version = mapping.get("format_version")
+    if version not in READABLE_VERSIONS:
+        versions = " and ".join(map(str, READABLE_VERSIONS))
         raise ConfigurationError(
-            f"it has format_version {version!r} and this version reads {FORMAT_VERSION}; prepare it again"
+            f"it has format_version {version!r} and this version reads {versions}; prepare it again"
         )
     with explained("a number or a nesting is too large", OverflowError, RecursionError):
         manifest = from_mapping(Manifest, mapping, "")
@@ -154,6 +165,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         held = sum(shard.count for shard in split.shards)
         if held != split.count:
             yield f"splits.{name}.count is {split.count}, and its shards have {held} images"
+        if (split.lengths is None) == (manifest.codec == "jpeg"):
+            yield f"codec is {manifest.codec}, and splits.{name} {'lacks' if split.lengths is None else 'has'} lengths"
+    if (manifest.quality is None) == (manifest.codec == "jpeg"):
+        yield f"codec is {manifest.codec}, and quality is {manifest.quality}"
     yield from _problems_of_files(manifest)
     yield from _problems_of_color(manifest.color)
 
@@ -161,7 +176,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
 def _problems_of_files(manifest: Manifest) -> Iterator[str]:
     entries: list[FileEntry | ShardEntry] = [manifest.mean_image]
     for split in manifest.splits.values():
-        entries += [split.labels, *split.shards]
+        entries += [split.labels, *split.shards, *([] if split.lengths is None else [split.lengths])]
     seen = {MANIFEST}
     for entry in entries:
         if not _FILE_NAME.fullmatch(entry.file):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mp.data.dataset import Statistics
+from alexnet_mp.data.jpeg import decode_jpeg
 from alexnet_mp.data.manifest import (
     FLOAT64,
     INT64,
@@ -67,7 +68,10 @@ def open_pack(folder: Path, verify: bool = True) -> Pack:
 
 
 class PackSplit:
-    """The images of a split, numbered in the order in which the pack holds them, and their `labels`, int64 [count]."""
+    """The images of a split, numbered in the order in which the pack holds them, and their `labels`, int64 [count].
+
+    Their pixels lie in the shards as they are; `JpegSplit` is the other kind.
+    """
 
     def __init__(self, labels: NDArray[np.int64], shards: Sequence[tuple[Path, int]], size: int) -> None:
         """`shards` are the files in order, with the number of images in each."""
@@ -78,6 +82,7 @@ class PackSplit:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._headers = [len(npy_header(UINT8, (count, *self.image_shape))) for count in counts]
         self._image_bytes = 3 * size * size
+        self.stored_bytes = len(labels) * self._image_bytes
         # The files that were read last. One that goes is closed when its last reader lets go of it.
         self._opened = lru_cache(OPEN_FILES)(OpenFile)
 
@@ -95,21 +100,27 @@ class PackSplit:
             raise ValueError(
                 f"out is {out.dtype} {out.shape}; it must be uint8 {(len(rows), *self.image_shape)}, contiguous"
             )
-        for shard, offset, targets in self._runs(rows):
-            for first in range(0, len(targets), _BUFFERS_A_READ):
-                buffers = [out[target].data for target in targets[first : first + _BUFFERS_A_READ]]
-                self._read_run(shard, offset + first * self._image_bytes, buffers)
+        for shard, first, targets in self._runs(rows):
+            self._read_images(shard, first, [out[target] for target in targets])
+
+    def _read_images(self, shard: int, first: int, targets: list[NDArray[np.uint8]]) -> None:
+        self._read_run(shard, self._extent(shard, first, 0)[0], [target.data for target in targets])
 
     def forget(self, rows: NDArray[Any]) -> None:
         """Tell the kernel that these images will not be read again soon, so that it drops them before other pages."""
         if not hasattr(os, "posix_fadvise"):
             return
-        for shard, offset, targets in self._runs(rows):
+        for shard, first, targets in self._runs(rows):
             file = self._opened(self._paths[shard])
-            os.posix_fadvise(file.descriptor, offset, len(targets) * self._image_bytes, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(file.descriptor, *self._extent(shard, first, len(targets)), os.POSIX_FADV_DONTNEED)
+
+    def _extent(self, shard: int, first: int, count: int) -> tuple[int, int]:
+        """Where `count` neighboring images lie in a shard, from the row `first` on: offset and length in bytes."""
+        row = first - int(self._starts[shard])
+        return self._headers[shard] + row * self._image_bytes, count * self._image_bytes
 
     def _runs(self, rows: NDArray[Any]) -> Iterator[tuple[int, int, list[int]]]:
-        """Neighboring images: the shard, the offset of the first in it, and their places in `rows`."""
+        """Neighboring images, as many as one call reads: their shard, the row of the first, their places in `rows`."""
         order = np.argsort(rows, kind="stable")
         ordered = np.asarray(rows, dtype=np.int64)[order]
         if len(ordered) == 0:
@@ -121,12 +132,11 @@ class PackSplit:
         firsts = [0, *breaks.tolist()]
         places = order.tolist()
         for first, end in zip(firsts, [*firsts[1:], len(places)], strict=True):
-            shard = int(shards[first])
-            row = int(ordered[first] - self._starts[shard])
-            yield shard, self._headers[shard] + row * self._image_bytes, places[first:end]
+            for begin in range(first, end, _BUFFERS_A_READ):
+                yield int(shards[begin]), int(ordered[begin]), places[begin : min(end, begin + _BUFFERS_A_READ)]
 
     def _read_run(self, shard: int, offset: int, buffers: list[memoryview]) -> None:
-        wanted = len(buffers) * self._image_bytes
+        wanted = sum(buffer.nbytes for buffer in buffers)
         path = self._paths[shard]
         with explained(f"cannot read {path}"):
             file = self._opened(path)  # held by name, so that it stays open until the read is over
@@ -135,9 +145,33 @@ class PackSplit:
         if got < wanted and len(buffers) > 1:
             half = len(buffers) // 2
             self._read_run(shard, offset, buffers[:half])
-            self._read_run(shard, offset + half * self._image_bytes, buffers[half:])
+            self._read_run(shard, offset + sum(buffer.nbytes for buffer in buffers[:half]), buffers[half:])
         elif got < wanted:
             raise ConfigurationError(f"{path} has become shorter since the pack was opened: {got} of {wanted} bytes")
+
+
+class JpegSplit(PackSplit):
+    """The images of a split whose shards hold JPEG files, which the thread that reads them decodes."""
+
+    def __init__(
+        self, labels: NDArray[np.int64], shards: Sequence[tuple[Path, int]], size: int, lengths: NDArray[np.int64]
+    ) -> None:
+        """`lengths` int64 [count] are the bytes of every image."""
+        super().__init__(labels, shards, size)
+        self._lengths, self._ends = lengths, np.concatenate([[0], np.cumsum(lengths)])  # ends within the split
+        self.stored_bytes = int(self._ends[-1])
+
+    def _read_images(self, shard: int, first: int, targets: list[NDArray[np.uint8]]) -> None:
+        """Raises ConfigurationError also for an image that cannot be decoded."""
+        files = [bytearray(length) for length in self._lengths[first : first + len(targets)].tolist()]
+        self._read_run(shard, self._extent(shard, first, 0)[0], [memoryview(file) for file in files])
+        for row, (target, file) in enumerate(zip(targets, files, strict=True), start=first):
+            with explained(f"{self._paths[shard]} is damaged: image {row} of the split", ValueError):
+                decode_jpeg(file, target)
+
+    def _extent(self, shard: int, first: int, count: int) -> tuple[int, int]:
+        begin, end = self._ends[first], self._ends[first + count]
+        return int(begin - self._ends[self._starts[shard]]), int(end - begin)
 
 
 class OpenFile:
@@ -158,26 +192,39 @@ def _open_split(folder: Path, entry: SplitEntry, size: int, classes: int) -> Pac
             f"{folder / entry.labels.file} has labels from {labels.min()} to {labels.max()}; the pack has {classes} "
             "classes, from 0"
         )
-    for shard in entry.shards:
-        _check_array(folder / shard.file, UINT8, (shard.count, size, size, 3))
-    return PackSplit(labels, [(folder / shard.file, shard.count) for shard in entry.shards], size)
+    shards = [(folder / shard.file, shard.count) for shard in entry.shards]
+    if entry.lengths is None:
+        for path, count in shards:
+            _check_array(path, UINT8, (count, size, size, 3))
+        return PackSplit(labels, shards, size)
+    lengths = _read_array(folder, entry.lengths, INT64, (entry.count,))
+    if lengths.min() < 1:
+        raise ConfigurationError(f"{folder / entry.lengths.file} has a length of {lengths.min()}")
+    for (path, _), part in zip(shards, np.split(lengths, np.cumsum([count for _, count in shards])), strict=False):
+        _check_length(path, int(part.sum()))
+    return JpegSplit(labels, shards, size, lengths)
 
 
 def _check_array(path: Path, kind: str, shape: tuple[int, ...]) -> None:
     """Raise ConfigurationError if a file is not a `.npy` file of this type and shape, by its header and length."""
-    header, length = npy_header(kind, shape), npy_bytes(kind, shape)
+    header = npy_header(kind, shape)
+    if _check_length(path, npy_bytes(kind, shape), len(header)) != header:
+        raise ConfigurationError(
+            f"{path} does not begin as a .npy file (format 1.0, C order) of type {kind} and shape {list(shape)}"
+        )
+
+
+def _check_length(path: Path, length: int, first: int = 1) -> bytes:
+    """The `first` bytes of a file. Raises ConfigurationError if it is not there, or not of this length."""
     with explained(f"{path} is missing or cannot be read"):
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ConfigurationError(f"{path} is not a file")
         with path.open("rb") as file:
-            start = file.read(len(header))
+            start = file.read(first)
     if found.st_size != length:
         raise ConfigurationError(f"{path} has {found.st_size:,} bytes; by the manifest it has {length:,}")
-    if start != header:
-        raise ConfigurationError(
-            f"{path} does not begin as a .npy file (format 1.0, C order) of type {kind} and shape {list(shape)}"
-        )
+    return start
 
 
 def _read_array(folder: Path, entry: FileEntry, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:

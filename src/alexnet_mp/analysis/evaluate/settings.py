@@ -15,9 +15,11 @@ from alexnet_mp.errors import ConfigurationError
 class DataChanges:
     """Changes to the data that a checkpoint was trained on; None keeps what the checkpoint says."""
 
-    source: Literal["digits", "pack"] | None = None
+    source: Literal["digits", "pack", "folder"] | None = None
     path: str | None = None
     verify: bool | None = None
+    size: PositiveInt | None = None
+    cache: str | None = None
 
 
 @dataclass(frozen=True)

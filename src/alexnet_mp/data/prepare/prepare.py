@@ -70,9 +70,9 @@ def prepare(settings: PreparationSettings, tell: Callable[[str], object] = lambd
         if settings.split is not None:
             listing = split_training_pictures(listing, settings.split, settings.seed)
         tell(seen_text(listing, settings.source))
-        tasks = plan_shards(listing, settings, workspace)
+        tasks = plan_shards(listing, settings, workspace.out, workspace.folder)
         with explained(f"cannot write out={out}"):
-            workspace.adopt(_plan(listing, settings))
+            workspace.adopt(preparation_plan(listing, settings))
             results, decoded, found = _make_all(tasks, settings, workspace)
             manifest = _write_rest(listing, settings, tasks, results, workspace)
     return PackSummary(manifest, decoded, found, time.perf_counter() - started)
@@ -90,7 +90,7 @@ def seen_text(listing: Listing, source: str) -> str:
     return "\n".join(lines)
 
 
-def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Workspace) -> list[ShardTask]:
+def plan_shards(listing: Listing, settings: PreparationSettings, out: Path, scratch: Path) -> list[ShardTask]:
     """Every split's pictures, shuffled once by the seed (run #145 visited them in such an order), cut into shards."""
     tasks = []
     for split, pictures in listing.splits.items():
@@ -104,13 +104,14 @@ def plan_shards(listing: Listing, settings: PreparationSettings, workspace: Work
                 ShardTask(
                     split=split,
                     number=number,
-                    file=workspace.out / split / f"{number:05d}.npy",
-                    sums=workspace.folder / f"{split}-{number:05d}.npy" if split == "train" else None,
+                    file=out / split / f"{number:05d}.{'npy' if settings.codec == 'raw' else 'jpegs'}",
+                    sums=scratch / f"{split}-{number:05d}.npy" if split == "train" else None,
                     pictures=tuple(pictures[i] for i in order[first : first + each]),
                     encoding=listing.encoding,
                     size=settings.size,
                     max_pixels=settings.max_pixels,
                     strict=settings.strict,
+                    quality=settings.quality if settings.codec == "jpeg" else None,
                 )
             )
     return tasks
@@ -121,12 +122,13 @@ def images_per_shard(images: int, size: int) -> int:
     return max(1, min(SHARD_BYTES // (3 * size**2), -(-images // LEAST_SHARDS)))
 
 
-def _plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
+def preparation_plan(listing: Listing, settings: PreparationSettings) -> dict[str, Any]:
     """What two starts must have in common to go on with each other's shards."""
     return {
         "source": settings.source,
         "kind": listing.kind,
-        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels", "split")},
+        **{key: getattr(settings, key) for key in ("size", "seed", "images_per_shard", "max_pixels", "split", "codec")},
+        "quality": settings.quality if settings.codec == "jpeg" else None,
         "rule": RULE,
         "pillow": PIL.__version__,
         "pictures": {split: len(pictures) for split, pictures in listing.splits.items()},
@@ -197,10 +199,12 @@ def _write_rest(
     for split in listing.splits:
         shards = []
         labels: list[int] = []
+        lengths: list[int] = []
         for task in (task for task in tasks if task.split == split):
             result = results[split, task.number]
             skipped += [Skipped(split, name, reason) for name, reason in result.skipped]
             labels += result.labels
+            lengths += result.lengths
             if result.count:
                 shards.append(ShardEntry(f"{split}/{task.file.name}", result.count, result.sha256))
             else:
@@ -215,7 +219,8 @@ def _write_rest(
         entry = write_array(out, f"{split}/labels.npy", INT64, np.array(labels, dtype=np.int64))
         if split == "train":
             _check_classes(listing, labels, skipped)
-        splits[split] = SplitEntry(len(labels), entry, tuple(shards))
+        of_images = write_array(out, f"{split}/lengths.npy", INT64, np.array(lengths)) if lengths else None
+        splits[split] = SplitEntry(len(labels), entry, tuple(shards), of_images)
     count = splits["train"].count
     manifest = Manifest(
         format=FORMAT,
@@ -226,9 +231,11 @@ def _write_rest(
         mean_image=write_array(out, "mean_image.npy", FLOAT64, mean_image(sums, count)),
         color=color(sums, count),
         skipped=tuple(sorted(skipped, key=lambda each: (each.split, each.name))),
-        settings={**_plan(listing, settings), "strict": settings.strict, "left_out": list(listing.left_out)},
+        settings={**preparation_plan(listing, settings), "strict": settings.strict, "left_out": list(listing.left_out)},
         class_words=dict(listing.class_words),
         repeated=find_repeated(tasks, results),
+        codec=settings.codec,
+        quality=settings.quality if settings.codec == "jpeg" else None,
     )
     workspace.complete(manifest)
     return manifest

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from alexnet_mp.common.schema import Bound
-from alexnet_mp.data.manifest import LARGEST_SIZE
+from alexnet_mp.data.manifest import LARGEST_SIZE, Codec
 from alexnet_mp.data.prepare.statistics import MOST_IMAGES
 
 
@@ -27,3 +27,5 @@ class PreparationSettings:
     images_per_shard: Annotated[int, _up_to(MOST_IMAGES)] | None = None
     split: Annotated[float, Bound("lie between 0 and 1", lambda value: 0 < value < 1)] | None = None
     max_pixels: Annotated[int, _up_to(1 << 40)] = 100_000_000
+    codec: Codec = "raw"
+    quality: Annotated[int, _up_to(100)] = 90

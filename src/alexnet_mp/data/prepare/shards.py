@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mp.data.jpeg import decode_jpeg, encode_jpeg
 from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
 from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
@@ -31,7 +32,10 @@ _PIXELS_A_BLOCK = 1 << 16  # images are counted in together up to this size, so 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make: `file` gets the pictures that can be decoded, `sums` (if given) the sum of their pixels."""
+    """One shard to make: `file` gets the pictures that can be decoded, `sums` (if given) the sum of their pixels.
+
+    With `quality` the file gets JPEGs of that quality, and what is summed is what they are decoded to.
+    """
 
     split: str
     number: int
@@ -42,6 +46,7 @@ class ShardTask:
     size: int
     max_pixels: int
     strict: bool
+    quality: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class ShardResult:
     """What is in a shard that was made; `products` are the sums of products of channel pairs, over all pixels.
 
     `digests` has one for each of the task's pictures, of its bytes, in hexadecimal; an empty one if it was skipped.
+    `lengths` are the bytes of each image of a shard of JPEGs.
     """
 
     count: int
@@ -57,6 +63,7 @@ class ShardResult:
     skipped: tuple[tuple[str, str], ...]
     products: tuple[Triple, Triple, Triple]
     digests: tuple[str, ...]
+    lengths: tuple[int, ...] = ()
 
 
 def make_shards(tasks: Sequence[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
@@ -117,29 +124,41 @@ def _make(task: ShardTask) -> ShardResult:
     skipped: list[tuple[str, str]] = []
     digests: list[str] = []
     sums = no_sums(task.size, np.uint32)
-    header = npy_header(UINT8, (len(task.pictures), *shape))
+    lengths: list[int] = []
+    header = npy_header(UINT8, (len(task.pictures), *shape)) if task.quality is None else b""
     digest = hashlib.sha256(header)
     images = _decoded(task, labels, skipped, digests)
     with task.file.open("wb") as file:
         file.write(header)
         while some := list(islice(images, max(1, _PIXELS_A_BLOCK // task.size**2))):
             block = np.stack(some)  # [n, size, size, 3]
-            file.write(block.data)
-            digest.update(block.data)
+            written = block.data if task.quality is None else _compress(block, task.quality, lengths)
+            file.write(written)
+            digest.update(written)
             if task.sums is not None:
                 sums.add_images(block)
-        if skipped:
+        if skipped and header:
             shorter = npy_header(UINT8, (len(labels), *shape))
             assert len(shorter) == len(header)
             file.seek(0)
             file.write(shorter)
-    if skipped:
-        with task.file.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256")
+    if skipped and header:
+        with task.file.open("rb") as shard:
+            digest = hashlib.file_digest(shard, "sha256")
     if task.sums is not None:
         task.sums.write_bytes(npy_header(UINT32, shape) + sums.pixels.astype(np.dtype(UINT32)).tobytes())
     r, g, b = ((row[0], row[1], row[2]) for row in sums.products.tolist())
-    return ShardResult(len(labels), digest.hexdigest(), tuple(labels), tuple(skipped), (r, g, b), tuple(digests))
+    found = tuple(labels), tuple(skipped), (r, g, b), tuple(digests), tuple(lengths)
+    return ShardResult(len(labels), digest.hexdigest(), *found)
+
+
+def _compress(block: NDArray[np.uint8], quality: int, lengths: list[int]) -> bytes:
+    """The JPEG files of the images [n, size, size, 3], which become what those are decoded to; notes their lengths."""
+    files = [encode_jpeg(image, quality) for image in block]
+    for file, image in zip(files, block, strict=True):
+        decode_jpeg(file, image)
+    lengths += map(len, files)
+    return b"".join(files)
 
 
 def _decoded(
