@@ -59,7 +59,7 @@ def test_without_a_checkpoint_the_key_is_named() -> None:
 def test_what_is_no_checkpoint_is_named_with_those_of_the_run(saved: Save, tmp_path: Path) -> None:
     assert_says(refused(f"checkpoint={tmp_path / 'nowhere'}"), "nowhere is not a checkpoint")
     saved("step-000000330")
-    assert_says(refused(f"checkpoint={tmp_path / 'run'}"), "run is not a checkpoint", "step-000000330")
+    assert_says(refused(f"checkpoint={tmp_path / 'run'}@12"), "no checkpoint '12'", "run@330")
 
 
 def test_a_missing_or_damaged_tower_is_named(saved: Save) -> None:

@@ -242,7 +242,7 @@ def test_a_cut_off_file_of_a_single_device_is_named(single: Path, tmp_path: Path
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="nowhere does not exist"):
+    with pytest.raises(ConfigurationError, match="nowhere is not a checkpoint: it does not exist"):
         converted(tmp_path / "nowhere", tmp_path / "single.safetensors")
 
 

@@ -18,7 +18,7 @@ from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.table import Network
 
 FORMAT_VERSION = 3
-_DESCRIPTION = "checkpoint.json"
+CHECKPOINT_FILE = "checkpoint.json"
 _MOMENTUM = "momentum."
 
 
@@ -59,7 +59,7 @@ def save_checkpoint(
         _wait_for([_digest_file(partial, tower) for tower in everyone], timeout_seconds, abandoned)
         files = {_tower_file(partial, tower).name: _digest_file(partial, tower).read_text() for tower in everyone}
         head = {"format_version": FORMAT_VERSION, "network": network.to_mapping(), "sha256_of_files": files}
-        write_whole(partial / _DESCRIPTION, _encoded({**head, **description, **head}))
+        write_whole(partial / CHECKPOINT_FILE, _encoded({**head, **description, **head}))
         for tower in everyone:
             _digest_file(partial, tower).unlink()
         flush(partial)
@@ -115,9 +115,9 @@ def _load(folder: Path, towers: Sequence[int] | None) -> tuple[dict[str, Tensor]
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / _DESCRIPTION
+    path = folder / CHECKPOINT_FILE
     unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError)
-    with explained(f"{folder} is not a checkpoint: cannot read its {_DESCRIPTION}", *unreadable):
+    with explained(f"{folder} is not a checkpoint: cannot read its {CHECKPOINT_FILE}", *unreadable):
         raw = _regular(path).read_bytes()
         content = json.loads(raw)
         version, digest = content["format_version"], content.pop("sha256")

@@ -10,6 +10,7 @@ from alexnet_mp.checkpoint.convert.onnx import save_onnx
 from alexnet_mp.checkpoint.convert.single_device_file import load_single_device, save_single_device
 from alexnet_mp.checkpoint.convert.weight_files import TORCH_SUFFIXES
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
+from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError, explained
@@ -39,8 +40,8 @@ def run(configuration: Configuration) -> None:
     """Convert `source` to `out`, from or to a checkpoint: the kind of `source` and the name of `out` decide."""
     settings = from_mapping(ConvertSettings, configuration, "")
     source, out = Path(settings.source), Path(settings.out)
-    if not source.exists():
-        raise ConfigurationError(f"source={source} does not exist")
+    if not source.is_file():
+        source = find_checkpoint(source)
     if out.exists():
         raise ConfigurationError(f"out={out} exists already; nothing was written")
     with explained(f"cannot write out={out}"):

@@ -5,6 +5,7 @@ from functools import partial
 
 from alexnet_mp.common.cli import Configuration, compose, own_presets, run_command, show
 from alexnet_mp.parallel.launch import own_python_command
+from alexnet_mp.sweep.dry_run import try_sweep
 from alexnet_mp.sweep.jobs import torchrun_command
 from alexnet_mp.sweep.run import run_sweep
 from alexnet_mp.sweep.settings import CSV_FILE, JSON_FILE, parse_sweep_settings
@@ -19,7 +20,14 @@ def run(configuration: Configuration) -> None:
     settings, command = parse_sweep_settings(configuration), own_python_command("launch/sweep.py")
     presets = own_presets()
     command_of = partial(torchrun_command, presets=presets)
-    sweep = run_sweep(settings, partial(compose, "train", presets=presets), show, command_of, command)
+    compose_job = partial(compose, "train", presets=presets)
+    if settings.dry_run:
+        untrained = try_sweep(settings, compose_job, show, command_of)
+        if untrained:
+            print(f"error: {', '.join(untrained)} failed", file=sys.stderr)
+            sys.exit(1)
+        return
+    sweep = run_sweep(settings, compose_job, show, command_of, command)
     show(f"wrote {sweep.out / JSON_FILE} and {CSV_FILE}")
     if sweep.stopped:
         sys.exit(128 + sweep.stopped)

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alexnet_mp.common.help import asks_for_help, for_example, help_text, refuse_words
 from alexnet_mp.common.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.common.schema import is_not_one_of, suggestion
 from alexnet_mp.common.text import printable_lines
@@ -48,13 +49,18 @@ OF_HYDRA = (
 def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
     """Compose `conf/<configuration_name>.yaml` with the command line's overrides and call `function` with plain values.
 
-    Hydra's own flags (--help, --cfg job, --info ...) are Hydra's. Exits with code 2 after one line on standard error,
-    under torchrun from rank 0 alone, for what the user can mend: Hydra's errors of composition and ConfigurationError.
+    --help is ours, the other flags (--cfg job, --info ...) are Hydra's. Exits with code 2 after one line on standard
+    error, under torchrun from rank 0 alone, for what the user can mend: Hydra's errors of composition and
+    ConfigurationError.
     The other errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left, and one
     of lost data from every process that cannot read them.
     """
     arguments = sys.argv[1:]
     with _ending_in_one_line():
+        if asks_for_help(arguments):
+            show(help_text(configuration_name))
+            return
+        refuse_words(configuration_name, arguments)
         _refuse_multirun(arguments)
         if any(argument.startswith("-") for argument in arguments):
             _hand_to_hydra(configuration_name, function)
@@ -104,13 +110,16 @@ def compose(configuration_name: str, overrides: list[str], presets: Path | None 
 
     `presets` is a folder of presets of the user's own, beside those of `conf/`.
     """
+    return _plain(_composed(configuration_name, overrides, presets), configuration_name)
+
+
+def _composed(configuration_name: str, overrides: list[str], presets: Path | None) -> DictConfig:
     try:
-        composed = _compose(configuration_name, overrides, presets)
+        return _compose(configuration_name, overrides, presets)
     except HydraException as error:
         raise ConfigurationError(_explain(error, configuration_name, presets)) from error
     except ValueError as error:
         raise ConfigurationError(f"cannot apply {shlex.join(overrides)}: {error}") from error
-    return _plain(composed)
 
 
 def own_presets() -> Path | None:
@@ -128,6 +137,9 @@ def _compose(configuration_name: str, overrides: list[str], presets: Path | None
 def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
     decorate = hydra.main(version_base="1.3", config_path=f"pkg://{CONF_PACKAGE}", config_name=configuration_name)
     given = list(sys.argv)
+    if not _asks_for_multirun(given):  # so that a mistake is explained by us, also before --cfg
+        asked = [argument for argument in given[1:] if re.match(r"~|[^-][^=]*=", argument)]
+        _composed(configuration_name, asked, _named_presets(given))
     # Beside the first override: argparse takes overrides from one place only.
     overrides = [place for place, argument in enumerate(given) if place and re.match(r"[^-][^=]*=", argument)]
     place = overrides[0] if overrides else len(given)
@@ -137,21 +149,36 @@ def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any
         sys.argv = given
         with _ending_in_one_line():
             GlobalHydra.instance().clear()  # a sweep composes the configurations of its jobs
-            function(_plain(configuration))
+            function(_plain(configuration, configuration_name))
 
     decorate(job)()
 
 
-def _refuse_multirun(arguments: list[str]) -> None:
+def _named_presets(arguments: list[str]) -> Path | None:
+    """The folder that follows --config-dir; None without it."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, inside = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            return Path(inside or value).absolute()
+    return None
+
+
+def _asks_for_multirun(arguments: list[str]) -> bool:
     # argparse takes any beginning of a long option for the whole.
-    asked = any(a == "-m" or (a.startswith("--m") and "--multirun".startswith(a)) for a in arguments)
-    if asked and _under_torchrun():
+    return any(a == "-m" or (a.startswith("--m") and "--multirun".startswith(a)) for a in arguments)
+
+
+def _refuse_multirun(arguments: list[str]) -> None:
+    if _asks_for_multirun(arguments) and _under_torchrun():
         raise ConfigurationError(
             "--multirun inside torchrun: the second job could not connect; start one torchrun per job"
         )
 
 
-def _plain(configuration: DictConfig) -> Mapping[str, Any]:
+def _plain(configuration: DictConfig, name: str) -> Mapping[str, Any]:
+    missing = sorted(OmegaConf.missing_keys(configuration))
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)} must be given{for_example(name, missing[0])}")
     try:
         plain = OmegaConf.to_container(configuration, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -167,7 +194,9 @@ def _explain(error: HydraException, configuration_name: str, presets: Path | Non
     if preset:
         group, name = preset.groups()
         own = [] if presets is None else [path.stem for path in (presets / group).glob("*.yaml")]
-        return is_not_one_of(name, sorted({*preset_names(group), *own}), group)
+        presets_known = sorted({*preset_names(group), *own})
+        example = f"; for example: {group}={presets_known[0]}" if presets_known else ""
+        return is_not_one_of(name, presets_known, group) + example
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
         known = _compose(configuration_name, [])

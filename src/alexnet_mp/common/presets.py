@@ -6,6 +6,11 @@ from pathlib import Path
 CONF_PACKAGE = "alexnet_mp.conf"
 
 
+def configuration_path(name: str) -> Path:
+    """Path of a command's configuration, `train` or `benchmark/micro`."""
+    return Path(str(files(CONF_PACKAGE))) / f"{name}.yaml"
+
+
 def preset_path(group: str, name: str) -> Path:
     """Path of the preset `name` of the group `network`, `recipe`, `data`, `experiment` or `hardware`."""
     return Path(str(files(CONF_PACKAGE))) / group / f"{name}.yaml"

@@ -35,15 +35,15 @@ class DataSettings:
     cache: str | None = None
 
 
-def load_data(settings: DataSettings, image: ImageShape, classes: int) -> DataSet:
-    """The data set for a network whose image is (channels, height, width).
+def load_data(settings: DataSettings, image: ImageShape, classes: int | None) -> DataSet:
+    """The data set for a network whose image is (channels, height, width), with `classes` or, if None, any number.
 
     Raises ConfigurationError if it cannot be read, is damaged, or does not fit the network.
     """
     if settings.source == "digits" and settings.path is not None:
         raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
     data = digits(image) if settings.source == "digits" else _opened(settings)
-    if len(data.class_names) != classes:
+    if classes is not None and len(data.class_names) != classes:
         raise ConfigurationError(
             f"the network has {classes} classes and {data.name} has {len(data.class_names)}; "
             f"use network.classes={len(data.class_names)}"

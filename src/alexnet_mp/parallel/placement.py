@@ -65,20 +65,22 @@ class Placement:
 
 
 def choose_placement(
-    requested: str, device: str, towers: int, launch: Launch, visible_gpus: int | None = None
+    requested: str, device: str, towers: int, launch: Launch | None = None, visible_gpus: int | None = None
 ) -> Placement:
     """Decide the placement of a network of `towers` towers, or say with the numbers why it cannot be.
 
     `requested` is auto, simulated, two_devices or distributed; `device` is auto, cpu or cuda. `auto` means distributed
-    with more than one process, two_devices with a visible GPU for every tower, simulated otherwise. `visible_gpus` is
-    asked of torch unless given. One of several processes that sees one GPU takes it, because Slurm and torchrun's
-    --virtual-local-rank show each process its own; `refuse_shared_gpus` finds those that have the same.
+    with more than one process, two_devices with a visible GPU for every tower, simulated otherwise. `launch` is what
+    torchrun says of this process, and `visible_gpus` is asked of torch, unless given. One of several processes that
+    sees one GPU takes it, because Slurm and torchrun's --virtual-local-rank show each process its own;
+    `refuse_shared_gpus` finds those that have the same.
 
     Raises ConfigurationError for a world size that towers do not divide, a replica split over two nodes, two_devices
     with fewer devices than towers or in several processes, and more processes than GPUs.
     """
     choice(requested, ("auto", *get_args(PlacementKind)), "placement")
     choice(device, ("auto", "cpu", "cuda"), "device")
+    launch = launch or Launch.from_environment()
     gpus = torch.cuda.device_count() if visible_gpus is None else visible_gpus
     if device == "cuda" and gpus == 0:
         raise ConfigurationError("device=cuda, but torch sees no GPU here; use device=cpu, or a CUDA build of torch")

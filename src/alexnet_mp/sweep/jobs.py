@@ -16,7 +16,7 @@ from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.sweep.settings import SweepSettings
-from alexnet_mp.training.config import parse_train_settings
+from alexnet_mp.training.config import gives_classes, parse_train_settings
 
 Compose = Callable[[list[str]], Mapping[str, Any]]  # overrides -> the composed configuration of conf/train.yaml
 
@@ -87,9 +87,12 @@ def finished_run(job: Job) -> RunRecord | None:
     if not (job.run_dir / "summary.json").exists():
         return None
     run = read_run(job.run_dir)
-    # As it comes back from a run's `config.yaml`. A sweep that was moved has other folders.
+    # As it comes back from a run's `config.yaml`. A sweep that was moved has other folders, and a job that does not say
+    # how many classes there are has those of its data.
     written = yaml.safe_load(OmegaConf.to_yaml(OmegaConf.create(dict(job.configuration))))
-    ours, theirs = ({**each, "run_dir": None} for each in (written, run.configuration))
+    ours, theirs = ({**each, "run_dir": None, "dry_run": None} for each in (written, run.configuration))
+    if not gives_classes(job.overrides) and isinstance(theirs.get("network"), Mapping):
+        ours["network"] = {**ours["network"], "classes": theirs["network"].get("classes")}
     differing = differences(theirs, ours, "")
     if differing:
         raise ConfigurationError(

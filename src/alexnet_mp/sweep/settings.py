@@ -51,6 +51,7 @@ class SweepSettings:
     overrides: tuple[str, ...]
     processes: PositiveInt
     parallel: PositiveInt
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.baseline is not None:

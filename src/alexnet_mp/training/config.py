@@ -1,6 +1,6 @@
 """The configuration of a training run, checked key by key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class TrainSettings:
     checkpoint_steps: PositiveInt | None
     timeout_seconds: PositiveFloat
     training_error: bool = False
+    dry_run: bool | str = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -61,6 +62,11 @@ class TrainSettings:
     def on_replicas(self, replicas: int) -> "TrainSettings":
         """The same with the batch and the learning rates in force on so many replicas; see `Recipe.scaled`."""
         return replace(self, recipe=self.recipe.scaled(self.batch_scaling, replicas))
+
+
+def gives_classes(overrides: Iterable[str]) -> bool:
+    """True if overrides say how many classes the network has; otherwise it has as many as the data."""
+    return any(override.lstrip("+").startswith("network.classes=") for override in overrides)
 
 
 def parse_train_settings(configuration: Mapping[str, Any]) -> TrainSettings:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from alexnet_mp.checkpoint.files import load_checkpoint
+from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.schema import differences
 from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.errors import ConfigurationError
@@ -19,7 +19,7 @@ from alexnet_mp.parallel.mesh import Mesh
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Where a run's first weights come from: a `checkpoint`'s folder, or, without one, the network table and the seed.
+    """Where a run's first weights come from: a `checkpoint`, by name, or, without one, the table and the seed.
 
     The layers named in `but` are drawn anew all the same, such as a classifier of other classes.
     """
@@ -39,10 +39,15 @@ def load_initial_weights(model: TowerModel, initial: InitialWeights, scale: Inpu
     """
     if initial.checkpoint is None:
         return []
-    problem, otherwise = "", []
+    problem, otherwise, folder = "", [], ""
     try:
-        if mesh.placement.replica == 0:
-            weights, description = load_checkpoint(Path(initial.checkpoint), list(mesh.placement.devices))
+        folder = str(find_checkpoint(initial.checkpoint)) if mesh.placement.is_main else ""
+    except ConfigurationError as error:
+        problem = f"initial_weights.checkpoint={initial.checkpoint}: {error}"
+    folder = mesh.text_from_main(folder)  # one for all: another run may save a newer one meanwhile
+    try:
+        if mesh.placement.replica == 0 and folder:
+            weights, description = load_checkpoint(folder, list(mesh.placement.devices))
             own = model.state_dict()
             _check_fit(weights, own, initial)
             model.load_state_dict({**own, **_without(weights, initial.but)})

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from alexnet_mp.model.layers.weighted import Weighted
+from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.training.recipe import Kind, Recipe
 
 
@@ -24,6 +25,11 @@ class PaperSGD(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
         """Each group has `params`, `lr` (ε) and `weight_decay`."""
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+
+    @staticmethod
+    def of(model: TowerModel, recipe: Recipe) -> "PaperSGD":
+        """The optimizer of this process's towers, with the rates that the recipe starts with; see `make_optimizer`."""
+        return make_optimizer(dict(model.towers.items()), recipe)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

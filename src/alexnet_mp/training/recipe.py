@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass, field, replace
 from math import inf, sqrt
+from pathlib import Path
 from typing import Annotated, Literal
 
-from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from alexnet_mp.common.presets import preset_names, preset_path
+from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt, choice, from_mapping
 from alexnet_mp.data.augmentation import Augmentation
 from alexnet_mp.data.loader import Order
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 
 Rate = Annotated[float, Bound("be a number of at least 0", lambda value: 0 <= value < inf)]
 Kind = Literal["weights", "biases"]
@@ -93,6 +99,19 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     layers: dict[str, LayerRates] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
+
+    @staticmethod
+    def load(name_or_path: str | Path) -> "Recipe":
+        """Read a recipe: the name of a preset (`digits`, `paper`, ...) or the path of a YAML file.
+
+        Raises ConfigurationError for an unknown preset, a file that cannot be read, and a value that cannot be.
+        """
+        path = Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            path = preset_path("recipe", choice(str(name_or_path), preset_names("recipe"), "recipe"))
+        with explained(f"cannot read the recipe {path}", OSError, OmegaConfBaseException, YAMLError):
+            mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return from_mapping(Recipe, mapping, "recipe")
 
     def rates(self, layer: str, kind: Kind) -> Rates:
         """The rates that one layer's parameters of one kind start with."""

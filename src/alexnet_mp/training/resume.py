@@ -15,7 +15,7 @@ from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.config import TrainSettings
 from alexnet_mp.training.log import LOG
 from alexnet_mp.training.lr_schedule import LearningRates, PlateauState
-from alexnet_mp.training.optimizer import make_optimizer
+from alexnet_mp.training.optimizer import PaperSGD
 from alexnet_mp.training.run_lock import RunLock
 from alexnet_mp.training.state import Progress, TrainingState
 
@@ -54,7 +54,7 @@ def progress_of_checkpoint(lock: RunLock, settings: TrainSettings, data: DataSet
 
 def begin(model: TowerModel, settings: TrainSettings) -> TrainingState:
     """The state of a run before its first step."""
-    optimizer = make_optimizer(dict(model.towers.items()), settings.recipe)
+    optimizer = PaperSGD.of(model, settings.recipe)
     rates = LearningRates(settings.recipe, model.network.learned_layers)
     return TrainingState(model, optimizer, rates, Progress())
 
@@ -98,5 +98,6 @@ def _read_tensors(lock: RunLock, state: TrainingState, mesh: Mesh) -> None:
 def log_changes(lock: RunLock, configuration: Mapping[str, Any]) -> None:
     """Say which keys of the configuration are not what they were when the checkpoint was written."""
     before = dict(lock.description.get("configuration", {}))
-    for line in differences({**before, "run_dir": None}, {**configuration, "run_dir": None}, ""):
+    beside = {"run_dir": None, "dry_run": None}
+    for line in differences({**before, **beside}, {**configuration, **beside}, ""):
         LOG.info("%-10s %s", "changed", line)

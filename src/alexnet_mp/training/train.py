@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,28 @@ from alexnet_mp.training.summary import announcement, current_commit, finish, su
 from alexnet_mp.training.trainer import Run, Trainer
 
 
-def train(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Train as `configuration` says and return the summary; every process of a run calls it.
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """What a run has before its processes join; `configuration` is what it was told, with the number of classes."""
 
-    What the settings alone show to be impossible is said before the processes join: ConfigurationError in each.
+    configuration: Mapping[str, Any]
+    settings: TrainSettings
+    placement: Placement
+    data: DataSet
+    loader: Loader
+    preprocess: Preprocessing
+
+    @property
+    def text(self) -> str:
+        """The configuration as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.configuration)))
+
+
+def prepare_run(configuration: Mapping[str, Any], classes_of_data: bool = False) -> PreparedRun:
+    """Check the configuration and open the data; sets this process's precision and threads, and communicates nothing.
+
+    `classes_of_data`: the network has as many classes as the data, whatever the table says. Raises ConfigurationError
+    for what the settings and the data show to be impossible.
     """
     keep_large_blocks()
     settings = parse_train_settings(configuration)
@@ -52,18 +70,43 @@ def train(configuration: Mapping[str, Any]) -> dict[str, Any]:
     if settings.precision == "tf32" and not placement.on_gpus:
         raise ConfigurationError("precision=tf32 is a mode of GPUs, and the towers are on a CPU; use precision=float32")
     set_precision(settings.precision)
-    data = _load_data(settings, placement)
+    data = _load_data(settings, placement, None if classes_of_data else network.classes)
+    classes = len(data.class_names)
+    if classes != network.classes:
+        settings = replace(settings, network=replace(network, classes=classes))
+        configuration = {**configuration, "network": {**configuration["network"], "classes": classes}}
     loader = _loader(settings, placement, data)
     crop, color = network.image[1:], recipe.augmentation.color
     preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, color)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    text = OmegaConf.to_yaml(OmegaConf.create(dict(configuration)))
+    return PreparedRun(configuration, settings, placement, data, loader, preprocess)
+
+
+def train(configuration: Mapping[str, Any], classes_of_data: bool = False) -> dict[str, Any]:
+    """Train as `configuration` says, and return the summary; every process of a run calls it.
+
+    Args:
+        configuration: what `conf/train.yaml` composes, as plain values; `alexnet_mp.compose("train", ["seed=1"])`.
+        classes_of_data: the network has as many classes as the data, as in the command without `network.classes=`.
+
+    Returns:
+        What `summary.json` has: errors as fractions, seconds, bytes, and where the run was written.
+
+    Raises:
+        ConfigurationError (a ValueError): in every process, before they join for what the settings alone show to be
+            impossible. Stopped, PeerLost, DataLost, NotSaved and FloatingPointError as `Trainer.fit` says.
+    """
+    run = prepare_run(configuration, classes_of_data)
+    configuration, settings, placement = run.configuration, run.settings, run.placement
+    data, loader, text = run.data, run.loader, run.text
+    if settings.dry_run:
+        raise ConfigurationError("dry_run is set, and train would train: call alexnet_mp.performance.dry_run.try_run")
     with console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
         check_agreement(text, data, mesh)
         with _locked(settings, text, mesh) as (lock, folder), open_telemetry(placement) as telemetry:
             progress = progress_of_checkpoint(lock, settings, data)
-            complete = summary_of_complete(folder, progress, recipe.epochs, mesh)
+            complete = summary_of_complete(folder, progress, settings.recipe.epochs, mesh)
             if complete is not None:
                 return complete
             _change(folder, mesh, folder.open_log)
@@ -75,11 +118,11 @@ def train(configuration: Mapping[str, Any]) -> dict[str, Any]:
             about = _about(settings, data, configuration)
             checkpointer = Checkpointer(settings, mesh, state, folder, about, lock.checkpoint)
             with folder.noting_the_end(), noted_signals() as signals:
-                run = Run(settings, mesh, loader, preprocess, state, folder, checkpointer, signals, telemetry.metrics)
-                Trainer(run).fit()
+                parts = (settings, mesh, loader, run.preprocess, state, folder, checkpointer, signals)
+                Trainer(Run(*parts, telemetry.metrics)).fit()
             summary = summarize(settings, mesh, state.progress, checkpointer.newest, checkpointer.timing, commit)
             if placement.is_main:
-                finish(folder, summary, f"{network.name} on {data.name}")
+                finish(folder, summary, f"{settings.network.name} on {data.name}")
             return summary
 
 
@@ -108,10 +151,10 @@ def _state(
     return begin(model, settings)
 
 
-def _load_data(settings: TrainSettings, placement: Placement) -> DataSet:
+def _load_data(settings: TrainSettings, placement: Placement, classes: int | None) -> DataSet:
     # One process of a node checks the checksums for all of them.
     verify = settings.data.verify and placement.launch.local_rank == 0
-    return load_data(replace(settings.data, verify=verify), settings.network.image, settings.network.classes)
+    return load_data(replace(settings.data, verify=verify), settings.network.image, classes)
 
 
 def _loader(settings: TrainSettings, placement: Placement, data: DataSet) -> Loader:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
+from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
@@ -58,7 +59,7 @@ def classify(settings: ClassifySettings) -> list[Classified]:
         raise ConfigurationError(f"classify is one process, not {launch.world_size}: python launch/classify.py")
     # A color takes the place of the data's mean image; the checkpoint need not say then what it was trained on.
     changes = settings.data if settings.mean_color is None else DataChanges(source="digits")
-    member = open_member(Path(settings.checkpoint).absolute(), changes, settings.input)
+    member = open_member(find_checkpoint(settings.checkpoint), changes, settings.input)
     with explained(f"checkpoint {member.folder}", ConfigurationError):
         mean, names = _mean_and_names(member, settings)
     network, crop = member.network, member.network.image[1:]

@@ -104,12 +104,7 @@ def open_ensemble(settings: EvaluateSettings) -> list[EnsembleMember]:
 
 def open_member(folder: Path, data_changes: DataChanges, input_changes: InputChanges) -> EnsembleMember:
     """Read what a checkpoint says, without its weights; raises ConfigurationError if it does not say enough."""
-    try:
-        description = load_checkpoint(folder, towers=[])[1]
-    except ConfigurationError as error:
-        inside = sorted(path.name for path in folder.glob("checkpoints/*"))
-        hint = f"; the checkpoints of this run are checkpoints/{{{','.join(inside)}}}" if inside else ""
-        raise ConfigurationError(f"{error}{hint}") from error
+    description = load_checkpoint(folder, towers=[])[1]
     with explained(f"checkpoint {folder}", ConfigurationError):
         network = parse_network(description["network"])
         data = _data_settings(description.get("data"), data_changes)

@@ -66,7 +66,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with open_mesh(placement, settings.timeout_seconds) as mesh:
-        said = [(member.network, member.data, member.input) for member in members]
+        said = [(member.folder.name, member.network, member.data, member.input) for member in members]
         check_agreement(repr((settings, said)), data, mesh)
         models = []
         for member in members:

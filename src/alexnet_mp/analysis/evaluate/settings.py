@@ -1,11 +1,13 @@
 """The keys of `conf/evaluate.yaml` and `conf/classify.yaml`, checked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 
+from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.schema import Bound, PositiveFloat, PositiveInt
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
@@ -55,11 +57,11 @@ class EvaluateSettings:
                 f"checkpoint=[{','.join(map(str, folders))}]: an ensemble has one checkpoint or more, each named once"
             )
 
-    @property
+    @cached_property
     def folders(self) -> list[Path]:
         """The checkpoints' folders, one or the members of an ensemble."""
         named = (self.checkpoint,) if isinstance(self.checkpoint, str) else self.checkpoint
-        return [Path(name).absolute() for name in named]
+        return [find_checkpoint(name) for name in named]
 
     @property
     def dtype(self) -> torch.dtype:

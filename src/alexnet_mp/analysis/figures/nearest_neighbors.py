@@ -1,7 +1,6 @@
 """Finds the training images nearest to test images by the last hidden layer, and draws both: the paper's Figure 4."""
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
@@ -24,6 +23,7 @@ from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.features import features
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import make_mesh
@@ -125,27 +125,12 @@ def last_hidden_features(model: TowerModel, preprocess: Preprocessing, batch: Ba
 
     Of the paper's network these are the 4096 of fc7 (paper §6), which dropout that is not inverted has halved: all of
     them alike, so the nearest are the same. `batch` has one view of each image.
-
-    Raises ConfigurationError if this process holds only some of the towers.
     """
-    towers = model.local_towers()
-    if len(towers) != model.network.towers:
-        raise ConfigurationError("features need all towers in one process: use placement=simulated")
-    classifier = next(reversed(model.network.rows))  # as the table's check has it
-    seen: dict[nn.Module, Tensor] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[module] = inputs[0].flatten(1).cpu()
-
-    modules = [tower.get_submodule(classifier) for tower in towers]
-    was_training = model.training
-    model.eval()
-    with ExitStack() as hooks:
-        for module in modules:
-            hooks.callback(module.register_forward_pre_hook(note).remove)
-        model.tower_logits(preprocess.on_each(batch, list(model.placement.devices.values())))
-    model.train(was_training)
-    return torch.cat([seen[module] for module in modules], dim=1)
+    (images,) = preprocess.on_each(batch, list(model.placement.devices.values())[:1])
+    before = list(model.network.without_auxiliaries().rows)[:-1]  # the classifier is the last, by the table's check
+    if not before:
+        return images.flatten(1).cpu()
+    return features(model, images, before[-1:])[before[-1]].flatten(1).cpu()
 
 
 def nearest(

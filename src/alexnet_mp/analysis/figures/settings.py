@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from alexnet_mp.analysis.evaluate.settings import DataChanges
+from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt
 from alexnet_mp.errors import ConfigurationError
 
@@ -55,7 +56,10 @@ class PlotSettings:
 
     @property
     def checkpoint_folder(self) -> Path | None:
-        return None if self.checkpoint is None else Path(self.checkpoint)
+        """The checkpoint that is named; `@best` and `@330` are of `run_dir`."""
+        if self.checkpoint is None:
+            return None
+        return find_checkpoint(f"{self.run}{self.checkpoint}" if self.checkpoint.startswith("@") else self.checkpoint)
 
     @property
     def folder(self) -> Path:

@@ -18,6 +18,7 @@ Unit = Literal["top-1 error, %", "top-5 error, %", "top-1 accuracy, %", "top-5 a
 # A name, or on what machine and how a run computes, and its seed, over which a group is made.
 _NOT_WHAT_IT_TRAINS = (
     "experiment_name",
+    "dry_run",
     "seed",
     "run_dir",
     "placement",

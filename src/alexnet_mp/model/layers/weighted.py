@@ -94,6 +94,10 @@ class TwoInputLayer(nn.Module):
 
     def combine(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         """Add to `own_half`'s result the bias and the sum over the peers' activations."""
+        combined: Tensor = self(partial, peer)  # a call of the layer, so that hooks see what comes out of it
+        return combined
+
+    def forward(self, partial: Tensor, peer: Tensor | None) -> Tensor:
         if self.peer_weight is None:
             return partial + self.bias.view(-1, *[1] * (partial.ndim - 2))
         assert peer is not None, "the peers' half did not come"
