@@ -102,4 +102,5 @@ def _pack(settings: DataSettings) -> DataSet:
         class_names=pack.class_names,
         splits=dict(pack.splits),
         statistics=pack.statistics,
+        class_words=pack.manifest.class_words,
     )
