@@ -38,14 +38,15 @@ def find_labels(sight: Sight, split: str, classes: Sequence[str]) -> PictureLabe
         kit = sight.devkit if split == "validation" else None
         return PictureLabels(kit.file, kit.classes_of(split, kit.truth, classes)) if kit else None
     found: dict[str, str] = {}
+    numbers = {str(number): key for number, key in enumerate(classes)}
     for number, line in enumerate(sight.tree.text(name).splitlines(), start=1):
         match = _LINE.match(line)
         if line.strip() and not match:
             raise ConfigurationError(f"{sight.path}: {name}: line {number} is not a name and a class: {line[:60]!r}")
         picture = (match[1] or match[2]) if match else ""
         if match and not (number == 1 and picture.lower() in _HEADS):
-            # Rows of a list may be numbers in the order of the classes, as Caffe's.
-            key = match[3] if match[3] in classes or not match[3].isdigit() else (*classes, "")[int(match[3][:8])]
+            # A list may number the classes in their order, as Caffe's.
+            key = match[3] if match[3] in classes else numbers.get(match[3], match[3])
             if found.setdefault(_stem(picture), key) != key:
                 raise ConfigurationError(f"{sight.path}: {name} gives {picture} two classes")
     return PictureLabels(name, found)
