@@ -27,6 +27,7 @@ from alexnet_mp.common.cli import compose, run_command, show
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.common.text import csv_cell, printable, printable_lines
 from alexnet_mp.data.prepare.sources import cifar10, devkit
+from alexnet_mp.data.prepare.tree import open_tree
 from alexnet_mp.data.prepare.workspace import read_sums
 from alexnet_mp.network.table import load_network
 from alexnet_mp.training.validation import Errors, Evaluation
@@ -198,16 +199,16 @@ def test_a_compressed_archive_is_not_unpacked_beyond_a_limit(
 ) -> None:
     monkeypatch.setattr(cifar10, "_LARGEST", 1 << 15)
     monkeypatch.setattr(devkit, "LARGEST_DEVKIT", 1 << 15)
-    path = tmp_path / "x.tar.gz"
+    path = tmp_path / devkit.ARCHIVES[2012]
     path.write_bytes(gzip.compress(content()))
     for read in (
         lambda: cifar10.list_cifar10(path, tmp_path),
-        lambda: devkit.read_devkit(path, tmp_path, devkit.YEARS[0]),
+        lambda: devkit.find_devkit(open_tree(tmp_path, tmp_path), tmp_path),
     ):
-        with pytest.raises(ConfigurationError, match=r"x.tar.gz holds more than 32,768 bytes once unpacked; refused"):
+        with pytest.raises(ConfigurationError, match=r"t12.tar.gz holds more than 32,768 bytes once unpacked; refused"):
             read()
 
 
 def test_the_limits_leave_room_for_the_real_archives() -> None:
     assert cifar10._LARGEST > 6 * 30_730_000 + 60_000
-    assert devkit.LARGEST_DEVKIT >= devkit.LARGEST_DEVKIT_FILE
+    assert devkit.LARGEST_DEVKIT > 10 * 2_568_145

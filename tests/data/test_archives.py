@@ -258,12 +258,15 @@ BROKEN_ILSVRC: dict[str, tuple[Callable[[Path], object], str]] = {
     "truth_of_an_unknown_class": (broken_devkit(lambda c: None, (2, 1, 7)), "label 3 of .* is '7'"),
     "truth_of_a_group": (broken_devkit(lambda c: None, (2, 3, 1)), "label 2 of .* is '3'"),
     "truth_not_a_number": (broken_devkit(lambda c: c.update({TRUTH: b"2\none\n2\n"})), "label 2 of .* is 'one'"),
-    "truth_too_short": (broken_devkit(lambda c: None, (2, 1)), "ILSVRC2012_val_00000003.JPEG' is not one of"),
-    "truth_too_long": (broken_devkit(lambda c: None, (2, 1, 2, 1)), "has 3 pictures and .* has labels for 4"),
-    "picture_of_another_name": (rewrite(VALIDATION, lambda: tar_of({"x.JPEG": b""})), "'x.JPEG' is not one of"),
+    "truth_too_short": (broken_devkit(lambda c: None, (2, 1)), "has no label for ILSVRC2012_val_00000003.JPEG"),
+    "truth_too_long": (
+        broken_devkit(lambda c: None, (2, 1, 2, 1)),
+        "that are missing: ILSVRC2012_val_00000004",
+    ),
+    "picture_of_another_name": (rewrite(VALIDATION, lambda: tar_of({"x.JPEG": b""})), "has no label for x.JPEG"),
     "class_not_a_tar": (rewrite(TRAIN, lambda: tar_of({"readme.txt": b""})), "'readme.txt' is not the one tar"),
     "class_twice": (
-        rewrite(TRAIN, lambda: tar_of({"n00000001.tar": tar_of({}), "b/n00000001.tar": tar_of({})})),
+        rewrite(TRAIN, lambda: tar_of({f"{f}n00000001.tar": tar_of({"1.JPEG": b""}) for f in ("", "b/")})),
         "'b/n00000001.tar' is not the one tar",
     ),
     "class_empty": (rewrite(TRAIN, lambda: tar_of({"n00000001.tar": tar_of({})})), "has no pictures"),
@@ -328,7 +331,7 @@ def changed_cifar(name: str, change: Callable[[bytes], bytes]) -> bytes:
 
 
 BROKEN_CIFAR: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no_archive": (lambda: b"nothing", "is damaged, or not CIFAR-10's binary version"),
+    "no_archive": (lambda: b"nothing", "is damaged, or cut short"),
     "cut_short": (lambda: tar_of(cifar_content(), "w:gz")[:20_000], "is damaged"),
     "a_batch_missing": (lambda: tar_of({"x/batches.meta.txt": b"a"}, "w:gz"), "it has no data_batch_1.bin"),
     "a_record_cut": (lambda: changed_cifar("data_batch_3.bin", lambda b: b[:-1]), "data_batch_3.bin has 12,291 bytes"),

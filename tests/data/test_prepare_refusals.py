@@ -50,7 +50,8 @@ def test_two_preparations_do_not_share_a_folder(photos: Path, out: Path) -> None
 
 def test_a_refused_source_leaves_no_trace(photos: Path, out: Path) -> None:
     (photos / "val" / "bird").mkdir()
-    with pytest.raises(ConfigurationError, match=r"val/bird is a class that train/ does not have"):
+    (photos / "val" / "bird" / "1.png").touch()
+    with pytest.raises(ConfigurationError, match=r"val/bird/1.png of bird, a class that train does not have"):
         prepared(photos, out)
     assert not out.exists()
 

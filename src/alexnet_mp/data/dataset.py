@@ -1,7 +1,8 @@
 """Data sets: splits of numbered images with labels, as the loader takes them."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,7 +76,7 @@ class Statistics:
 class DataSet:
     """Splits of the same classes; `description` says where they come from, in one line.
 
-    `splits` has `train` and at least one of `validation` and `test`.
+    `splits` has `train` and at least one of `validation` and `test`. `class_words` says in words what a class is.
     """
 
     name: str
@@ -83,6 +84,13 @@ class DataSet:
     class_names: tuple[str, ...]
     splits: dict[str, Images]
     statistics: Statistics
+    class_words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names_for_people(self) -> tuple[str, ...]:
+        """The classes as `n01440764 (tench)`: with the first of its words, if the data say what a class is."""
+        first = {key: words.split(",")[0].strip() for key, words in self.class_words.items()}
+        return tuple(f"{name} ({first[name]})" if first.get(name) else name for name in self.class_names)
 
     @property
     def held_out(self) -> str:

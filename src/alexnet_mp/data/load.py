@@ -112,4 +112,5 @@ def _opened(settings: DataSettings) -> DataSet:
         class_names=pack.class_names,
         splits=dict(pack.splits),
         statistics=pack.statistics,
+        class_words=pack.manifest.class_words,
     )

@@ -98,7 +98,8 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
         mean = np.full((settings.size, settings.size, 3), settings.mean_color, np.float64)
     else:
         data = member.load_data(verify=False)  # the mean image is all that is needed of them
-        mean, names = data.statistics.mean_image, names or data.class_names
+        mean = data.statistics.mean_image
+        names = data.names_for_people if names in ((), data.class_names) else names
     if settings.class_names is not None:
         with explained(f"class_names={settings.class_names} cannot be read", OSError, UnicodeDecodeError):
             lines = Path(settings.class_names).read_text(encoding="utf-8").splitlines()

@@ -108,7 +108,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
         lambda batch: last_hidden_features(model, preprocess, batch),
         min(settings.neighbors, searched),
     )
-    names, train = data.class_names, data.splits["train"]
+    names, train = data.names_for_people, data.splits["train"]
     found = []
     for n, row in enumerate(rows.tolist()):
         near = center_views(train, places[n], network.image[1:])

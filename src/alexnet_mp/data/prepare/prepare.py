@@ -84,9 +84,7 @@ def seen_text(listing: Listing, source: str) -> str:
     lines = [f"source={source} is of kind {listing.kind}: pictures of {len(listing.class_names):,} classes, {counts}"]
     lines += [f"left out: {each}" for each in listing.left_out]
     if set(listing.splits) == {"train"}:
-        lines.append(
-            "it has no pictures to validate on; split=0.1 would keep a tenth of the training pictures for that"
-        )
+        lines.append("it has no pictures to validate on; split=0.1 keeps a tenth of the training pictures for that")
     return "\n".join(lines)
 
 

@@ -1,14 +1,11 @@
-"""Reads tar files without trust: indexes where members lie by their headers alone, or unpacks a compressed one."""
+"""Reads tar files without trust: indexes where members lie by their headers alone."""
 
-import gzip
 import os
-import shutil
 import tarfile
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, cast
+from pathlib import Path
+from typing import BinaryIO
 
 from alexnet_mp.data.prepare.listing import check_leads_inside
 from alexnet_mp.errors import ConfigurationError, explained
@@ -58,46 +55,6 @@ def index_tar(file: BinaryIO, path: Path, offset: int = 0, length: int | None = 
         _refuse_hostile(header, member.name, path)
         if not header.isdir():
             yield member
-
-
-def unpack(path: Path, wanted: Collection[str], folder: Path, largest_file: int, largest: int, what: str) -> None:
-    """Write those files of a .tar.gz into `folder` that are called one of `wanted`, wherever in the archive they are.
-
-    Raises ConfigurationError if the archive is damaged, or not `what`, since it lacks one of them. It names the member
-    if its name is absolute or has `..`, it is a link or a device, or it has more than `largest_file` bytes. Refuses an
-    archive that would have more than `largest`, whatever the headers say: a small file can hold any number of zeros.
-    """
-    damaged = (tarfile.TarError, EOFError, zlib.error, ValueError, OSError)
-    with (
-        explained(f"{path} is damaged, or not {what}", *damaged),
-        gzip.open(path) as unzipped,
-        tarfile.open(fileobj=cast(IO[bytes], BoundedReader(unzipped, path, largest)), mode="r|") as archive,
-    ):
-        for member in archive:
-            _refuse_hostile(member, member.name, path)
-            if not 0 <= member.size <= largest_file:
-                raise ConfigurationError(f"{path}: member {member.name!r} has {member.size:,} bytes; refused")
-            content, name = archive.extractfile(member), PurePosixPath(member.name).name
-            if content is not None and name in wanted:  # its last name alone, so that none can lead elsewhere
-                with (folder / name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
-    for name in sorted(wanted):
-        if not (folder / name).exists():
-            raise ConfigurationError(f"{path} is not {what}: it has no {name}")
-
-
-class BoundedReader:
-    """Reads from `file`, and raises ConfigurationError once that was more than `most` bytes."""
-
-    def __init__(self, file: BinaryIO | gzip.GzipFile, path: Path, most: int) -> None:
-        self._file, self._path, self._most, self._left = file, path, most, most
-
-    def read(self, size: int) -> bytes:
-        content = self._file.read(size)
-        self._left -= len(content)
-        if self._left < 0:
-            raise ConfigurationError(f"{self._path} holds more than {self._most:,} bytes once unpacked; refused")
-        return content
 
 
 def _read(file: BinaryIO, path: Path, offset: int, length: int, end: int) -> bytes:

@@ -3,7 +3,6 @@
 import gzip
 import os
 import re
-import shutil
 import stat
 import struct
 import zipfile
@@ -43,41 +42,38 @@ class Extent(NamedTuple):
 class Tree:
     """The files and folders of the source `path`; names are relative to the folder that holds all of them.
 
-    `special` has the names that are no regular files, such as links to nowhere. `in_folder` is True if the files lie in
-    a folder, so that each has a path.
+    `special` has the names that are no regular files, such as links to nowhere.
     """
 
     path: Path
     files: dict[str, Extent]
     folders: frozenset[str]
-    special: tuple[str, ...] = ()
-    in_folder: bool = True
+    special: tuple[str, ...]
 
     def under(self, folder: str) -> Iterator[str]:
         """The names of all files under a folder, however deep."""
-        return (name for name in self.files if name.startswith(f"{folder}/"))
+        return (name for name in self.files if not folder or name.startswith(f"{folder}/"))
 
     def subfolders(self, folder: str) -> set[str]:
         """The last names of the folders in a folder."""
-        above = f"{folder}/" if folder else ""
-        return {f[len(above) :] for f in self.folders if f.startswith(above) and "/" not in f[len(above) :]} - {""}
+        return {name.rpartition("/")[2] for name in self.folders if name.rpartition("/")[0] == folder}
 
     def find(self, *last_names: str) -> str | None:
         """The name of the file with one of these last names, the first if there are several; the least deep one."""
-        for wanted in last_names:
-            found = [name for name in self.files if name == wanted or name.endswith(f"/{wanted}")]
+        for last in last_names:
+            found = [name for name in self.files if name.rpartition("/")[2] == last]
             if found:
                 return min(found, key=lambda name: (name.count("/"), name))
         return None
 
     def path_of(self, last_name: str) -> Path | None:
         """The path of a file with this last name; None if there is none, or it lies in an archive."""
-        name = self.find(last_name) if self.in_folder else None
+        name = self.find(last_name) if self.path.is_dir() else None
         return Path(self.files[name].path) if name else None
 
-    def picture(self, name: str, label: int) -> Picture:
-        """The file as a picture."""
-        return Picture(name, label, *self.files[name])
+    def picture(self, name: str, above: str = "") -> Picture:
+        """The file as a picture whose label is not known yet; `above` comes before its name."""
+        return Picture(above + name, 0, *self.files[name])
 
     def content(self, name: str) -> bytes:
         """The bytes of a small file. Raises ConfigurationError if it is large or cannot be read."""
@@ -94,18 +90,18 @@ class Tree:
         return self.content(name).decode("utf-8", "replace")
 
 
-def open_tree(path: Path, scratch: Path) -> Tree:
+def open_tree(path: Path, scratch: Path, most: int | None = None) -> Tree:
     """The files of a folder or an archive; side files of systems and file servers are passed over.
 
-    A .tar.gz is inflated into the folder `scratch`. If all files lie in one folder that is not a split's, names begin
-    below it. Raises ConfigurationError if the source cannot be read, or is a hostile archive.
+    A .tar.gz is inflated into the folder `scratch`, to `most` bytes at most. If all files lie in one folder that is not
+    a split's, names begin below it. Raises ConfigurationError if the source cannot be read, or is a hostile archive.
     """
     special: list[str] = []
     folders: set[str] = set()
     if path.is_dir():
         found = _in_folder(path, "", folders, special)
     elif path.name.lower().endswith(TARS):
-        found = tar_files(path, scratch)
+        found = tar_files(path, scratch, most)
     elif zipfile.is_zipfile(path):
         found = _in_zip(path)
     else:
@@ -113,23 +109,20 @@ def open_tree(path: Path, scratch: Path) -> Tree:
     files: dict[str, Extent] = {}
     for name, extent in found:
         if name in files:
-            raise ConfigurationError(f"{path}: {name!r} is there twice; which one counts is not known")
+            raise ConfigurationError(f"{path}: {name!r} is there twice")
         files[name] = extent
-    for name in files if path.is_file() else ():
-        parents = name.split("/")[:-1]
-        folders |= {"/".join(parents[:depth]) for depth in range(1, len(parents) + 1)}
-    root = ""
-    while len(tops := {name[len(root) :].split("/", 1)[0] for name in (*files, *folders) if name + "/" != root}) == 1:
-        (top,) = tops
-        if top in SPLIT_NAMES or root + top in files:
+        folders |= {name[:i] for i, letter in enumerate(name) if letter == "/"} if path.is_file() else set()
+    root = 0  # where names begin
+    while len(tops := {name[root:].partition("/")[0] for name in (*files, *folders) if len(name) > root}) == 1:
+        top = tops.pop()
+        if top in SPLIT_NAMES or any(name[root:] == top for name in files):
             break
-        root += f"{top}/"
+        root += len(top) + 1
     return Tree(
         path,
-        {name[len(root) :]: extent for name, extent in files.items()},
-        frozenset(name[len(root) :] for name in folders if name.startswith(root)),
-        tuple(name[len(root) :] for name in special),
-        path.is_dir(),
+        {name[root:]: extent for name, extent in files.items()},
+        frozenset(name[root:] for name in folders) - {""},
+        tuple(name[root:] for name in special),
     )
 
 
@@ -180,10 +173,10 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Extent]]:
             yield member.filename.removeprefix("./"), extent
 
 
-def tar_files(path: Path, scratch: Path) -> Iterator[tuple[str, Extent]]:
+def tar_files(path: Path, scratch: Path, most: int | None = None) -> Iterator[tuple[str, Extent]]:
     """The files of a .tar where they lie, or of a .tar.gz in a copy that is inflated into `scratch` first."""
     modified = path.stat().st_mtime_ns
-    plain = path if path.suffix == ".tar" else _inflated(path, scratch)
+    plain = path if path.suffix == ".tar" else _inflated(path, scratch / "inflated", most)
     with plain.open("rb") as file:
         for member in index_tar(file, path):
             name = member.name.removeprefix("./")
@@ -191,29 +184,24 @@ def tar_files(path: Path, scratch: Path) -> Iterator[tuple[str, Extent]]:
                 yield name, Extent(str(plain), member.offset, member.length, modified)
 
 
-def _inflated(path: Path, scratch: Path) -> Path:
-    """A .tar.gz without its compression, from an earlier start or made now."""
+def _inflated(path: Path, folder: Path, most: int | None) -> Path:
+    """A .tar.gz without its compression, of an earlier start or made now."""
     state = path.stat()
-    folder = scratch / "inflated"
+    most = LARGEST_RATIO * state.st_size + (1 << 20) if most is None else most
     target = folder / f"{state.st_mtime_ns}-{state.st_size}-{path.name}.tar"
     if target.exists():
         return target
     folder.mkdir(exist_ok=True)
-    with explained(f"cannot inflate {path} into {folder}"):
-        if shutil.disk_usage(folder).free < state.st_size:
-            raise ConfigurationError(f"the disk of {folder} has no room for {path.name}, which is inflated there first")
     unfinished = target.with_suffix(".unfinished")
-    bar = tqdm(desc=f"inflating {path.name}", unit="B", unit_scale=True, disable=None)
+    damaged = (OSError, EOFError, zlib.error)
     with (
-        explained(f"{path} is damaged, or cut short", OSError, EOFError, zlib.error),
-        bar,
+        explained(f"{path} is damaged, or cut short, or {folder} has no room to inflate it", *damaged),
+        tqdm(desc=f"inflating {path.name}", unit="B", unit_scale=True, disable=None) as bar,
         gzip.open(path) as source,
         unfinished.open("wb") as out,
     ):
-        while block := source.read(1 << 22):
+        while block := source.read(1 << 20):
             bar.update(out.write(block))
-            if out.tell() > LARGEST_RATIO * state.st_size + (1 << 20):
-                raise ConfigurationError(
-                    f"{path} inflates to {LARGEST_RATIO} times its size, as no pictures do; refused"
-                )
+            if out.tell() > most:
+                raise ConfigurationError(f"{path} holds more than {most:,} bytes once unpacked; refused")
     return unfinished.rename(target)

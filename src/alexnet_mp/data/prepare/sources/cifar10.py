@@ -7,7 +7,7 @@ import pooch  # type: ignore[import-untyped]
 
 from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
 from alexnet_mp.data.prepare.sources.source import Sight, Source
-from alexnet_mp.data.prepare.tar import unpack
+from alexnet_mp.data.prepare.tree import Tree, open_tree
 from alexnet_mp.errors import ConfigurationError, explained
 
 DOWNLOAD = "cifar10"
@@ -18,8 +18,7 @@ _PIXEL_BYTES = 3 * 32 * 32
 _RECORD_BYTES = 1 + _PIXEL_BYTES  # the label comes first
 _FILES = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
 _NAMES = "batches.meta.txt"
-_LARGEST_FILE = 1 << 28  # bytes; the real ones have 30,730,000
-_LARGEST = 1 << 30
+_LARGEST = 1 << 30  # bytes; the real files have 30,730,000 each
 
 
 def download() -> Path:
@@ -34,14 +33,10 @@ def download() -> Path:
 
 def _recognizes(sight: Sight) -> bool:
     """The word, or an archive that is called so or begins with its files."""
-    if not sight.path.exists():
-        return True  # the word
-    if not sight.path.is_file():
+    if sight.path.is_dir():
         return False
-    if "cifar" in sight.path.name.lower():
-        return True
     first = {PurePosixPath(name).name for names in sight.tars.values() for name in names}
-    return bool(first & set(_FILES["train"]))
+    return "cifar" in sight.path.name.lower() or bool(first & {_NAMES, *_FILES["train"]})
 
 
 def _list(sight: Sight) -> Listing:
@@ -49,37 +44,40 @@ def _list(sight: Sight) -> Listing:
 
 
 def list_cifar10(archive: Path, scratch: Path) -> Listing:
-    """The pictures of the archive, whose batches are unpacked into the folder `scratch`.
+    """The pictures of the archive, which is inflated into the folder `scratch`.
 
     Raises ConfigurationError if the file is not such an archive, lacks a batch, or has a batch that is no whole
     number of records or has a label without a name.
     """
-    folder = scratch / "cifar10"
-    folder.mkdir(exist_ok=True)
-    wanted = {_NAMES, *(name for names in _FILES.values() for name in names)}
-    unpack(archive, wanted, folder, _LARGEST_FILE, _LARGEST, "CIFAR-10's binary version")
-    class_names = tuple((folder / _NAMES).read_text(errors="replace").split())
+    tree = open_tree(archive, scratch, _LARGEST)
+    names = {last: tree.find(last) or "" for last in (_NAMES, *_FILES["train"], *_FILES["test"])}
+    for last, name in names.items():
+        if not name:
+            raise ConfigurationError(f"{archive} is not CIFAR-10's binary version: it has no {last}")
+    class_names = tuple(tree.text(names[_NAMES]).split())
     if not class_names or len(set(class_names)) != len(class_names):
         raise ConfigurationError(f"{archive}: {_NAMES} does not have one name for every class")
-    modified = archive.stat().st_mtime_ns
     splits = {
-        split: in_order([p for name in names for p in _pictures(archive, folder / name, len(class_names), modified)])
-        for split, names in _FILES.items()
+        split: in_order([p for last in files for p in _pictures(tree, names[last], len(class_names))])
+        for split, files in _FILES.items()
     }
     return Listing("cifar10", "cifar10", class_names, splits)
 
 
-def _pictures(archive: Path, batch: Path, classes: int, modified: int) -> list[Picture]:
-    records = np.fromfile(batch, dtype=np.uint8)
+def _pictures(tree: Tree, name: str, classes: int) -> list[Picture]:
+    archive, extent, batch = tree.path, tree.files[name], PurePosixPath(name).name
+    records = np.fromfile(extent.path, np.uint8, extent.length, offset=extent.offset)
     if len(records) == 0 or len(records) % _RECORD_BYTES:
         raise ConfigurationError(
-            f"{archive}: {batch.name} has {len(records):,} bytes, no whole number of records of {_RECORD_BYTES:,}"
+            f"{archive}: {batch} has {len(records):,} bytes, no whole number of records of {_RECORD_BYTES:,}"
         )
     labels = records[::_RECORD_BYTES].tolist()
     if max(labels) >= classes:
-        raise ConfigurationError(f"{archive}: {batch.name} has a label {max(labels)}; there are {classes} names")
+        raise ConfigurationError(f"{archive}: {batch} has a label {max(labels)}; there are {classes} names")
     return [
-        Picture(f"{batch.name}/{i:05d}", label, str(batch), i * _RECORD_BYTES + 1, _PIXEL_BYTES, modified)
+        Picture(
+            f"{batch}/{i:05d}", label, extent.path, extent.offset + i * _RECORD_BYTES + 1, _PIXEL_BYTES, extent.modified
+        )
         for i, label in enumerate(labels)
     ]
 

@@ -4,15 +4,11 @@ from alexnet_mp.data.prepare.listing import Listing
 from alexnet_mp.data.prepare.sources.class_folders import list_class_folders
 from alexnet_mp.data.prepare.sources.source import Sight, Source
 
-_DATA = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # the labels beside it, or not there at all
 
-
-def _data(sight: Sight) -> str | None:
-    return next((folder for folder in _DATA if folder in sight.tree.folders), None)
-
-
-def _recognizes(sight: Sight) -> bool:
-    return _data(sight) is not None
+def _data(sight: Sight) -> str:
+    """The folder of the splits; of the outer folders some may be missing."""
+    folders = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
+    return next((folder for folder in folders if folder in sight.tree.folders), "")
 
 
 def _list(sight: Sight) -> Listing:
@@ -22,4 +18,4 @@ def _list(sight: Sight) -> Listing:
     return list_class_folders(sight, "kaggle", there)
 
 
-KAGGLE = Source("kaggle", "ILSVRC/Data/CLS-LOC/ beside LOC_val_solution.csv", _recognizes, _list)
+KAGGLE = Source("kaggle", "ILSVRC/Data/CLS-LOC/ beside LOC_val_solution.csv", lambda sight: bool(_data(sight)), _list)
