@@ -2,9 +2,9 @@
 
 python benchmarks/codecs.py source=PHOTOS json=codecs.json
 
-Copies of the pictures under PHOTOS become a raw pack and a pack of JPEGs in a scratch folder. The loader reads both, and the
-pictures themselves as `data=folder` does, in turns, whole epochs with the augmentation of the recipe `paper`, from the page
-cache. Images a second of the cores' time (user and system, all threads) are what one core would read that has
+Copies of the pictures under PHOTOS become a raw pack and a pack of JPEGs in a scratch folder. The loader reads both and
+the pictures themselves as `data=folder` does, in turns, whole epochs with the augmentation of the recipe `paper`, from
+the page cache. Images a second of the cores' time (user and system, all threads) are what one core would read that has
 nothing else to do, so that other work on the machine counts less. What is asked for: 2,000 images/s of a pack of JPEGs
 on two cores.
 """
@@ -146,7 +146,7 @@ def _rates(
 
 
 def _change(raw: Images, jpeg: Images) -> dict[str, float]:
-    """What JPEG does to pixels, in gray levels of 0..255: the mean of the absolute difference, its 99th percentile, PSNR."""
+    """What JPEG does to pixels, on the scale of 0..255: mean and 99th percentile of the difference, and PSNR."""
     counts = np.zeros(256, dtype=np.int64)
     images = [np.empty((1, *raw.image_shape), dtype=np.uint8) for _ in range(2)]
     for row in range(len(raw)):
@@ -179,7 +179,7 @@ def _text(report: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             machine_text(report["machine"]),
-            f"{said['pictures']:,} images of {said['size']}x{said['size']} ({report['different_pictures']:,} pictures), "
+            f"{said['pictures']:,} images of {said['size']}x{said['size']}, {report['different_pictures']:,} differ, "
             f"crops of {said['crop']}x{said['crop']}, batch {said['batch_size']}, {said['threads']} loader threads",
             *aligned(rows),
             f"JPEG of quality {said['quality']}: {ratio:.1f} times smaller; pixels change by "
