@@ -20,6 +20,7 @@ from alexnet_mp.data.prepare.workspace import read_sums
 from alexnet_mp.errors import ConfigurationError
 
 SECONDS_OF_SILENCE = 600.0  # in which the process that decodes has finished no task
+_PICTURES_A_WORKER = 256  # for fewer another process is not worth its start
 _SECONDS_TO_ESTIMATE = 5.0  # the next comes at six times the seconds
 _NAMED = 3  # of the pictures that cannot be decoded
 
@@ -64,7 +65,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def _make(name: str, tasks: Sequence[ShardTask], path: Path) -> Statistics:
     total, size = sum(len(task.pictures) for task in tasks), tasks[0].size
-    workers = min(usable_cores(), len(tasks))
+    workers = min(usable_cores(), -(-total // _PICTURES_A_WORKER))
     _say(f"decoding the {total:,} pictures of {name} once for their mean image and colors, kept in {path}")
     sums, count, done = no_sums(size, np.uint64), 0, 0
     skipped: list[tuple[str, str]] = []
