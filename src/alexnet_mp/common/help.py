@@ -27,7 +27,7 @@ class _Explained:
 
     @property
     def commands(self) -> list[str]:
-        """The commands in the opening comment, each with its remark behind two spaces or more."""
+        """Those in the opening comment, each with its remark behind two spaces or more."""
         return [_as_started(line) for line in self.opening if _COMMAND.match(line)]
 
 
