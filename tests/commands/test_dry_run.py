@@ -10,15 +10,10 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp import train as train_from_python
 from alexnet_mp.commands import train
 from alexnet_mp.common.cli import compose
-from alexnet_mp.sweep.dry_run import try_sweep
-from alexnet_mp.sweep.jobs import Job
-from alexnet_mp.sweep.settings import parse_sweep_settings
 from tests.support.checkpoints import narrow_network
 from tests.support.packs import entry
 from tests.support.presets import composed, presets
 from tests.support.processes import run_script, run_script_in
-from tests.support.sweeps import PYTHON, configuration
-from tests.support.sweeps import compose as compose_job
 from tests.training.test_train import NARROW
 
 IMAGES = 4
@@ -108,36 +103,20 @@ def test_what_train_would_refuse_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sweep_tries_a_job_of_every_variant(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    def command(job: Job, processes: int) -> list[str]:
-        """In torchrun's place: says what it was told, or fails."""
-        assert (job.overrides[-1], processes) == ("dry_run=true", 1)
-        fails = job.variant == "no_lrn"
-        script = (
-            f"import sys; print({job.name!r}); print('x\\nerror: it broke', file=sys.stderr); sys.exit({int(fails)})"
-        )
-        return [*PYTHON, script]
-
-    settings = parse_sweep_settings(configuration(tmp_path / "out", seeds=[3, 4], dry_run=True))
-    assert try_sweep(settings, compose_job, said.append, command) == ["no_lrn/seed-3"]
-    first, good, bad = said
-    assert first == "4 jobs; one step of each variant, and nothing is written"
-    assert (good, bad) == ("\nlrn/seed-3\nlrn/seed-3", "\nno_lrn/seed-3\nerror: it broke")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_the_sweep_command_tries_its_jobs_by_torchrun(tmp_path: Path) -> None:
     quoted = ",".join(f"'{override}'" for override in NARROW)
-    variants = "variants={good: [], bad: ['recipe.batch_size=2000']}"
-    asked = [variants, f"overrides=[{quoted}]", "seeds=[3,4]", f"out={tmp_path / 'out'}", "dry_run=true"]
-    finished = run_script("launch/sweep.py", asked, tmp_path)
-    assert (finished.code, finished.stderr) == (1, "error: bad/seed-3 failed\n")
+    asked = [f"overrides=[{quoted}]", "seeds=[3,4]", f"out={tmp_path / 'out'}", "dry_run=true", "processes=2"]
+    finished = run_script("launch/sweep.py", ["variants={one: [], four: ['recipe.epochs=4']}", *asked], tmp_path)
+    assert (finished.code, finished.stderr) == (0, "")
     lines = finished.stdout.splitlines()
-    assert [line for line in lines if line.endswith(("seed-3", "seed-4"))] == ["good/seed-3", "bad/seed-3"]
-    assert any(line.startswith("predicted ") for line in lines)
-    assert lines[-1].startswith("error: recipe.batch_size=2000 is more than the 1437 training images")
+    assert [line for line in lines if line.endswith(("seed-3", "seed-4"))] == ["one/seed-3", "four/seed-3"]
+    assert [line for line in lines if line.startswith("steps ")] == [
+        "steps      22 an epoch, 330 in 15 epochs",
+        "steps      22 an epoch, 88 in 4 epochs",
+    ]
+    assert lines[-1] == "tried 2 of 4 jobs, each in one process, whatever processes= says"
+    wrong = run_script("launch/sweep.py", ["variants={bad: ['recipe.batch_size=2000']}", *asked], tmp_path)
+    assert wrong.code == 2
+    assert wrong.stderr.startswith("error: variant bad: recipe.batch_size=2000 is more than the 1437 training images")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,6 @@ _WIDTH = 100
 _EXAMPLES = 3
 _COLUMN = 26  # where comments begin, unless a key is longer
 _COMMAND = re.compile(r"(python|torchrun|OMP_NUM_THREADS=1 torchrun) ")
-_TABLES = {"network": "layers"}  # a group -> its key with a mapping that is no list of settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class _Explained:
 
     @property
     def commands(self) -> list[str]:
-        """The commands in the opening comment, each with its remark behind two spaces or more."""
+        """Those in the opening comment, each with its remark behind two spaces or more."""
         return [_as_started(line) for line in self.opening if _COMMAND.match(line)]
 
 
@@ -61,7 +60,7 @@ def help_text(configuration_name: str) -> str:
             path = preset_path(group, preset)
             keys = _read(path)
             is_global = "@package _global_" in path.read_text(encoding="utf-8")
-            lines += _keys(_without(keys.body, _TABLES.get(group)), "" if is_global else f"{group}.")
+            lines += _keys(keys.body, "" if is_global else f"{group}.")
     return "\n".join(lines)
 
 
@@ -106,7 +105,7 @@ def _read(path: Path) -> _Explained:
 def _keys(body: Iterable[str], prefix: str) -> list[str]:
     """The lines of keys with their comments beside them, those of the top level behind `prefix`."""
     entries: list[tuple[str, str]] = []
-    for line in body:
+    for line in takewhile(lambda line: line != "layers:", body):  # a network's rows are no settings, and the last key
         code, _, comment = (f"{line} ").partition("# ")
         code, comment = code.rstrip(), comment.strip()
         if code:
@@ -122,16 +121,6 @@ def _keys(body: Iterable[str], prefix: str) -> list[str]:
         else:
             lines += _wrapped(f"# {comment}", 2, 4)
     return lines
-
-
-def _without(body: Sequence[str], key: str | None) -> list[str]:
-    """The lines but those of the mapping at `key`."""
-    kept, inside = [], False
-    for line in body:
-        inside = line.startswith(f"{key}:") or (inside and line.startswith(" "))
-        if not inside:
-            kept.append(line)
-    return kept
 
 
 def _wrapped(text: str, first: int, others: int) -> list[str]:

@@ -5,12 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from alexnet_mp.common.presets import preset_names, preset_path
-from alexnet_mp.common.schema import choice, from_mapping
+from alexnet_mp.common.presets import read_preset
+from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.check import check_one_tower, check_order, in_place
 from alexnet_mp.network.rows import Auxiliary, Place, Row, parse_row, plain_rows, reads_of, walk
@@ -110,14 +106,7 @@ def load_network(name_or_path: str | Path, towers: int | None = None) -> Network
     `towers` cuts the same kernels and units into another number of towers. Raises ConfigurationError for an unknown
     preset, a file that is not a table, and a number of towers that does not divide the units.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = preset_path("network", choice(str(name_or_path), preset_names("network"), "network"))
-    try:
-        mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigurationError(f"cannot read the network table {path}: {' '.join(str(error).split())}") from error
-    network = parse_network(mapping)
+    network = parse_network(read_preset("network", name_or_path, "network", "network table"))
     return network if towers is None else network.cut_into(towers)
 
 

@@ -24,6 +24,10 @@ class Launch:
     local_world_size: int = 1
     planned: bool = True
 
+    @property
+    def nodes(self) -> int:
+        return self.world_size // self.local_world_size
+
     @classmethod
     def from_environment(cls, rank: int | None = None, world_size: int | None = None) -> "Launch":
         """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them; the arguments go first.
@@ -45,13 +49,12 @@ def _from_environment(name: str, default: int) -> int:
 
 def command_line(script: str, launch: Launch, overrides: Sequence[str], but: str) -> str:
     """The command line of `script` (`launch/train.py`) in as many processes, with all overrides of keys but one."""
-    nodes = launch.world_size // launch.local_world_size
     torchrun = ["torchrun"]
-    if nodes > 1:
-        torchrun += [f"--nnodes={nodes}"]
+    if launch.nodes > 1:
+        torchrun += [f"--nnodes={launch.nodes}"]
     if launch.world_size > 1:
         torchrun += [f"--nproc-per-node={launch.local_world_size}"]
-    if nodes > 1:
+    if launch.nodes > 1:
         torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=FIRST_NODE:29500"]
     kept = [override for override in overrides if not override.lstrip("+").startswith(f"{but}=")]
     return shlex.join([*torchrun, script, *kept])

@@ -14,7 +14,7 @@ from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.telemetry import open_telemetry
 from alexnet_mp.performance.cost_model.hardware import load_hardware
-from alexnet_mp.performance.cost_model.prediction import Prediction, Strategy, predict
+from alexnet_mp.performance.cost_model.prediction import Strategy, predict
 from alexnet_mp.performance.cost_model.replicas import Layout
 from alexnet_mp.training.finetune import load_initial_weights
 from alexnet_mp.training.loss import LossOnEveryTower, averaging_gradients, data_parallel
@@ -63,12 +63,8 @@ def _one_step(run: PreparedRun, mesh: Mesh) -> tuple[float, float]:
     link = checked_link(mesh, settings.network, settings.recipe.batch_size // placement.replicas)
     model = TowerModel(settings.network, placement, link, settings.seed, settings.dtype, settings.wire_dtype)
     load_initial_weights(model, settings.initial_weights, settings.recipe.input, mesh)
-    losses, optimizer = (
-        data_parallel(LossOnEveryTower(model, settings.autocast), mesh),
-        begin(model, settings).optimizer,
-    )
-    batches = run.loader.training(0)
-    batch = next(iter(batches))
+    losses = data_parallel(LossOnEveryTower(model, settings.autocast), mesh)
+    optimizer, batch = begin(model, settings).optimizer, next(run.loader.training(0))
     began = time.perf_counter()
     with averaging_gradients(mesh):
         each = losses(run.preprocess.on_each(batch, devices), to_towers(batch.labels, devices), 0)
@@ -81,30 +77,22 @@ def _one_step(run: PreparedRun, mesh: Mesh) -> tuple[float, float]:
 
 def _prediction(run: PreparedRun, hardware_name: str) -> str:
     """Time and memory by the cost model, in words; why there is none, if it covers no such run."""
-    settings, placement = run.settings, run.placement
-    hardware = load_hardware(hardware_name)
-    launch, network, batch = placement.launch, settings.network, settings.recipe.batch_size
+    settings, placement, hardware = run.settings, run.placement, load_hardware(hardware_name)
+    network, batch, nodes = settings.network, settings.recipe.batch_size, placement.launch.nodes
     split = network.towers > 1 and placement.kind != "simulated"
     strategy: Strategy = "split" if split else "data_parallel" if placement.replicas > 1 else "single"
-    layout = Layout(placement.replicas, launch.world_size // launch.local_world_size)
-    precision = _PRECISIONS.get(settings.precision, settings.precision)
+    precision, crossing_dtype = _PRECISIONS.get(settings.precision, settings.precision), settings.crossing_dtype
     try:
-        plan = predict(network, hardware, batch, precision, settings.crossing_dtype or "float32", layout)
+        layout = Layout(placement.replicas, nodes)
+        plan = predict(network, hardware, batch, precision, crossing_dtype or "float32", layout)
     except ConfigurationError as error:
         return f"nothing for {hardware.name}: {error}"
-    if strategy not in plan.predictions:
+    found = plan.predictions.get(strategy)
+    if found is None:
         return f"nothing for {hardware.name}: {plan.left_out[strategy]}"
-    return _in_words(plan.predictions[strategy], hardware.name, run)
-
-
-def _in_words(found: Prediction, hardware: str, run: PreparedRun) -> str:
-    epochs, images = run.settings.recipe.epochs, run.loader.steps_per_epoch * run.settings.recipe.batch_size
-    hours = 24 * found.days(epochs, images)
-    took = (
-        f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
-    )
-    fits = "" if found.fits else "; IT DOES NOT FIT"
+    days = found.days(settings.recipe.epochs, run.loader.steps_per_epoch * batch)
     return (
-        f"{1e3 * found.step:,.3g} ms a step, {took} in all, and {found.memory.total / 1e9:.2f} of "
-        f"{found.capacity / 1e9:.1f} GB of a device's memory, for {hardware} (dry_run=DESCRIPTION names another){fits}"
+        f"{1e3 * found.step:,.3g} ms a step, {f'{days:.2f} days' if days >= 2 else f'{24 * days:.2f} h'} in all, and "
+        f"{found.memory.total / 1e9:.2f} of {found.capacity / 1e9:.1f} GB of a device's memory, for {hardware.name} "
+        f"(dry_run=DESCRIPTION names another){'' if found.fits else '; IT DOES NOT FIT'}"
     )

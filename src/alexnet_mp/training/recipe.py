@@ -5,16 +5,12 @@ from math import inf, sqrt
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from alexnet_mp.common.presets import preset_names, preset_path
-from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt, choice, from_mapping
+from alexnet_mp.common.presets import read_preset
+from alexnet_mp.common.schema import Bound, NonNegativeInt, PositiveInt, from_mapping
 from alexnet_mp.data.augmentation import Augmentation
 from alexnet_mp.data.loader import Order
 from alexnet_mp.data.preprocessing import InputScale
-from alexnet_mp.errors import ConfigurationError, explained
+from alexnet_mp.errors import ConfigurationError
 
 Rate = Annotated[float, Bound("be a number of at least 0", lambda value: 0 <= value < inf)]
 Kind = Literal["weights", "biases"]
@@ -106,12 +102,7 @@ class Recipe:
 
         Raises ConfigurationError for an unknown preset, a file that cannot be read, and a value that cannot be.
         """
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            path = preset_path("recipe", choice(str(name_or_path), preset_names("recipe"), "recipe"))
-        with explained(f"cannot read the recipe {path}", OSError, OmegaConfBaseException, YAMLError):
-            mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        return from_mapping(Recipe, mapping, "recipe")
+        return from_mapping(Recipe, read_preset("recipe", name_or_path, "recipe", "recipe"), "recipe")
 
     def rates(self, layer: str, kind: Kind) -> Rates:
         """The rates that one layer's parameters of one kind start with."""

@@ -18,7 +18,6 @@ from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
@@ -63,7 +62,7 @@ def prepare_run(configuration: Mapping[str, Any], classes_of_data: bool = False)
     keep_large_blocks()
     settings = parse_train_settings(configuration)
     network = settings.network
-    placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
+    placement = choose_placement(settings.placement, settings.device, network.towers)
     settings = settings.on_replicas(placement.replicas)
     recipe = settings.recipe
     recipe.check(network.learned_layers, placement.replicas)

@@ -20,7 +20,7 @@ from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.parallel.launch import Launch, own_command_line
+from alexnet_mp.parallel.launch import own_command_line
 from alexnet_mp.parallel.link_test import checked_link
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
@@ -48,7 +48,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     """
     members = open_ensemble(settings)
     network = members[0].network
-    placement = choose_placement(settings.placement, settings.device, network.towers, Launch.from_environment())
+    placement = choose_placement(settings.placement, settings.device, network.towers)
     # One process of a node checks the checksums for all of them.
     data = members[0].load_data(verify=members[0].data.verify and placement.launch.local_rank == 0)
     for member in members:

@@ -23,11 +23,9 @@ from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.model.build import build_model
 from alexnet_mp.model.features import features
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.parallel.launch import Launch
-from alexnet_mp.parallel.mesh import make_mesh
-from alexnet_mp.parallel.placement import choose_placement
 
 _CLASSES_SHOWN = 5
 _BATCH = 128
@@ -94,8 +92,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
     member.check_classes(data)
     split = data.held_out if settings.split is None else choice(settings.split, data.splits, "split")
     rows = _rows(settings, len(data.splits[split]), split)
-    placement = choose_placement("simulated", settings.device, network.towers, Launch())
-    model = TowerModel(network, placement, make_mesh(placement, timeout_seconds=60).link(), seed=0)
+    model = build_model(network, device=settings.device)
     model.load_state_dict(member.weights(range(network.towers)))
     preprocess = Preprocessing(data.statistics, network.image[1:], member.input, torch.float32)
     batch = center_views(data.splits[split], rows, network.image[1:])

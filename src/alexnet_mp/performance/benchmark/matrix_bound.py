@@ -23,7 +23,6 @@ from alexnet_mp.common.host import keep_large_blocks, now
 from alexnet_mp.network import rows
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import MatrixWork, Task
@@ -104,7 +103,7 @@ def _product(
 def measure_matrix_work(task: Task) -> MatrixWork:
     """Time every product of one step, together with the processes of the other towers."""
     keep_large_blocks()  # as the split does
-    placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
+    placement = choose_placement("simulated", task.device, 1)
     torch.manual_seed(task.seed)
     seconds: dict[str, float] = {}
     ways: dict[str, str] = {}

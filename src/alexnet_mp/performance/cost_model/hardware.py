@@ -4,11 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from alexnet_mp.common.presets import preset_names, preset_path
+from alexnet_mp.common.presets import read_preset
 from alexnet_mp.common.schema import Bound, PositiveInt, choice, from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.rows import KINDS
@@ -152,12 +148,5 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
 
     Raises ConfigurationError for an unknown preset, an unreadable file, an unknown key and an impossible number.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = preset_path(PRESETS, choice(str(name_or_path), preset_names(PRESETS), "hardware"))
-    try:
-        mapping = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, OmegaConfBaseException, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(f"cannot read the hardware description {path}: {reason}") from error
+    mapping = read_preset(PRESETS, name_or_path, "hardware", "hardware description")
     return from_mapping(Hardware, mapping, "hardware")

@@ -14,7 +14,6 @@ from alexnet_mp.model.single_device import OUR_PARTS, single_network
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Sent, Task
@@ -45,7 +44,7 @@ def towers(task: Task) -> Iterator[TrainStep]:
     keep_large_blocks()  # before anything is allocated, as the training command does
     network = task.network
     kind = "auto" if network.towers > 1 else "simulated"
-    placement = choose_placement(kind, task.device, network.towers, Launch.from_environment())
+    placement = choose_placement(kind, task.device, network.towers)
     with open_mesh(placement, task.deadline_seconds) as mesh:
         link = mesh.link()
         timed = TimedLink(link) if link is not None else None

@@ -14,7 +14,6 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.single_device import STOCK_PARTS, row_layers
 from alexnet_mp.network import rows
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Sent, Task
@@ -29,7 +28,7 @@ MICROBATCHES = 4
 @contextmanager
 def pipelined(task: Task) -> Iterator[TrainStep]:
     """This process's part of the stock network; the cuts are where each part takes about as long."""
-    placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
+    placement = choose_placement("simulated", task.device, 1)
     torch.manual_seed(task.seed)
     with open_mesh(placement, task.deadline_seconds) as mesh:
         device, parts = placement.devices[0], placement.replicas

@@ -14,7 +14,6 @@ from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.model.single_device import STOCK_PARTS, single_network
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.performance.benchmark.measurement import Sent, Task
@@ -32,7 +31,7 @@ def replicated(
 
     @contextmanager
     def train_step(task: Task) -> Iterator[TrainStep]:
-        placement = choose_placement("simulated", task.device, 1, Launch.from_environment())
+        placement = choose_placement("simulated", task.device, 1)
         torch.manual_seed(task.seed)
         with open_mesh(placement, task.deadline_seconds) as mesh:
             device = placement.devices[0]
