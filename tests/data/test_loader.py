@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from itertools import product
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.common.cli import compose
+from alexnet_mp.data import loader as loader_module
 from alexnet_mp.data.augmentation import Augmentation, ColorNoise
 from alexnet_mp.data.dataset import DataSet, ImagesInMemory, Share, Statistics
 from alexnet_mp.data.load import DataSettings, load_data
@@ -300,6 +302,33 @@ def test_a_split_larger_than_half_of_the_memory_is_forgotten_by_itself(
     list(source.validation())
     assert bool(train.forgotten) == train_too  # type: ignore[attr-defined]
     assert validation.forgotten == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "reading, training, said",
+    [
+        (4.0, 2.0, r"loader +1 images/s are read by 2 threads and the network could take 4; see loader\.threads"),
+        (0.4, 4.0, None),  # less than a tenth of the time
+        (2.0, 1.0, None),  # a short epoch
+    ],
+    ids=["waited", "did_not_wait", "short"],
+)
+def test_an_epoch_that_waited_for_images_says_how_many_are_read_and_could_be_taken(
+    reading: float, training: float, said: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, seconds = loader(data_set()), [0.0]
+    batches = list(source.training(0))
+    monkeypatch.setattr(loader_module.time, "perf_counter", lambda: seconds[0])
+
+    def read() -> Iterator[Batch]:
+        for batch in batches:
+            seconds[0] += reading
+            yield batch
+
+    monkeypatch.setattr(source, "_ahead", lambda _: read())
+    for _ in source.training(0):  # three batches of eight
+        seconds[0] += training
+    assert [bool(re.fullmatch(said or "", message)) for message in caplog.messages] == ([True] if said else [])
 
 
 @pytest.mark.parametrize("crop, wanted", [((10, 11), "10x11"), ((9, 12), "9x12")])
