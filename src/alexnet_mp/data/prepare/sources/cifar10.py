@@ -33,7 +33,9 @@ def download() -> Path:
 
 def _recognizes(sight: Sight) -> bool:
     """The word, or an archive that is called so or begins with its files."""
-    if sight.path.is_dir():
+    if not sight.path.exists():
+        return True
+    if not sight.path.is_file() or not sight.tars:
         return False
     first = {PurePosixPath(name).name for names in sight.tars.values() for name in names}
     return "cifar" in sight.path.name.lower() or bool(first & {_NAMES, *_FILES["train"]})
