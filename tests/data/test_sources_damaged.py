@@ -168,7 +168,7 @@ DAMAGE: dict[str, list[tuple[Change, str]]] = {
         (without("imagenet1k-train"), "(webdataset) has no pictures of any class to train on"),
         (
             put(f"imagenet1k-train-0001.tar//{ONE}_1.cls", b"1"),
-            "is labeled",
+            f"a training picture of {ONE} is labeled",
         ),
         (put(f"imagenet1k-train-0001.tar//{ONE}_1.cls", b"cat dog"), "does not say one class: 'cat dog'"),
         (put(f"imagenet1k-train-0001.tar//{ONE}_1.png", png(3)), f"'{ONE}_1.png' is the second picture of its sample"),

@@ -76,11 +76,10 @@ def _pictures(tree: Tree, name: str, classes: int) -> list[Picture]:
     labels = records[::_RECORD_BYTES].tolist()
     if max(labels) >= classes:
         raise ConfigurationError(f"{archive}: {batch} has a label {max(labels)}; there are {classes} names")
+    places = range(extent.offset + 1, extent.offset + extent.length, _RECORD_BYTES)
     return [
-        Picture(
-            f"{batch}/{i:05d}", label, extent.path, extent.offset + i * _RECORD_BYTES + 1, _PIXEL_BYTES, extent.modified
-        )
-        for i, label in enumerate(labels)
+        Picture(f"{batch}/{i:05d}", label, extent.path, place, _PIXEL_BYTES, extent.modified)
+        for i, (label, place) in enumerate(zip(labels, places, strict=True))
     ]
 
 

@@ -11,7 +11,7 @@ from alexnet_mp.data.prepare.tree import Tree, open_tree
 from alexnet_mp.errors import ConfigurationError, explained
 
 _FIELDS = ("cls", "label", "class", "wnid")  # of a json
-_WNID = re.compile(r"n\d{8}(?=_)")
+_WNID = re.compile(r"^n\d{8}(?=_)")
 
 
 def _labeled(names: list[str]) -> bool:
@@ -72,16 +72,15 @@ def _names(keys: list[str], train: Keyed, path: Path) -> dict[str, str]:
 
     Raises ConfigurationError if those contradict the numbers.
     """
-    names: dict[str, str] = {}
-    for key, picture in train:
-        wnid = _WNID.match(picture.name.rpartition("/")[2])
-        if not wnid:
-            return {key: key for key in keys}
-        if names.setdefault(key, wnid[0]) != wnid[0]:
-            raise ConfigurationError(f"source={path}: {picture.name} is labeled {key}, as pictures of {names[key]} are")
-    if len(set(names.values())) != len(names):
-        twice = next(n for n in names.values() if list(names.values()).count(n) > 1)
-        raise ConfigurationError(f"source={path}: the training pictures of {twice} are labeled as two classes")
+    pairs = {(key, "".join(_WNID.findall(picture.name.rpartition("/")[2])[:1])) for key, picture in train}
+    if any(not wnid for _, wnid in pairs):
+        return {key: key for key in keys}
+    names, numbers = dict(sorted(pairs)), {wnid: key for key, wnid in sorted(pairs)}
+    for key, wnid in sorted(pairs):
+        if (names[key], numbers[wnid]) != (wnid, key):
+            raise ConfigurationError(
+                f"source={path}: a training picture of {wnid} is labeled {key}, and others are not"
+            )
     return {key: names.get(key, key) for key in keys}
 
 
