@@ -27,6 +27,8 @@ from alexnet_mp.errors import LinkError
 from alexnet_mp.parallel.links import LocalLink
 from tests.parallel.test_link_test import TWO_DEVICES, corrupt
 from tests.support.checkpoints import narrowed, random_weights
+from tests.support.preparation import prepared
+from tests.support.sources import png, write
 
 NETWORK = narrowed("small")
 DIVISOR = 20.0
@@ -181,3 +183,13 @@ def test_wrong_use_is_answered(overrides: list[str], message: str, scene: Callab
 def test_a_checkpoint_that_does_not_say_its_scale_is_asked_for_it(scene: Callable[..., Scene]) -> None:
     with pytest.raises(ConfigurationError, match=r"checkpoint.*add input\.pixel_divisor=1 input\.mean=pixel"):
         classified(scene({"data": {"source": "digits"}}))
+
+
+def test_classes_are_shown_in_words_if_the_data_know_them(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    classes = [f"n0000000{number}" for number in range(10)]
+    content = {f"{split}/{key}/1.png": png(label) for label, key in enumerate(classes) for split in ("train", "val")}
+    content["words.txt"] = "".join(f"{key}\tbird {key[-1]}, any bird\n" for key in classes).encode()
+    prepared(write(tmp_path / "photos", content), tmp_path / "pack", size=16)
+    data = {"source": "pack", "path": str(tmp_path / "pack")}
+    (first, *_) = classified(scene({**ABOUT, "data": data, "class_names": classes}))
+    assert all(re.fullmatch(r"n0000000(\d) \(bird \1\)", name) for name in first.names)

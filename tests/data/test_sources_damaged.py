@@ -96,7 +96,7 @@ DAMAGE: dict[str, list[tuple[Change, str]]] = {
         (put(TEST_TRUTH, b"2\n1\n2\n"), "are missing: ILSVRC2010_test_00000003"),
         (
             put("patch_images.tar//patch_images/val/x.JPEG"),
-            "validation/x.JPEG of patch_images.tar (it replaces no picture",
+            "patch_images/val/x.JPEG of patch_images.tar (it replaces no",
         ),
         (
             put("patch_images.tar//more/val/ILSVRC2010_val_00000001.JPEG"),
@@ -154,7 +154,7 @@ DAMAGE: dict[str, list[tuple[Change, str]]] = {
             put("data/val_images.tar//x_n00000009.JPEG"),
             "validation/x_n00000009.JPEG of n00000009, a class that train does not",
         ),
-        (put(f"data/images.tar//x_{ONE}.JPEG"), "images.tar: its name does not say whether it is of train"),
+        (put(f"data/more.tar//x_{ONE}.JPEG"), "more.tar: its name does not say whether it is of train"),
         (
             copy(f"data/train_images_1.tar//{ONE}_1_{ONE}.JPEG", f"data/train_images_0.tar//{ONE}_1_{ONE}.JPEG"),
             f"pictures twice under one name: train/{ONE}_1_{ONE}.JPEG",
@@ -168,7 +168,7 @@ DAMAGE: dict[str, list[tuple[Change, str]]] = {
         (without("imagenet1k-train"), "(webdataset) has no pictures of any class to train on"),
         (
             put(f"imagenet1k-train-0001.tar//{ONE}_1.cls", b"1"),
-            "is labeled",
+            f"a training picture of {ONE} is labeled",
         ),
         (put(f"imagenet1k-train-0001.tar//{ONE}_1.cls", b"cat dog"), "does not say one class: 'cat dog'"),
         (put(f"imagenet1k-train-0001.tar//{ONE}_1.png", png(3)), f"'{ONE}_1.png' is the second picture of its sample"),

@@ -14,8 +14,7 @@ def _up_to(most: int) -> Bound:
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """What to prepare and how; see `conf/prepare.yaml`. `workers` and `images_per_shard` have defaults
-    of their own; `split` is the part of the training pictures that becomes the validation split."""
+    """What to prepare and how; see `conf/prepare.yaml`. `workers` and `images_per_shard` have defaults of their own."""
 
     source: str
     out: str

@@ -9,12 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from alexnet_mp.data.prepare.listing import SPLIT_NAMES, Picture, check_leads_inside, inflate
+from alexnet_mp.data.prepare.listing import IMAGE_SUFFIXES, SPLIT_NAMES, Picture, check_leads_inside, inflate
 from alexnet_mp.data.prepare.tar import index_tar
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -59,12 +60,18 @@ class Tree:
         return {name.rpartition("/")[2] for name in self.folders if name.rpartition("/")[0] == folder}
 
     def find(self, *last_names: str) -> str | None:
-        """The name of the file with one of these last names, the first if there are several; the least deep one."""
-        for last in last_names:
-            found = [name for name in self.files if name.rpartition("/")[2] == last]
-            if found:
-                return min(found, key=lambda name: (name.count("/"), name))
-        return None
+        """The name of the file, not a picture, with the first of these last names that is there; the least deep one."""
+        found = next((self._others[last] for last in last_names if last in self._others), [])
+        return min(found, key=lambda name: (name.count("/"), name), default=None)
+
+    @cached_property
+    def _others(self) -> dict[str, list[str]]:
+        """The names of files that are not pictures, by their last names."""
+        names: dict[str, list[str]] = {}
+        for name in self.files:
+            if name.rpartition(".")[2].lower() not in IMAGE_SUFFIXES:
+                names.setdefault(name.rpartition("/")[2], []).append(name)
+        return names
 
     def path_of(self, last_name: str) -> Path | None:
         """The path of a file with this last name; None if there is none, or it lies in an archive."""
@@ -176,7 +183,7 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Extent]]:
 def tar_files(path: Path, scratch: Path, most: int | None = None) -> Iterator[tuple[str, Extent]]:
     """The files of a .tar where they lie, or of a .tar.gz in a copy that is inflated into `scratch` first."""
     modified = path.stat().st_mtime_ns
-    plain = path if path.suffix == ".tar" else _inflated(path, scratch / "inflated", most)
+    plain = path if path.suffix.lower() == ".tar" else _inflated(path, scratch / "inflated", most)
     with plain.open("rb") as file:
         for member in index_tar(file, path):
             name = member.name.removeprefix("./")

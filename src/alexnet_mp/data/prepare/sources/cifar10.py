@@ -33,7 +33,9 @@ def download() -> Path:
 
 def _recognizes(sight: Sight) -> bool:
     """The word, or an archive that is called so or begins with its files."""
-    if sight.path.is_dir():
+    if not sight.path.exists():
+        return True
+    if not sight.path.is_file() or not sight.tars:
         return False
     first = {PurePosixPath(name).name for names in sight.tars.values() for name in names}
     return "cifar" in sight.path.name.lower() or bool(first & {_NAMES, *_FILES["train"]})
@@ -74,11 +76,10 @@ def _pictures(tree: Tree, name: str, classes: int) -> list[Picture]:
     labels = records[::_RECORD_BYTES].tolist()
     if max(labels) >= classes:
         raise ConfigurationError(f"{archive}: {batch} has a label {max(labels)}; there are {classes} names")
+    places = range(extent.offset + 1, extent.offset + extent.length, _RECORD_BYTES)
     return [
-        Picture(
-            f"{batch}/{i:05d}", label, extent.path, extent.offset + i * _RECORD_BYTES + 1, _PIXEL_BYTES, extent.modified
-        )
-        for i, label in enumerate(labels)
+        Picture(f"{batch}/{i:05d}", label, extent.path, place, _PIXEL_BYTES, extent.modified)
+        for i, (label, place) in enumerate(zip(labels, places, strict=True))
     ]
 
 

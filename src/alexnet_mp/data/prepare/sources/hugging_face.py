@@ -19,10 +19,10 @@ def _list(sight: Sight) -> Listing:
     pictures: dict[str, Keyed] = {}
     left_out = []
     for path, first in sight.tars.items():
-        split = split_in_name(path)
         if first and not _labeled(first):
             left_out.append(f"{path.name} (its pictures have no labels)")
             continue
+        split = split_in_name(path)
         with explained(f"cannot read {path}"):
             for name, extent in tar_files(path, sight.scratch):
                 match = _NAME.fullmatch(PurePosixPath(name).name)

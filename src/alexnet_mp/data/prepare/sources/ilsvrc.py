@@ -81,10 +81,10 @@ def _replace(pictures: dict[str, Keyed], path: Path, scratch: Path) -> list[str]
         *_, folder, last = ("", *PurePosixPath(name).parts)
         if (SPLIT_NAMES.get(folder), last) in patches:
             raise ConfigurationError(f"{path}: there are two patches {folder}/{last}")
-        patches[SPLIT_NAMES.get(folder), last] = extent
+        patches[SPLIT_NAMES.get(folder), last] = name, extent
     for split, keyed in pictures.items():
         for i, (key, picture) in enumerate(keyed):
             place = split, PurePosixPath(picture.name).name
             if place in patches:
-                keyed[i] = key, Picture(picture.name, 0, *patches.pop(place))
-    return [f"{split}/{name} of {path.name} (it replaces no picture here)" for split, name in patches]
+                keyed[i] = key, Picture(picture.name, 0, *patches.pop(place)[1])
+    return [f"{name} of {path.name} (it replaces no picture here)" for name, _ in patches.values()]

@@ -16,16 +16,8 @@ from alexnet_mp.data.prepare.sources.tiny_imagenet import TINY_IMAGENET
 from alexnet_mp.data.prepare.sources.webdataset import WEBDATASET
 from alexnet_mp.errors import ConfigurationError
 
-SOURCES = (  # the first that recognizes a path takes it
-    CIFAR10,
-    ILSVRC2012,
-    ILSVRC2010,
-    KAGGLE,
-    TINY_IMAGENET,
-    HUGGING_FACE,
-    WEBDATASET,
-    CLASS_FOLDERS,
-)
+# The first that recognizes a path takes it.
+SOURCES = (CIFAR10, ILSVRC2012, ILSVRC2010, KAGGLE, TINY_IMAGENET, HUGGING_FACE, WEBDATASET, CLASS_FOLDERS)
 
 
 def list_source(source: str, kind: str, scratch: Path) -> Listing:

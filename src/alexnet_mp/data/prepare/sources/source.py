@@ -102,7 +102,7 @@ def _first_names(path: Path) -> list[str]:
     """The names of files at the beginning of a tar; none if it is damaged, which reading all of it will say."""
     with (
         explained(f"{path} is damaged, or cut short", OSError, EOFError, zlib.error),
-        path.open("rb") if path.suffix == ".tar" else gzip.open(path) as content,
+        path.open("rb") if path.suffix.lower() == ".tar" else gzip.open(path) as content,
     ):
         head = io.BytesIO(content.read(_HEAD))
     names = []

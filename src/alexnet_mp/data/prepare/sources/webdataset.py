@@ -11,17 +11,22 @@ from alexnet_mp.data.prepare.tree import Tree, open_tree
 from alexnet_mp.errors import ConfigurationError, explained
 
 _FIELDS = ("cls", "label", "class", "wnid")  # of a json
-_WNID = re.compile(r"n\d{8}(?=_)")
+_WNID = re.compile(r"^n\d{8}(?=_)")
+
+
+def _labeled(names: list[str]) -> bool:
+    return any(name.endswith((".cls", ".json")) for name in names)
 
 
 def _list(sight: Sight) -> Listing:
     pictures: dict[str, Keyed] = {}
     left_out = []
-    for path in sight.tars:
-        keyed = _pictures(open_tree(path, sight.scratch), split_in_name(path))
-        pictures.setdefault(split_in_name(path), []).extend(keyed)
-        left_out += [] if keyed else [f"{path.name} (it has no labels, .cls or .json)"]
-    pictures = {split: keyed for split, keyed in pictures.items() if keyed}
+    for path, first in sight.tars.items():
+        if first and not _labeled(first):
+            left_out.append(f"{path.name} (it has no labels, .cls or .json)")
+            continue
+        split = split_in_name(path)
+        pictures.setdefault(split, []).extend(_pictures(open_tree(path, sight.scratch), split))
     keys = {key for key, _ in pictures.get("train", ())}
     if not keys or not all(key.isdigit() for key in keys):
         return sight.listing("webdataset", pictures, left_out=left_out)
@@ -31,7 +36,7 @@ def _list(sight: Sight) -> Listing:
 
 
 def _pictures(tree: Tree, split: str) -> Keyed:
-    """The pictures of a tar with the key of their class; none if the tar has no labels at all."""
+    """The pictures of a tar with the key of their class."""
     samples: dict[str, dict[str, str]] = {}
     for name in tree.files:
         folder, slash, last = name.rpartition("/")
@@ -41,8 +46,6 @@ def _pictures(tree: Tree, split: str) -> Keyed:
         if kind in sample:
             raise ConfigurationError(f"{tree.path}: {name!r} is the second {kind} of its sample")
         sample[kind] = name
-    if not any("cls" in sample or "json" in sample for sample in samples.values()):
-        return []
     keyed = []
     for key, sample in samples.items():
         label = sample.get("cls") or sample.get("json")
@@ -69,22 +72,21 @@ def _names(keys: list[str], train: Keyed, path: Path) -> dict[str, str]:
 
     Raises ConfigurationError if those contradict the numbers.
     """
-    names: dict[str, str] = {}
-    for key, picture in train:
-        wnid = _WNID.match(picture.name.rpartition("/")[2])
-        if not wnid:
-            return {key: key for key in keys}
-        if names.setdefault(key, wnid[0]) != wnid[0]:
-            raise ConfigurationError(f"source={path}: {picture.name} is labeled {key}, as pictures of {names[key]} are")
-    if len(set(names.values())) != len(names):
-        twice = next(n for n in names.values() if list(names.values()).count(n) > 1)
-        raise ConfigurationError(f"source={path}: the training pictures of {twice} are labeled as two classes")
+    pairs = {(key, "".join(_WNID.findall(picture.name.rpartition("/")[2])[:1])) for key, picture in train}
+    if any(not wnid for _, wnid in pairs):
+        return {key: key for key in keys}
+    names, numbers = dict(sorted(pairs)), {wnid: key for key, wnid in sorted(pairs)}
+    for key, wnid in sorted(pairs):
+        if (names[key], numbers[wnid]) != (wnid, key):
+            raise ConfigurationError(
+                f"source={path}: a training picture of {wnid} is labeled {key}, and others are not"
+            )
     return {key: names.get(key, key) for key in keys}
 
 
 WEBDATASET = Source(
     "webdataset",
     "tars ...-train-0000.tar of KEY.jpg beside KEY.cls or KEY.json",
-    lambda sight: any(name.endswith((".cls", ".json")) for names in sight.tars.values() for name in names),
+    lambda sight: any(map(_labeled, sight.tars.values())),
     _list,
 )
