@@ -91,8 +91,9 @@ def _prediction(run: PreparedRun, hardware_name: str) -> str:
     if found is None:
         return f"nothing for {hardware.name}: {plan.left_out[strategy]}"
     days = found.days(settings.recipe.epochs, run.loader.steps_per_epoch * batch)
+    took = f"{days:.1f} days" if days >= 2 else f"{24 * days:.1f} h" if days >= 0.1 else f"{1440 * days:.1f} minutes"
     return (
-        f"{1e3 * found.step:,.3g} ms a step, {f'{days:.2f} days' if days >= 2 else f'{24 * days:.2f} h'} in all, and "
+        f"{1e3 * found.step:,.3g} ms a step, {took} in all, and "
         f"{found.memory.total / 1e9:.2f} of {found.capacity / 1e9:.1f} GB of a device's memory, for {hardware.name} "
         f"(dry_run=DESCRIPTION names another){'' if found.fits else '; IT DOES NOT FIT'}"
     )
