@@ -35,6 +35,9 @@ PATTERNS = {
 }
 
 REASONED = {
+    ("src/alexnet_mp/commands/main.py", "importlib.import_module"): "the module is one of a fixed table",
+    ("tests/commands/test_library.py", "exec"): "README's own example",
+    ("tests/commands/test_library.py", "compile"): "the same",
     ("tests/support/processes.py", "runpy.run_path"): "the commands' own scripts, in the tests' process",
     (
         "tests/support/photographs.py",

@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from alexnet_mp.common.cli import show
 from alexnet_mp.common.help import first_line
 from alexnet_mp.common.schema import is_not_one_of
 
@@ -22,7 +23,7 @@ def main() -> None:
         lines = [f"  {each:<10} {first_line(configuration)}" for each, (configuration, _) in COMMANDS.items()]
         usage = "alexnet-mp COMMAND KEY=VALUE ...; alexnet-mp COMMAND --help explains the keys"
         several = "With several processes: torchrun --nproc-per-node=2 -m alexnet_mp.commands.train KEY=VALUE ..."
-        print("\n".join([usage, "", *lines, "", several]))
+        show("\n".join([usage, "", *lines, "", several]))
     elif name not in COMMANDS:
         example = "; for example: alexnet-mp describe network=paper"
         print(f"error: {is_not_one_of(name, COMMANDS, 'the command')}{example}", file=sys.stderr)

@@ -106,18 +106,18 @@ def _keys(body: Iterable[str], prefix: str) -> list[str]:
     """The lines of keys with their comments beside them, those of the top level behind `prefix`."""
     entries: list[tuple[str, str]] = []
     for line in takewhile(lambda line: line != "layers:", body):  # a network's rows are no settings, and the last key
-        code, _, comment = (f"{line} ").partition("# ")
-        code, comment = code.rstrip(), comment.strip()
-        if code:
-            entries.append((code if code.startswith(" ") else prefix + code, comment))
+        key, _, comment = (f"{line} ").partition("# ")
+        key, comment = key.rstrip(), comment.strip()
+        if key:
+            entries.append((key if key.startswith(" ") else prefix + key, comment))
         elif comment and entries and (not entries[-1][0] or line.startswith(" ")):  # goes on
             entries[-1] = entries[-1][0], f"{entries[-1][1]} {comment}"
         elif comment:
             entries.append(("", comment))
     lines = []
-    for code, comment in entries:
-        if code:
-            lines += _wrapped(f"{code:<{_COLUMN}}  {comment}".rstrip(), 2, _COLUMN + 4)
+    for key, comment in entries:
+        if key:
+            lines += _wrapped(f"{key:<{_COLUMN}}  {comment}".rstrip(), 2, _COLUMN + 4)
         else:
             lines += _wrapped(f"# {comment}", 2, 4)
     return lines

@@ -40,6 +40,10 @@ def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
     """
     if (folder / MANIFEST).exists():
         raise ConfigurationError(f"data.path={folder} is a pack; use data=pack")
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"data.path={folder} is no folder; data=folder reads train/CLASS/ and val/CLASS/ in one"
+        )
     with explained(f"data.path={folder}", ConfigurationError), tempfile.TemporaryDirectory() as scratch:
         listing = list_source(str(folder), "auto", Path(scratch))
     if any(picture.offset for pictures in listing.splits.values() for picture in pictures):
