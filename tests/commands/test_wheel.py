@@ -84,7 +84,8 @@ def test_the_wheel_holds_every_module_and_preset_of_the_checkout(installed: Path
 
 
 def test_the_wheel_holds_nothing_but_the_package(installed: Path) -> None:
-    assert {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} == {"alexnet_mp"}
+    assert {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} == {"alexnet_mp", "bin"}
+    assert [path.name for path in (installed / "bin").iterdir()] == ["alexnet-mp"]  # the console script
 
 
 def test_every_preset_composes_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
