@@ -20,7 +20,7 @@ from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.folder import FolderSplit, open_folder
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
-from alexnet_mp.data.prepare.listing import Picture
+from alexnet_mp.data.prepare.listing import Extent, Picture
 from alexnet_mp.training.config import parse_train_settings
 from tests.support.photographs import clothing
 from tests.support.preparation import COUNTS, prepared
@@ -248,7 +248,9 @@ def test_what_a_split_holds_is_a_hundred_bytes_a_picture() -> None:
     held = []
     for count in (1_000, 20_000):
         names = (f"train/n01440764/n01440764_{i:05d}.JPEG" for i in range(count))
-        split = FolderSplit([Picture(name, 0, f"/nowhere/imagenet/{name}", 0, 1, 0) for name in names], 256, 10**8)
+        split = FolderSplit(
+            [Picture(name, 0, Extent(f"/nowhere/imagenet/{name}", 0, 1, 0)) for name in names], 256, 10**8
+        )
         arrays = [value for value in vars(split).values() if isinstance(value, np.ndarray | bytes)]
         held.append(sum(value.nbytes if isinstance(value, np.ndarray) else len(value) for value in arrays))
         assert not [value for value in vars(split).values() if isinstance(value, list | dict | set)]

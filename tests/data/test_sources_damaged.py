@@ -176,7 +176,7 @@ DAMAGE: dict[str, list[tuple[Change, str]]] = {
         (put("imagenet1k-shard-0001.tar//x.cls", b"7"), "its name does not say whether it is of train"),
         (
             without("validation-0000.tar//ILSVRC2012_val_00000002.cls"),
-            "left out: imagenet1k-validation-0000.tar (it has no labels",
+            "left out: imagenet1k-validation-0000.tar (its pictures have no labels",
         ),
     ],
     "webdataset_json": [

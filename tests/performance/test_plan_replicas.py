@@ -14,7 +14,7 @@ from alexnet_mp.common.cli import compose
 from alexnet_mp.performance.cost_model.hardware import DeviceLink, Hardware
 from alexnet_mp.performance.cost_model.prediction import Prediction, predict
 from alexnet_mp.performance.cost_model.replicas import Layout
-from tests.performance.test_plan import CONV1, PARAMETERS_OF_TOWER_0, PARAMETERS_OF_TOWER_1, device, small
+from tests.support.cost_model import CONV1, PARAMETERS_OF_TOWER_0, PARAMETERS_OF_TOWER_1, device, small
 from tests.support.processes import CHECKOUT
 
 NETWORK_BETWEEN = DeviceLink("cable", bandwidth=60.0, latency_seconds=3.0)

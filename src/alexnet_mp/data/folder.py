@@ -46,7 +46,7 @@ def open_folder(folder: Path, size: int, cache: Path | None) -> DataSet:
         )
     with explained(f"data.path={folder}", ConfigurationError), tempfile.TemporaryDirectory() as scratch:
         listing = list_source(str(folder), "auto", Path(scratch))
-    if any(picture.offset for pictures in listing.splits.values() for picture in pictures):
+    if any(picture.extent.offset for pictures in listing.splits.values() for picture in pictures):
         raise ConfigurationError(
             f"data.path={folder} has its pictures in archives, and data=folder reads files; unpack them, or make a "
             f"pack: python launch/prepare.py source={folder} out=PACK"
@@ -89,8 +89,8 @@ class FolderSplit:
         """Each of `pictures` is a whole file."""
         self.labels = np.array([picture.label for picture in pictures], dtype=np.int64)
         self.image_shape = (size, size, 3)
-        self.stored_bytes = sum(picture.length for picture in pictures)
-        paths = [os.fsencode(picture.path) for picture in pictures]
+        self.stored_bytes = sum(picture.extent.length for picture in pictures)
+        paths = [os.fsencode(picture.extent.path) for picture in pictures]
         self._paths = b"".join(paths)
         self._ends = np.cumsum([0, *map(len, paths)], dtype=np.int64)
         self._max_pixels = max_pixels

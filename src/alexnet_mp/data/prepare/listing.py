@@ -14,19 +14,25 @@ SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation"
 IMAGE_SUFFIXES = ("jpeg", "jpg", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "avif")
 
 
-class Picture(NamedTuple):
+class Extent(NamedTuple):
     """`length` bytes at `offset` of the file `path`; `modified` is that file's time stamp in nanoseconds.
 
     They are deflated, as in a zip file, if `inflated` says how many bytes they become; 0 means that they are not.
     """
 
-    name: str
-    label: int
     path: str
     offset: int
     length: int
     modified: int
     inflated: int = 0
+
+
+class Picture(NamedTuple):
+    """The file of a picture, and the number of its class."""
+
+    name: str
+    label: int
+    extent: Extent
 
 
 @dataclass(frozen=True)

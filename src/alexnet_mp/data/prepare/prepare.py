@@ -138,7 +138,8 @@ def _digest(listing: Listing) -> str:
     digest = hashlib.sha256()
     for split, pictures in listing.splits.items():
         for p in pictures:
-            line = f"{split}\0{p.name}\0{p.label}\0{p.offset}\0{p.length}\0{p.modified}\n"
+            _, offset, length, modified, _ = p.extent
+            line = f"{split}\0{p.name}\0{p.label}\0{offset}\0{length}\0{modified}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from alexnet_mp.data.jpeg import decode_jpeg, encode_jpeg
 from alexnet_mp.data.manifest import UINT8, UINT32, npy_header
 from alexnet_mp.data.pack import OpenFile
 from alexnet_mp.data.prepare.decode import BadPicture, decode_cifar10, decode_image, pillow_limits
-from alexnet_mp.data.prepare.listing import Encoding, Picture, inflate
+from alexnet_mp.data.prepare.listing import Encoding, Extent, Picture, inflate
 from alexnet_mp.data.prepare.statistics import no_sums
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -169,7 +169,7 @@ def _decoded(
     opened = lru_cache(1)(OpenFile)  # an archive is opened once a shard
     for picture in task.pictures:
         try:
-            content = _read(picture, opened)
+            content = _read(picture.extent, opened)
             pixels = decode(content, task.size, task.max_pixels)
         except BadPicture as problem:
             if task.strict:
@@ -182,14 +182,14 @@ def _decoded(
         yield pixels
 
 
-def _read(picture: Picture, opened: Callable[[str], OpenFile]) -> bytes:
+def _read(extent: Extent, opened: Callable[[str], OpenFile]) -> bytes:
     try:
-        content = os.pread(opened(picture.path).descriptor, picture.length, picture.offset)
+        content = os.pread(opened(extent.path).descriptor, extent.length, extent.offset)
     except OSError as error:
         raise BadPicture(f"cannot be read: {error.strerror}") from error
-    if len(content) != picture.length:
-        raise BadPicture(f"cut short: {len(content):,} of {picture.length:,} bytes are there")
+    if len(content) != extent.length:
+        raise BadPicture(f"cut short: {len(content):,} of {extent.length:,} bytes are there")
     try:
-        return inflate(content, picture.inflated) if picture.inflated else content
+        return inflate(content, extent.inflated) if extent.inflated else content
     except ValueError as error:
         raise BadPicture(str(error)) from error

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
-from alexnet_mp.data.prepare.listing import IMAGE_SUFFIXES, SPLIT_NAMES, Picture, check_leads_inside, inflate
+from alexnet_mp.data.prepare.listing import IMAGE_SUFFIXES, SPLIT_NAMES, Extent, Picture, check_leads_inside, inflate
 from alexnet_mp.data.prepare.tar import index_tar
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -27,16 +26,6 @@ TARS = (".tar", ".tar.gz", ".tgz")
 # Files that systems and file servers leave beside pictures, and hidden ones.
 SIDE = re.compile(r"(^|/)(\.[^/]+|@eadir|__macosx|thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip file's member: signature, lengths of its name and extra field
-
-
-class Extent(NamedTuple):
-    """Where a file's bytes lie, as in `Picture`."""
-
-    path: str
-    offset: int
-    length: int
-    modified: int
-    inflated: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +69,7 @@ class Tree:
 
     def picture(self, name: str, above: str = "") -> Picture:
         """The file as a picture whose label is not known yet; `above` comes before its name."""
-        return Picture(above + name, 0, *self.files[name])
+        return Picture(above + name, 0, self.files[name])
 
     def content(self, name: str) -> bytes:
         """The bytes of a small file. Raises ConfigurationError if it is large or cannot be read."""

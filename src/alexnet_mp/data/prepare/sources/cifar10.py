@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pooch  # type: ignore[import-untyped]
 
-from alexnet_mp.data.prepare.listing import Listing, Picture, in_order
+from alexnet_mp.data.prepare.listing import Extent, Listing, Picture, in_order
 from alexnet_mp.data.prepare.sources.source import Sight, Source
 from alexnet_mp.data.prepare.tree import Tree, open_tree
 from alexnet_mp.errors import ConfigurationError, explained
@@ -78,7 +78,7 @@ def _pictures(tree: Tree, name: str, classes: int) -> list[Picture]:
         raise ConfigurationError(f"{archive}: {batch} has a label {max(labels)}; there are {classes} names")
     places = range(extent.offset + 1, extent.offset + extent.length, _RECORD_BYTES)
     return [
-        Picture(f"{batch}/{i:05d}", label, extent.path, place, _PIXEL_BYTES, extent.modified)
+        Picture(f"{batch}/{i:05d}", label, Extent(extent.path, place, _PIXEL_BYTES, extent.modified))
         for i, (label, place) in enumerate(zip(labels, places, strict=True))
     ]
 

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from alexnet_mp.data.prepare.listing import IMAGE_SUFFIXES, Listing, Picture
-from alexnet_mp.data.prepare.sources.source import Keyed, Sight, Source, split_in_name
+from alexnet_mp.data.prepare.sources.source import Keyed, Sight, Source
 from alexnet_mp.data.prepare.tree import tar_files
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -17,12 +17,8 @@ def _labeled(names: list[str]) -> bool:
 
 def _list(sight: Sight) -> Listing:
     pictures: dict[str, Keyed] = {}
-    left_out = []
-    for path, first in sight.tars.items():
-        if first and not _labeled(first):
-            left_out.append(f"{path.name} (its pictures have no labels)")
-            continue
-        split = split_in_name(path)
+    tars, left_out = sight.labeled_tars(_labeled)
+    for path, split in tars.items():
         with explained(f"cannot read {path}"):
             for name, extent in tar_files(path, sight.scratch):
                 match = _NAME.fullmatch(PurePosixPath(name).name)
@@ -30,7 +26,7 @@ def _list(sight: Sight) -> Listing:
                     raise ConfigurationError(f"{path}: {name!r} does not end with a wnid, as NAME_n01440764.JPEG")
                 if match[1] not in (None, match[2]):
                     raise ConfigurationError(f"{path}: {name!r} names two classes, {match[1]} and {match[2]}")
-                pictures.setdefault(split, []).append((match[2], Picture(f"{split}/{name}", 0, *extent)))
+                pictures.setdefault(split, []).append((match[2], Picture(f"{split}/{name}", 0, extent)))
     return sight.listing("hugging_face", pictures, left_out=left_out)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from alexnet_mp.data.prepare.listing import SPLIT_NAMES, Listing, Picture
+from alexnet_mp.data.prepare.listing import SPLIT_NAMES, Extent, Listing, Picture
 from alexnet_mp.data.prepare.sources.devkit import ARCHIVES
 from alexnet_mp.data.prepare.sources.labels import PictureLabels, labeled_pictures
 from alexnet_mp.data.prepare.sources.source import Keyed, Sight
@@ -67,8 +67,8 @@ def _train(path: Path) -> tuple[Keyed, list[str]]:
             if not inside:
                 raise ConfigurationError(f"{path}: the class tar {name!r} has no pictures")
             for m in inside:
-                place = (str(path), m.offset, m.length, extent.modified)
-                pictures.append((wnid[1], Picture(f"train/{wnid[1]}/{m.name}", 0, *place)))
+                place = Extent(str(path), m.offset, m.length, extent.modified)
+                pictures.append((wnid[1], Picture(f"train/{wnid[1]}/{m.name}", 0, place)))
     if not classes:
         raise ConfigurationError(f"{path} has no class tars")
     return pictures, sorted(classes)
@@ -86,5 +86,5 @@ def _replace(pictures: dict[str, Keyed], path: Path, scratch: Path) -> list[str]
         for i, (key, picture) in enumerate(keyed):
             place = split, PurePosixPath(picture.name).name
             if place in patches:
-                keyed[i] = key, Picture(picture.name, 0, *patches.pop(place)[1])
+                keyed[i] = key, picture._replace(extent=patches.pop(place)[1])
     return [f"{name} of {path.name} (it replaces no picture here)" for name, _ in patches.values()]

@@ -46,6 +46,13 @@ class Sight:
         """The devkit that lies in it."""
         return find_devkit(self.tree, self.scratch)
 
+    def labeled_tars(self, labeled: Callable[[list[str]], bool]) -> tuple[dict[Path, str], list[str]]:
+        """The split of each tar in whose first members there are labels, and a word on each of the other tars."""
+        with_labels = {path: _split_in_name(path) for path, first in self.tars.items() if labeled(first) or not first}
+        return with_labels, [
+            f"{path.name} (its pictures have no labels)" for path in self.tars if path not in with_labels
+        ]
+
     def class_words(self, classes: Sequence[str]) -> dict[str, str]:
         """What classes are in words, by a list of those that circulate, or by the devkit."""
         name = self.tree.find(*_LISTS)
@@ -111,7 +118,7 @@ def _first_names(path: Path) -> list[str]:
     return [name for name in names if not SIDE.search(name)]
 
 
-def split_in_name(path: Path) -> str:
+def _split_in_name(path: Path) -> str:
     """The split that a tar's name says, as in train_images_0.tar.gz. Raises ConfigurationError if it says none."""
     found = {SPLIT_NAMES[word.lower()] for word in _SPLIT_IN_NAME.findall(path.name)}
     if len(found) != 1:

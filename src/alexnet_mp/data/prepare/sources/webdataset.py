@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.data.prepare.listing import IMAGE_SUFFIXES, Listing
-from alexnet_mp.data.prepare.sources.source import Keyed, Sight, Source, split_in_name
+from alexnet_mp.data.prepare.sources.source import Keyed, Sight, Source
 from alexnet_mp.data.prepare.tree import Tree, open_tree
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -20,12 +20,8 @@ def _labeled(names: list[str]) -> bool:
 
 def _list(sight: Sight) -> Listing:
     pictures: dict[str, Keyed] = {}
-    left_out = []
-    for path, first in sight.tars.items():
-        if first and not _labeled(first):
-            left_out.append(f"{path.name} (it has no labels, .cls or .json)")
-            continue
-        split = split_in_name(path)
+    tars, left_out = sight.labeled_tars(_labeled)
+    for path, split in tars.items():
         pictures.setdefault(split, []).extend(_pictures(open_tree(path, sight.scratch), split))
     keys = {key for key, _ in pictures.get("train", ())}
     if not keys or not all(key.isdigit() for key in keys):
