@@ -100,6 +100,12 @@ def test_the_ten_views_are_the_corners_and_the_center_then_the_same_mirrored() -
     assert triples(evaluation_views(10, (3, 5))) == expected
 
 
+def test_the_nine_views_are_three_by_three_and_none_is_mirrored() -> None:
+    # 24x24 of 32x32, as CroppedCIFARDataProvider lists them (convdata_cifar.py).
+    offsets = [(0, 0), (0, 4), (0, 8), (4, 0), (4, 4), (4, 8), (8, 0), (8, 4), (8, 8)]
+    assert triples(evaluation_views(9, (8, 8))) == [(*offset, False) for offset in offsets]
+
+
 def alphas(noise: ColorNoise, samples: int, seed: int = 0, epoch: int = 0) -> NDArray[np.float64]:
     found = EpochDraws(Augmentation(color=noise), seed, epoch, samples, (0, 0)).alphas(torch.arange(samples))
     assert found is not None

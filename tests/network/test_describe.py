@@ -4,12 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import yaml
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands import describe
 from alexnet_mp.common.cli import compose
 from alexnet_mp.common.presets import preset_names
+from alexnet_mp.model.build import build_model
+from alexnet_mp.training.initial_logits import initial_logits
+from alexnet_mp.training.train import prepare_run
+from tests.support.presets import presets
 from tests.support.processes import run_script
 
 # Per tower of the paper's network (§3.5): kernels or units, inputs that one of them reads, and positions of the output.
@@ -166,3 +173,43 @@ def test_describe_runs_from_another_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", preset_names("network"))
 def test_every_network_is_called_as_its_file_and_describes(name: str, tmp_path: Path) -> None:
     assert described(tmp_path, f"network={name}")["network"] == name
+
+
+LINEAR = {"kind": "classifier", "std": 0.02, "bias": 0}
+
+
+def test_the_spread_of_the_initial_logits_is_that_of_the_first_batch() -> None:
+    one_row = {"name": "linear", "towers": 1, "image": [3, 16, 16], "classes": 10, "layers": {"fc": LINEAR}}
+    run = prepare_run({**compose("train", ["seed=3", "recipe.batch_size=40"]), "network": one_row})
+    images = run.preprocess(next(run.loader.training(0)), torch.device("cpu")).flatten(1).double().numpy()
+    weight = build_model(run.settings.network, seed=3).state_dict()["towers.0.fc.own_weight"].double().numpy()
+    logits = np.array([weight @ image for image in images])  # [40, 10]
+    expected = np.sqrt(((logits - logits.mean(axis=0)) ** 2).mean())
+    found = initial_logits(run)
+    assert found.spread == pytest.approx(expected, rel=1e-5)
+    assert found.share == pytest.approx(expected / np.sqrt((logits**2).mean()), rel=1e-5)
+    assert (found.images, found.classes, found.data) == (40, 10, "digits")
+
+
+def test_flat_initial_logits_are_warned_of_and_one_change_ends_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ["network=paper", "recipe=paper", "data=digits", "network.image=[3,96,96]", "network.classes=10"]
+    text += ["recipe.batch_size=16"]
+    flat = described(tmp_path, *text)["initial_logits"]["share"]
+    assert flat < 0.05
+    *_, line, warning = capsys.readouterr().out.splitlines()
+    assert f" {flat:.1%} of their size (16 images of digits)" in line
+    assert "so flat that the loss may stand at ln(10) = 2.30 for" in warning and "ablation=std_of_145" in warning
+    larger = described(tmp_path, *text, "ablation=std_of_145")["initial_logits"]["share"]
+    assert larger > 0.05 and "warning" not in capsys.readouterr().out
+
+
+def test_data_are_described_with_a_recipe() -> None:
+    with pytest.raises(ConfigurationError, match="add recipe=NAME"):
+        describe.run(compose("describe", ["data=digits", "ablation=no_color_noise"]))
+
+
+def test_what_an_experiment_says_is_of_training_or_of_the_network() -> None:
+    said = {key for path in presets("experiment") for key in yaml.safe_load(path.read_text())}
+    assert said <= {*describe.OF_TRAINING, "defaults", "network", "towers"}

@@ -165,6 +165,9 @@ def test_a_row_that_says_after_stands_there() -> None:
     names = list(parse_network(table).rows)
     assert names[names.index("pool5") :][:4] == ["pool5", "conv6", "relu6c", "fc6"]
     assert names[-1] == "fc8"
+    del table["layers"]["conv6"]["after"]
+    table["layers"]["conv6"]["before"] = "fc6"
+    assert list(parse_network(table).rows) == names
     table["layers"]["conv6"]["after"] = "pool6"
     with pytest.raises(ConfigurationError, match=r"network\.layers\.conv6\.after is 'pool6', not one of.*'pool5'"):
         parse_network(table)

@@ -1,17 +1,30 @@
 """Print what a network costs, layer by layer, or write it for several: python launch/describe.py network=paper."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alexnet_mp.common.cli import Configuration, run_command, show
+from alexnet_mp.common.cli import Configuration, compose, run_command, show
 from alexnet_mp.common.disk import write_json
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.describe import describe, layer_table
 from alexnet_mp.network.table import Network, load_network
 
-OF_TRAINING = ("recipe", "crossing_dtype")  # what an ablation may change besides, which costs the same
+if TYPE_CHECKING:
+    from alexnet_mp.training.initial_logits import InitialLogits
+
+# What a recipe, data, an experiment or an ablation say besides, which costs the same.
+OF_TRAINING = (
+    "recipe",
+    "data",
+    "crossing_dtype",
+    "experiment_name",
+    "log_every_steps",
+    "keep_checkpoints",
+    "training_error",
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,27 @@ def run(configuration: Configuration) -> None:
     network = settings.network
     description = describe(network.cut_into(settings.towers) if settings.towers is not None else network)
     show(layer_table(description))
+    if "data" in configuration:
+        found = _initial_logits(configuration)
+        show(f"\n{found.in_words()}")
+        description["initial_logits"] = asdict(found)
     if settings.json:
         write_json(settings.json, description)
+
+
+def _initial_logits(configuration: Configuration) -> "InitialLogits":
+    if "name" not in configuration.get("recipe", {}):  # an ablation may have put a part of one there
+        raise ConfigurationError(
+            "data=NAME measures the initial logits, which depend on a recipe's pixel scale: add recipe=NAME, or give "
+            "experiment=NAME in place of both"
+        )
+    from alexnet_mp.training.initial_logits import initial_logits  # torch: slow to import
+    from alexnet_mp.training.train import prepare_run
+
+    given = {key: configuration[key] for key in (*OF_TRAINING, "network", "towers") if key in configuration}
+    # Their checksums are for a training that reads all of them.
+    given["data"] = {**given["data"], "verify": False}
+    return initial_logits(prepare_run({**compose("train", []), **given, "placement": "simulated", "device": "cpu"}))
 
 
 def _write_page(names: tuple[str, ...], out: Path, charts: bool) -> None:

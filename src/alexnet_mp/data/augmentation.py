@@ -15,6 +15,8 @@ from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import NonNegativeFloat, PositiveFloat, PositiveInt
 from alexnet_mp.errors import ConfigurationError
 
+ViewCount = Literal[1, 9, 10]  # how many views of an image an evaluation averages
+
 RGB_CHANNELS = 3  # the noise lies along the three principal components of RGB
 
 
@@ -110,13 +112,21 @@ class EpochDraws:
         return None if self._alphas is None else self._alphas[samples]
 
 
-def evaluation_views(count: Literal[1, 10], slack: tuple[int, int]) -> Views:
-    """The center, or the paper's ten: four corners and the center, then the same mirrored (§4.1)."""
+def evaluation_views(count: ViewCount, slack: tuple[int, int]) -> Views:
+    """The center; or the paper's ten, four corners and the center, then the same mirrored (§4.1); or nine, unflipped.
+
+    Nine is what the authors tested their CIFAR-10 nets with: three offsets down by three across, none mirrored, in rows
+    (convdata_cifar.py).
+    """
     down, right = slack
-    center = (down // 2, right // 2)
-    offsets = [center] if count == 1 else 2 * [(0, 0), (0, right), (down, 0), (down, right), center]
+    tops_of, lefts_of = (0, down // 2, down), (0, right // 2, right)
+    if count == 9:
+        offsets = [(top, left) for top in tops_of for left in lefts_of]
+    else:
+        center = (tops_of[1], lefts_of[1])
+        offsets = [center] if count == 1 else 2 * [(0, 0), (0, right), (down, 0), (down, right), center]
     tops, lefts = torch.tensor(offsets).T
-    return Views(tops, lefts, torch.arange(count) >= 5)
+    return Views(tops, lefts, (torch.arange(count) >= 5) & (count == 10))
 
 
 def crop_and_flip(images: Sequence[Tensor], views: Views, out: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import PositiveInt
-from alexnet_mp.data.augmentation import Augmentation, EpochDraws, Views, crop_and_flip, evaluation_views
+from alexnet_mp.data.augmentation import Augmentation, EpochDraws, ViewCount, Views, crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import DataSet, Images, Share
 from alexnet_mp.data.preprocessing import Batch
 from alexnet_mp.errors import ConfigurationError
@@ -99,11 +99,11 @@ class Loader:
         """
         return self._watched(self._ahead(self._training_requests(epoch, skip)))
 
-    def evaluation(self, split: str, views: Literal[1, 10] = 1, rows: Tensor | None = None) -> Iterator[Batch]:
-        """This replica's share of a split, cropped in the center or to ten views; over all replicas every image once.
+    def evaluation(self, split: str, views: ViewCount = 1, rows: Tensor | None = None) -> Iterator[Batch]:
+        """This replica's share of a split, in one view of each image or several; over all replicas every image once.
 
         `rows` [n] are the numbers of the images to take, in that order; without it, all of the split.
-        A batch of ten views has fewer images, so that it has no more crops than one of training.
+        A batch of several views has fewer images, so that it has no more crops than one of training.
         """
         images = self.data.splits[split]
         return self._ahead(
@@ -129,7 +129,7 @@ class Loader:
             views = draws.views(rows, torch.arange(start, start + size))
             yield _Request(train, rows, views, draws.alphas(rows))
 
-    def evaluation_batches(self, split: str, views: Literal[1, 10] = 1) -> int:
+    def evaluation_batches(self, split: str, views: ViewCount = 1) -> int:
         """How many batches `evaluation` has in the replica that has most."""
         largest_share = -(-len(self.data.splits[split]) // self.share.replicas)
         return -(-largest_share // self._evaluation_size(views))
@@ -137,7 +137,7 @@ class Loader:
     def _evaluation_size(self, views: int) -> int:
         return max(1, self.batch_size // self.share.replicas // views)
 
-    def _evaluation_requests(self, images: Images, count: Literal[1, 10], rows: Tensor) -> Iterator[_Request]:
+    def _evaluation_requests(self, images: Images, count: ViewCount, rows: Tensor) -> Iterator[_Request]:
         views = evaluation_views(count, self._slack)
         mine = rows[self.share.replica :: self.share.replicas]
         for rows in torch.split(mine, self._evaluation_size(count)) if len(mine) else ():

@@ -92,19 +92,22 @@ def _check_names(network: str, rows: Mapping[str, Row]) -> None:
 
 
 def in_place(layers: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A table's rows in their order: one that says `after: NAME` stands behind that row, the others as they come.
+    """A table's rows in their order: one that says `after: NAME` or `before: NAME` beside that one, the rest as given.
 
     So a preset of conf/ablation can put a row into another's table. Raises ConfigurationError for an unknown name.
     """
-    placed = {name: row for name, row in layers.items() if not _says_where(row)}
+    placed = {name: row for name, row in layers.items() if not _side(row)}
     for name, row in layers.items():
-        if _says_where(row):
+        side = _side(row)
+        if side:
             names = list(placed)
-            at = names.index(choice(row["after"], names, f"network.layers.{name}.after")) + 1
-            own = {key: value for key, value in row.items() if key != "after"}
+            beside = choice(row[side], names, f"network.layers.{name}.{side}")
+            at = names.index(beside) + (side == "after")
+            own = {key: value for key, value in row.items() if key != side}
             placed = {**{n: placed[n] for n in names[:at]}, name: own, **{n: placed[n] for n in names[at:]}}
     return placed
 
 
-def _says_where(row: object) -> bool:
-    return isinstance(row, Mapping) and "after" in row
+def _side(row: object) -> str | None:
+    """On which side of another a row says that it stands."""
+    return next((side for side in ("after", "before") if isinstance(row, Mapping) and side in row), None)

@@ -14,7 +14,7 @@ from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import printable, short_name
-from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
+from alexnet_mp.data.augmentation import ViewCount, crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
 from alexnet_mp.data.prepare.decode import BadPicture, decode_image, pillow_limits
 from alexnet_mp.data.preprocessing import Batch, Preprocessing
@@ -118,10 +118,10 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
     return mean, names
 
 
-def _batches(pictures: Sequence[Pixels], crop: tuple[int, int], views_per_image: int) -> Iterator[Batch]:
+def _batches(pictures: Sequence[Pixels], crop: tuple[int, int], views_per_image: ViewCount) -> Iterator[Batch]:
     """The pictures' views, as many whole pictures at a time as have _CROPS crops."""
     side = len(pictures[0])
-    views = evaluation_views(10 if views_per_image == 10 else 1, (side - crop[0], side - crop[1]))
+    views = evaluation_views(views_per_image, (side - crop[0], side - crop[1]))
     at_a_time = max(1, _CROPS // len(views))
     for first in range(0, len(pictures), at_a_time):
         some = [torch.from_numpy(picture.copy()) for picture in pictures[first : first + at_a_time]]

@@ -9,6 +9,7 @@ import torch
 
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.schema import Bound, PositiveFloat, PositiveInt
+from alexnet_mp.data.augmentation import ViewCount
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
 
@@ -37,7 +38,7 @@ class EvaluateSettings:
     """Everything that `launch/evaluate.py` can be told; see `conf/evaluate.yaml` for the meaning of each key."""
 
     checkpoint: str | tuple[str, ...]
-    views: Literal[1, 10]
+    views: ViewCount
     split: str | None
     data: DataChanges
     input: InputChanges
@@ -82,7 +83,7 @@ class ClassifySettings:
     checkpoint: str
     pictures: Annotated[str | tuple[str, ...], Bound("name a file, or several as [FILE,FILE]", bool)]
     out: str | None
-    views: Literal[1, 10]
+    views: ViewCount
     data: DataChanges
     input: InputChanges
     mean_color: _Color | None
