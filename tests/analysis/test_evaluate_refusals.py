@@ -28,7 +28,7 @@ def test_classes_in_another_order_are_refused(saved: Save) -> None:
 
 
 WRONG = {
-    "other_views": (["views=5"], ["views is 5", "1, 10"]),
+    "other_views": (["views=5"], ["views is 5", "1, 9, 10"]),
     "unknown_split": (["split=val"], ["split", "'val'", "train, validation, test"]),
     "unknown_key": (["+foo=1"], ["unknown key 'foo'", "views"]),
     "unknown_key_of_the_data": (["+data.foo=1"], ["unknown key 'data.foo'", "source, path, verify"]),

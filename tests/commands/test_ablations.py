@@ -8,10 +8,11 @@ from alexnet_mp.commands import describe, plan
 from alexnet_mp.common.cli import compose
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, load_network, parse_network
+from tests.support.presets import composed
 
 
 def with_ablation(name: str, network: str = "paper") -> Network:
-    return parse_network(compose("describe", [f"network={network}", f"ablation={name}"])["network"])
+    return parse_network(composed("describe", f"network={network}", f"ablation={name}")["network"])
 
 
 def changed(before: Any, after: Any, above: str = "") -> set[str]:
@@ -81,7 +82,7 @@ def test_an_ablations_rows_stand_in_their_order(name: str, network: str) -> None
 def test_the_later_runs_fall_by_their_factors() -> None:
     # dexp[1000,4], dexp[250,0,4] and dexp[10,2] of lr.cu: so many equal parts, from the first rate to its factor.
     for name, factor in (("run_166", 1000), ("run_167", 1000), ("run_177", 250)):
-        recipe = compose("train", ["experiment=imagenet_original_2012", f"ablation={name}"])["recipe"]
+        recipe = composed("train", "experiment=imagenet_original_2012", f"ablation={name}")["recipe"]
         steps = [each for each in recipe["schedule"]["milestones"] if each["kind"] == "weights"]
         assert [each["after_epoch"] for each in steps] == [recipe["epochs"] * part // 4 for part in (1, 2, 3)]
         expected = [0.01 * factor ** (-part / 3) for part in (1, 2, 3)]
@@ -132,8 +133,8 @@ def test_pooling_without_overlap_leaves_as_many_values(network: str) -> None:
     ],
 )
 def test_an_ablation_changes_one_thing(name: str, keys: set[str]) -> None:
-    experiment = ["experiment=imagenet_paper"]
-    found = changed(compose("train", experiment), compose("train", [*experiment, f"ablation={name}"]))
+    experiment = "experiment=imagenet_paper"
+    found = changed(composed("train", experiment), composed("train", experiment, f"ablation={name}"))
     assert all(any(key == wanted or key.startswith(f"{wanted}.") for wanted in keys) for key in found), found
     assert all(any(key == wanted or key.startswith(f"{wanted}.") for key in found) for wanted in keys), found
 

@@ -101,7 +101,7 @@ ANSWERS = {
     "a word": (
         "describe",
         ["paper"],
-        ["'paper' is not KEY=VALUE", "did you mean network=paper?", "describe.py network="],
+        ["'paper' is not KEY=VALUE", "did you mean network=paper or recipe=paper?", "describe.py network="],
     ),
     "a path": ("evaluate", ["runs/digits"], ["'runs/digits' is not KEY=VALUE", "for example: ", "checkpoint="]),
     "a missing value": ("evaluate", [], ["checkpoint must be given", "python launch/evaluate.py checkpoint=runs"]),

@@ -203,6 +203,8 @@ def test_flat_initial_logits_are_warned_of_and_one_change_ends_that(
     assert "so flat that the loss may stand at ln(10) = 2.30 for" in warning and "ablation=std_of_145" in warning
     larger = described(tmp_path, *text, "ablation=std_of_145")["initial_logits"]["share"]
     assert larger > 0.05 and "warning" not in capsys.readouterr().out
+    learns = described(tmp_path, "experiment=digits")["initial_logits"]
+    assert learns["images"] == 64 and "warning" not in capsys.readouterr().out
 
 
 def test_data_are_described_with_a_recipe() -> None:
