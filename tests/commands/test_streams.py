@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,7 +19,7 @@ from tests.support.reports import a_run
 from tests.support.streams import Opener, exit_code, full, head, hung_up, killed_reader, null, streams
 from tests.training.test_train import NARROW
 
-SHORT = (*NARROW, "recipe.epochs=1", "checkpoint_steps=5", "threads=1")
+SHORT = (*NARROW, "recipe.epochs=1", "recipe.batch_size=128", "checkpoint_steps=5", "threads=1")
 NO_SPACE, BROKEN_PIPE, IO_ERROR, CLOSED = "No space left on device", "Broken pipe", "Input/output error", "it is closed"
 
 # As a shell would write it: the streams, and what train.log says is lost.
@@ -32,12 +35,25 @@ CASES: dict[str, tuple[tuple[Opener, Opener, Opener], dict[str, str]]] = {
 }
 
 
+SLOW = {"2>&-", ">&- 2>&-", "2> >(killed)", "0<&-", "killed readers"}  # much like the others
+
+
+def sorted_by_speed(cases: dict[str, Any]) -> list[Any]:
+    return [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in cases]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_curves() -> Iterator[None]:
+    with patch("alexnet_mp.training.curves.draw_learning_curves"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("undisturbed") / "run", *SHORT)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted_by_speed(CASES))
 def test_a_run_whose_streams_fail_ends_bit_equal_and_train_log_says_once_what_was_lost(
     case: str, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -61,7 +77,7 @@ BOTH = {
 }
 
 
-@pytest.mark.parametrize("case", BOTH)
+@pytest.mark.parametrize("case", sorted_by_speed(BOTH))
 def test_other_commands_leave_what_they_would_have_left(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
