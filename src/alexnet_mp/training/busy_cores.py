@@ -1,4 +1,4 @@
-"""Notices that other processes use this machine's cores, and says once that the training is slow for it."""
+"""Notices that the cores have more to do than this run, and says once that the training is slow for it."""
 
 from pathlib import Path
 
@@ -28,8 +28,8 @@ class CoreWatch:
         if not self._said:
             return ""
         return (
-            f"other processes use the {count(usable_cores(), 'core')}: for {share:.0%} of {seconds:.0f} s a thread was "
-            "ready and had none, and a layer waits for the last of its threads"
+            f"too much runs on the {count(usable_cores(), 'core')}: for {share:.0%} of {seconds:.0f} s a thread of this "
+            "run was ready and had none, and each layer waits for the last of its threads"
         )
 
 
