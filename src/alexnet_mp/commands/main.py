@@ -14,16 +14,13 @@ COMMANDS = {name: (name, f"alexnet_mp.commands.{name}") for name in _NAMED}  # i
 COMMANDS["benchmark"] = ("benchmark/split_vs_single", "alexnet_mp.performance.benchmark.split_vs_single")
 
 
+@unfailing_streams()
 def main() -> None:
     """Run the command that the first argument names, with the others; without any, or with --help, list them all.
 
     Ends with code 2, after one line on standard error, for a command that there is not.
     """
-    with unfailing_streams():
-        _run(*(sys.argv[1:] or ["--help"]))
-
-
-def _run(name: str, *arguments: str) -> None:
+    name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
         lines = [f"  {each:<10} {first_line(configuration)}" for each, (configuration, _) in COMMANDS.items()]
         usage = "alexnet-mp COMMAND KEY=VALUE ...; alexnet-mp COMMAND --help explains the keys"

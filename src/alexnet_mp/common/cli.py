@@ -59,13 +59,15 @@ def run_command(
     The other errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left, and one
     of lost data from every process that cannot read them. What standard output and error do not take ends nothing.
 
-    Under torchrun, a command that is not `of_all_processes` is carried out by rank 0 alone, as if nobody else were
-    there, and the others end at once.
+    Under torchrun, rank 0 carries out a command that is not `of_all_processes`, as one process; the others end at once.
     """
     arguments = sys.argv[1:]
     with unfailing_streams(), _ending_in_one_line():
-        if not of_all_processes and not _is_alone():
-            return
+        if not of_all_processes:
+            if os.environ.get("RANK", "0") != "0":
+                return
+            for name in OF_SEVERAL_PROCESSES:
+                os.environ.pop(name, None)
         if asks_for_help(arguments):
             show(help_text(configuration_name))
             return
@@ -108,15 +110,6 @@ def _say(error: str, at_once: bool) -> None:
             # is still there after that is the only one that knows.
             time.sleep(SECONDS_FOR_RANK_0)
         print(f"error: rank {rank}: {error}", file=sys.stderr)
-
-
-def _is_alone() -> bool:
-    """False but for rank 0, which from now on is one process without others."""
-    if os.environ.get("RANK", "0") != "0":
-        return False
-    for name in OF_SEVERAL_PROCESSES:
-        os.environ.pop(name, None)
-    return True
 
 
 def _under_torchrun() -> bool:

@@ -40,8 +40,7 @@ def set_precision(precision: Precision) -> None:
 def use_threads(threads: int | None, processes: int = 1, says: bool = True) -> None:
     """Compute with so many CPU threads, or if None, as torch and torchrun have chosen.
 
-    Warns, if this process `says` it for the `processes` of this machine, of more threads than cores: they take turns,
-    and wait for one another in every layer.
+    One that `says` it for the `processes` of this machine warns of more threads than cores.
     """
     if threads is None:
         return

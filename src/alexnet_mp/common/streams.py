@@ -14,14 +14,12 @@ NAMES = {"stdout": "standard output", "stderr": "standard error"}
 class UnfailingStream:
     """A text stream whose `write` and `flush` never raise an OSError; all else is the `stream`'s own.
 
-    `problem` is the first error, and empty while everything was taken. A full disk may have room again, so each write
-    is tried.
+    `problem` is the first error, and empty while everything was taken. Each write is tried: a disk may have room again.
     """
 
     def __init__(self, stream: TextIO, problem: str = "") -> None:
         self._stream = stream
         self.problem = problem
-        self.reader_left = False
 
     def write(self, text: str) -> int:
         """Write, or lose the text. Returns its length either way."""
@@ -38,7 +36,6 @@ class UnfailingStream:
         except (OSError, ValueError) as error:  # Python's ValueError is of a file that somebody has closed
             if isinstance(error, UnicodeError):
                 raise
-            self.reader_left |= getattr(error, "errno", None) == errno.EPIPE
             self.problem = self.problem or getattr(error, "strerror", None) or str(error)
 
     def __getattr__(self, name: str) -> Any:
@@ -58,34 +55,26 @@ def unfailing_streams() -> Iterator[None]:
     Otherwise the next file that is opened, a checkpoint perhaps, would be the standard error of C libraries. At the
     end, standard error says that standard output has lost something, unless its reader has left, as `head` does.
     """
-    _open_null_device()
-    made: dict[str, tuple[TextIO | None, UnfailingStream]] = {}
-    for name in NAMES:
-        stream = getattr(sys, name)
-        if not isinstance(stream, UnfailingStream):
-            ours = UnfailingStream(stream) if stream else UnfailingStream(_null_device(), "it is closed")
-            made[name] = (stream, ours)
-            setattr(sys, name, ours)
-    try:
-        yield
-    finally:
-        for name, (stream, ours) in made.items():
-            ours.flush()
-            if name == "stdout" and ours.problem and stream is not None and not ours.reader_left:
-                print(f"lost       {NAMES[name]}: {ours.problem}", file=sys.stderr)
-            # One that has lost something stays: Python ends with code 120 if its last flush of a stream fails.
-            if getattr(sys, name) is ours and not ours.problem:
-                setattr(sys, name, stream)
-
-
-def _null_device() -> TextIO:
-    return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def _open_null_device() -> None:
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, so this one
-            os.set_inheritable(opened, True)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free, so this one
+    before = {name: getattr(sys, name) for name in NAMES}
+    for name, stream in before.items():
+        if stream is None:
+            null = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (it stays)
+            setattr(sys, name, UnfailingStream(null, "it is closed"))
+        elif not isinstance(stream, UnfailingStream):
+            setattr(sys, name, UnfailingStream(stream))
+    made = {name: getattr(sys, name) for name in NAMES if getattr(sys, name) is not before[name]}
+    try:
+        yield
+    finally:
+        for name, ours in made.items():
+            ours.flush()
+            if name == "stdout" and before[name] and ours.problem not in ("", os.strerror(errno.EPIPE)):
+                print(f"lost       {NAMES[name]}: {ours.problem}", file=sys.stderr)
+            # One that has lost something stays: Python ends with code 120 if its last flush of a stream fails.
+            if getattr(sys, name) is ours and not ours.problem:
+                setattr(sys, name, before[name])

@@ -10,11 +10,10 @@ SHARE = 0.25  # of them without a core
 
 
 class CoreWatch:
-    """Watches how long the threads of this process are ready to run and have no core. Linux alone tells."""
+    """Watches how long the thread that trains is ready to run and has no core. Linux alone tells."""
 
     def __init__(self, now: float) -> None:
-        self._said = not (waited := _waited())
-        self._began, self._before = now, waited
+        self._began, self._before, self._said = now, _waited(), False
 
     def look(self, now: float) -> str:
         """Returns what to tell the user, once, and else nothing; `now` is in seconds."""
@@ -22,23 +21,18 @@ class CoreWatch:
         if self._said or seconds < SECONDS:
             return ""
         waited = _waited()
-        share = max((each - self._before.get(thread, 0.0) for thread, each in waited.items()), default=0.0) / seconds
-        self._began, self._before = now, waited
-        self._said = share >= SHARE
-        if not self._said:
-            return ""
-        return (
-            f"too much runs on the {count(usable_cores(), 'core')}: for {share:.0%} of {seconds:.0f} s a thread of this "
-            "run was ready and had none, and each layer waits for the last of its threads"
+        share = (waited - self._before) / seconds
+        self._began, self._before, self._said = now, waited, share >= SHARE
+        words = (
+            f"too much runs on the {count(usable_cores(), 'core')}: for {share:.0%} of {seconds:.0f} s this thread was "
+            "ready and had none, and each layer waits for the last of its threads"
         )
+        return words if self._said else ""
 
 
-def _waited() -> dict[str, float]:
-    """Seconds that each thread has been ready and without a core; empty if the system does not tell."""
-    found = {}
-    for path in Path("/proc/self/task").glob("*/schedstat"):
-        try:
-            found[path.parent.name] = int(path.read_text().split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):  # a thread that has ended
-            continue
-    return found
+def _waited() -> float:
+    """Seconds that this thread has been ready and without a core; 0 if the system does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

@@ -41,21 +41,15 @@ class LogFile(logging.FileHandler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say_what_is_lost()
+        for name in lost_output().keys() - self._said:
+            self._said.add(name)
+            words = f"lost       what is printed to {name}: {lost_output()[name]}"
+            super().emit(LOG.makeRecord(LOG.name, logging.WARNING, "", 0, words, (), None))
         super().emit(record)
 
     def close(self) -> None:
-        if self.stream is not None:
-            self._say_what_is_lost()
-        with suppress(OSError):  # what was written before waits for the disk, and is lost with the file
+        with suppress(OSError):
             super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
-
-    def _say_what_is_lost(self) -> None:
-        for name, problem in lost_output().items():
-            if name not in self._said:
-                self._said.add(name)
-                words = f"lost       what is printed to {name}: {problem}"
-                super().emit(LOG.makeRecord(LOG.name, logging.WARNING, "", 0, words, (), None))

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from alexnet_mp.network.rows.weighted import Conv
 from alexnet_mp.network.table import Network
 
-DISTANCE = 0.02  # of the entropy: this near to it, the loss stands
-STEPS = 500  # for so long
+DISTANCE, STEPS = 0.02, 500  # so near to the entropy, as a part of it, and for so long
 BLOCK = 50  # steps, whose mean loss is looked at
 WIDE = 0.03  # about He's std in conv3 to conv5, with which the paper's network learned after 90 steps in place of 880
 EXPLODED = 3  # a loss of so many times the entropy
