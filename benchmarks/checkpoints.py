@@ -224,7 +224,7 @@ def measure(
 
 def main() -> None:
     """Entry point of `benchmarks/checkpoints.py`; see `conf/benchmark/checkpoints.yaml` for the keys."""
-    run_command("benchmark/checkpoints", run)
+    run_command("benchmark/checkpoints", run, of_all_processes=True)
 
 
 if __name__ == "__main__":

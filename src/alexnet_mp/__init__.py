@@ -1,5 +1,11 @@
 """The 2012 AlexNet as its authors trained it: one network in two towers, which meet at conv3 and the fc layers."""
 
+import os
+
+# Before torch loads OpenMP. Threads that wait for the last one of a layer sleep; by default they spin for milliseconds,
+# and on a core that others use too, the one that they wait for does not get it meanwhile: docs/performance.md.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from alexnet_mp.checkpoint.convert.layout import from_single_device, to_single_device
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.names import find_checkpoint

@@ -27,7 +27,12 @@ sys.exit(5)
 
 @pytest.mark.parametrize(
     ("sent", "handed_on"),
-    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP, signal.SIGTERM)],
+    [
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGUSR1, signal.SIGTERM),
+    ],
 )
 def test_a_signal_reaches_the_running_job_once_and_no_other_is_started(
     sent: signal.Signals, handed_on: signal.Signals, tmp_path: Path

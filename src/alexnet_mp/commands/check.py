@@ -13,7 +13,7 @@ def run(configuration: Configuration) -> None:
         sys.exit(1)
 
 
-main = partial(run_command, "check", run)  # what launch/check.py calls
+main = partial(run_command, "check", run, of_all_processes=True)  # what launch/check.py calls
 
 if __name__ == "__main__":
     main()

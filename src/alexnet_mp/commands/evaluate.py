@@ -41,7 +41,7 @@ def _text(found: CheckpointEvaluation) -> str:
     return "\n".join(f"{name:<11} {value}" for name, value in lines)
 
 
-main = partial(run_command, "evaluate", run)  # what launch/evaluate.py calls
+main = partial(run_command, "evaluate", run, of_all_processes=True)  # what launch/evaluate.py calls
 
 if __name__ == "__main__":
     main()

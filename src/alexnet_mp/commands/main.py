@@ -6,6 +6,7 @@ import sys
 from alexnet_mp.common.cli import show
 from alexnet_mp.common.help import first_line
 from alexnet_mp.common.schema import is_not_one_of
+from alexnet_mp.common.streams import unfailing_streams
 
 _NAMED = ["train", "evaluate", "classify", "prepare", "describe", "convert", "report", "plot", "results", "sweep"]
 _NAMED += ["plan", "check"]
@@ -13,6 +14,7 @@ COMMANDS = {name: (name, f"alexnet_mp.commands.{name}") for name in _NAMED}  # i
 COMMANDS["benchmark"] = ("benchmark/split_vs_single", "alexnet_mp.performance.benchmark.split_vs_single")
 
 
+@unfailing_streams()
 def main() -> None:
     """Run the command that the first argument names, with the others; without any, or with --help, list them all.
 

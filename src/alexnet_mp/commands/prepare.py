@@ -1,6 +1,6 @@
 """Make a pack: python launch/prepare.py source=photos out=packs/photos; see `conf/prepare.yaml` for the keys."""
 
-import sys
+from functools import partial
 
 from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
@@ -8,7 +8,6 @@ from alexnet_mp.data.prepare.prepare import PackSummary, prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
 
 _MOST_LINES = 20
-_STOPPED = 130  # what a shell reports for a command that was interrupted
 
 
 def run(configuration: Configuration) -> None:
@@ -42,14 +41,7 @@ def _first_lines(title: str, lines: list[str]) -> list[str]:
     return [title.format(f"{len(lines):,}"), *(f"  {line}" for line in lines[:_MOST_LINES] + more)]
 
 
-def main() -> None:
-    """Entry point of `launch/prepare.py`."""
-    try:
-        run_command("prepare", run)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the finished shards", file=sys.stderr)
-        sys.exit(_STOPPED)
-
+main = partial(run_command, "prepare", run)  # what launch/prepare.py calls
 
 if __name__ == "__main__":
     main()

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from alexnet_mp.analysis.report.checkpoint_analysis import ReportOptions
 from alexnet_mp.analysis.report.page import write_report
 from alexnet_mp.analysis.results.groups import PublishedResult
 from alexnet_mp.common.cli import Configuration, run_command, show
+from alexnet_mp.common.device import use_threads
 from alexnet_mp.common.schema import PositiveInt, from_mapping
 
 
@@ -27,8 +26,7 @@ class ReportSettings(ReportOptions):
 def run(configuration: Configuration) -> None:
     """Write the page; print its path, and what is not on it."""
     settings = from_mapping(ReportSettings, configuration, "")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     folder = Path(settings.run_dir)
     out = Path(settings.out) if settings.out else folder / "report.html"
     for what in write_report(folder, out, settings, settings.published, _command(settings)):

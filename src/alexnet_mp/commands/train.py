@@ -20,7 +20,7 @@ def run(configuration: Configuration) -> None:
         show(plan)
 
 
-main = partial(run_command, "train", run)  # what launch/train.py calls
+main = partial(run_command, "train", run, of_all_processes=True)  # what launch/train.py calls
 
 if __name__ == "__main__":
     main()

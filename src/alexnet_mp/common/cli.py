@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_mp.common.help import asks_for_help, for_example, help_text, refuse_words
 from alexnet_mp.common.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.common.schema import is_not_one_of, suggestion
+from alexnet_mp.common.streams import unfailing_streams
 from alexnet_mp.common.text import printable_lines
 from alexnet_mp.errors import ConfigurationError, DataLost, LinkError, NotSaved, PeerLost, Stopped
 
@@ -35,6 +36,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     Stopped: 75,  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 }
 SECONDS_FOR_RANK_0 = 20
+OF_SEVERAL_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # in the environment, by torchrun
 # Hydra logs nothing and makes no folder: a run has a log and a folder of its own.
 OF_HYDRA = (
     "hydra/job_logging=none",
@@ -46,17 +48,26 @@ OF_HYDRA = (
 )
 
 
-def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
+def run_command(
+    configuration_name: str, function: Callable[[Mapping[str, Any]], object], of_all_processes: bool = False
+) -> None:
     """Compose `conf/<configuration_name>.yaml` with the command line's overrides and call `function` with plain values.
 
     --help is ours, the other flags (--cfg job, --info ...) are Hydra's. Exits with code 2 after one line on standard
     error, under torchrun from rank 0 alone, for what the user can mend: Hydra's errors of composition and
     ConfigurationError.
     The other errors of `EXIT_CODES` end in one line too; one of a lost process from every process that is left, and one
-    of lost data from every process that cannot read them.
+    of lost data from every process that cannot read them. What standard output and error do not take ends nothing.
+
+    Under torchrun, rank 0 carries out a command that is not `of_all_processes`, as one process; the others end at once.
     """
     arguments = sys.argv[1:]
-    with _ending_in_one_line():
+    with unfailing_streams(), _ending_in_one_line():
+        if not of_all_processes:
+            if os.environ.get("RANK", "0") != "0":
+                return
+            for name in OF_SEVERAL_PROCESSES:
+                os.environ.pop(name, None)
         if asks_for_help(arguments):
             show(help_text(configuration_name))
             return

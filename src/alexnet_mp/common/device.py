@@ -1,9 +1,15 @@
-"""The device that a tower computes on: uploads that do not wait, its precision, and the memory format it is fast in."""
+"""The device that a tower computes on: uploads that do not wait, its threads, its precision, its memory format."""
 
+import logging
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from alexnet_mp.common.host import usable_cores
+from alexnet_mp.common.text import count
+
+_LOG = logging.getLogger("alexnet_mp.common.device")
 
 Precision = Literal["float32", "tf32", "bf16", "float64"]
 
@@ -29,6 +35,21 @@ def set_precision(precision: Precision) -> None:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True  # shapes stay the same throughout a run
+
+
+def use_threads(threads: int | None, processes: int = 1, says: bool = True) -> None:
+    """Compute with so many CPU threads, or if None, as torch and torchrun have chosen.
+
+    One that `says` it for the `processes` of this machine warns of more threads than cores.
+    """
+    if threads is None:
+        return
+    torch.set_num_threads(threads)
+    cores = usable_cores()
+    if says and threads * processes > cores:
+        of_each = f" of each of {processes} processes" if processes > 1 else ""
+        text = "threads=%d%s on %s is slower than one thread a core: threads=%d"
+        _LOG.warning(text, threads, of_each, count(cores, "core"), max(1, cores // processes))
 
 
 def memory_format_of_maps(device: torch.device) -> torch.memory_format:

@@ -16,8 +16,10 @@ from alexnet_mp.common.host import usable_cores
 from alexnet_mp.common.text import printable
 from alexnet_mp.sweep.jobs import Job
 
-# A terminal that is closed means the same as being told to end.
-_STOPPING = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
+# A job hears of each as a signal that torchrun passes on; SIGUSR1 would end torchrun and leave its processes.
+_STOPPING = {signal.SIGINT: signal.SIGINT} | dict.fromkeys(
+    (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1), signal.SIGTERM
+)
 
 _LONGEST = 300
 _LOG_BYTES = 1 << 20  # of the end of a log are read
@@ -37,8 +39,8 @@ _Queue = SimpleQueue[tuple[Job, int | OSError] | None]
 def run_jobs(jobs: Sequence[Job], parallel: int, start: Start, ended: Ended, stopping: Stopping) -> None:
     """Run every job, `parallel` at a time, and call `ended` after each; call it from the main thread.
 
-    SIGINT, SIGTERM or SIGHUP is handed on to the processes that run, once to each; then `stopping` is called with it,
-    nothing more is started, and this returns when they have ended.
+    SIGINT, SIGTERM, SIGHUP or SIGUSR1 is handed on to the processes that run, once to each; then `stopping` is called
+    with it, nothing more is started, and this returns when they have ended.
     """
     waiting, running = deque(jobs), 0
     ended_ones: _Queue = SimpleQueue()

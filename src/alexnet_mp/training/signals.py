@@ -1,10 +1,13 @@
-"""Notes SIGTERM and SIGINT, so that all processes of a run stop after the same step."""
+"""Notes the signals that ask a run to stop, so that all its processes stop after the same step."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+# A terminal that is closed, and what schedulers send ahead of a time limit, mean the same as being told to end.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopSignals:
@@ -22,12 +25,17 @@ class StopSignals:
 
 @contextmanager
 def noted_signals() -> Iterator[StopSignals]:
-    """Note SIGTERM and SIGINT instead of ending. Outside of the main thread Python has no signals."""
+    """Note the signals of `STOPPING` instead of ending. Outside of the main thread Python has no signals.
+
+    A SIGHUP that is ignored stays ignored: nohup's choice.
+    """
     signals = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.signal(number, signals.note) for number in (signal.SIGTERM, signal.SIGINT)}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    noted = [number for number in STOPPING if number != signal.SIGHUP or not ignored]
+    before = {number: signal.signal(number, signals.note) for number in noted}
     try:
         yield signals
     finally:

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
-from alexnet_mp.common.device import set_precision
+from alexnet_mp.common.device import set_precision, use_threads
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.data.dataset import DataSet, Share
 from alexnet_mp.data.load import load_data
@@ -77,8 +76,7 @@ def prepare_run(configuration: Mapping[str, Any], classes_of_data: bool = False)
     loader = _loader(settings, placement, data)
     crop, color = network.image[1:], recipe.augmentation.color
     preprocess = Preprocessing(data.statistics, crop, recipe.input, settings.dtype, color)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads, placement.launch.local_world_size, says=placement.launch.local_rank == 0)
     return PreparedRun(configuration, settings, placement, data, loader, preprocess)
 
 

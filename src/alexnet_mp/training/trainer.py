@@ -20,6 +20,7 @@ from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.wait import wait_with_timeout
+from alexnet_mp.training.busy_cores import CoreWatch
 from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import TrainSettings
 from alexnet_mp.training.log import LOG
@@ -28,6 +29,7 @@ from alexnet_mp.training.nonfinite import first_nonfinite, nonfinite_state
 from alexnet_mp.training.optimizer import set_learning_rates
 from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.signals import StopSignals
+from alexnet_mp.training.stall import StallWatch
 from alexnet_mp.training.state import TrainingState
 from alexnet_mp.training.validation import Errors, evaluate
 
@@ -72,6 +74,8 @@ class Trainer:
         self._reads_every_loss = not run.mesh.placement.on_gpus
         self._batch_size = run.settings.recipe.batch_size
         self._log_every = run.settings.log_every_steps or (1 if self._reads_every_loss else LOG_EVERY_ON_GPUS)
+        self._stall = StallWatch(run.loader.data.splits["train"].labels, self._model.network)
+        self._cores = CoreWatch(time.perf_counter())
 
     def fit(self) -> None:
         """Train to the end of the recipe's epochs; validate after each, and save.
@@ -158,6 +162,9 @@ class Trainer:
                     }
                 )
                 logged, steps_since = now, 0
+                for said in (self._stall.look(progress.step, agreed.loss), self._cores.look(now)):
+                    if said:
+                        LOG.warning("%-10s %s", "note", said)
             if agreed.stop:
                 self._stop()
             if agreed.save:

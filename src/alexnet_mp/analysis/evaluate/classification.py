@@ -54,9 +54,6 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     data, the center kept. Raises ConfigurationError for a checkpoint that cannot be read or does not say enough, and
     for a file that cannot be decoded.
     """
-    launch = Launch.from_environment()
-    if launch.world_size > 1:
-        raise ConfigurationError(f"classify is one process, not {launch.world_size}: python launch/classify.py")
     # A color takes the place of the data's mean image; the checkpoint need not say then what it was trained on.
     changes = settings.data if settings.mean_color is None else DataChanges(source="digits")
     member = open_member(find_checkpoint(settings.checkpoint), changes, settings.input)
@@ -70,7 +67,7 @@ def classify(settings: ClassifySettings) -> list[Classified]:
                 pictures.append(decode_image(path.read_bytes(), len(mean), settings.max_pixels))
     statistics = Statistics(mean, np.zeros(3), np.eye(3))  # no color noise
     preprocess = Preprocessing(statistics, crop, member.input, torch.float32)
-    placement = choose_placement("auto", settings.device, network.towers, launch)
+    placement = choose_placement("auto", settings.device, network.towers, Launch())
     found: list[tuple[list[float], list[int]]] = []
     with open_mesh(placement, timeout_seconds=60) as mesh:
         model = TowerModel(network, placement, checked_link(mesh, network, settings.views), seed=0)

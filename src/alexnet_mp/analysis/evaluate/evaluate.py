@@ -14,6 +14,7 @@ from tqdm import tqdm
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_ensemble
 from alexnet_mp.analysis.evaluate.folder import make_results_folder
 from alexnet_mp.analysis.evaluate.settings import EvaluateSettings
+from alexnet_mp.common.device import use_threads
 from alexnet_mp.common.host import device_name, versions
 from alexnet_mp.common.schema import choice
 from alexnet_mp.data.dataset import DataSet, Share
@@ -63,8 +64,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     weights = [member.weights(list(placement.devices)) for member in members]
     question = _question(members, data, split, settings.views)
     folder = make_results_folder(settings.out, members[0].folder, question, placement.is_main)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads, placement.launch.local_world_size, says=placement.launch.local_rank == 0)
     with open_mesh(placement, settings.timeout_seconds) as mesh:
         said = [(member.folder.name, member.network, member.data, member.input) for member in members]
         check_agreement(repr((settings, said)), data, mesh)

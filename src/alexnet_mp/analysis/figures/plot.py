@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alexnet_mp.analysis.evaluate.ensemble import open_member
 from alexnet_mp.analysis.evaluate.settings import InputChanges
 from alexnet_mp.analysis.figures import kernel_color, nearest_neighbors, training_error
 from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.checkpoint.retention import newest_checkpoint
+from alexnet_mp.common.device import use_threads
 from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError, explained
@@ -52,8 +51,7 @@ def plot(settings: PlotSettings) -> Iterator[str]:
 
     Raises ConfigurationError if the one figure that was asked for cannot be drawn, or nothing can.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     if settings.runs:
         figure = _kernel_study(settings) if settings.figure == "kernels" else _training_errors(settings)
         yield from figure.write(settings.folder)

@@ -8,8 +8,6 @@ from typing import Any
 
 from alexnet_mp.common.cli import run_command
 from alexnet_mp.common.schema import from_mapping
-from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.performance.benchmark.efficiency import processes_text, summarize_processes
 from alexnet_mp.performance.benchmark.output import publish
 from alexnet_mp.performance.benchmark.report import variants_text
@@ -26,11 +24,6 @@ def run(configuration: Mapping[str, Any]) -> None:
     Raises VariantFailed if a turn failed, once all that was finished is printed and written.
     """
     settings = from_mapping(BenchmarkSettings, configuration, "")
-    started = Launch.from_environment()
-    if started.world_size > 1:
-        raise ConfigurationError(
-            f"the benchmark starts its own processes and was started as {started.world_size}; use python, not torchrun"
-        )
     hardware = load_hardware(settings.hardware) if settings.hardware else None
     measured = [choose_variants(settings, setup) for setup in settings.setups()]
     threads = choose_threads(settings, measured)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from alexnet_mp.common.device import use_threads
 from alexnet_mp.common.host import device_name, keep_large_blocks, usable_cores, versions
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch, own_command_line
@@ -43,8 +44,7 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
     settings = parse_check_settings(configuration)
     launch = Launch.from_environment()
     placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads, placement.launch.local_world_size, says=placement.launch.local_rank == 0)
     results: list[CheckResult] = []
     not_deterministic: list[str] = []
     running = "link"
