@@ -87,6 +87,11 @@ def _ending_in_one_line() -> Iterator[None]:
         # The disk of one node may be at fault alone, so every process says it.
         _say(f"{os.fsdecode(error.filename)}: {error.strerror or error}", at_once=True)
         sys.exit(1)
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # of Path.resolve, until Python 3.12
+            raise
+        _say(str(error), at_once=True)
+        sys.exit(1)
 
 
 def show(text: str) -> None:
