@@ -1,6 +1,7 @@
 """`evaluate` on a tiny pack: what it prints and writes against counting by hand, and that it writes over nothing."""
 
 import csv
+import json
 import math
 import shutil
 from pathlib import Path
@@ -131,13 +132,17 @@ def test_two_processes_write_what_one_writes(saved: Save, tmp_path: Path) -> Non
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
-def test_the_same_question_is_answered_again_in_the_checkpoints_own_folder(saved: Save, tmp_path: Path) -> None:
+def test_the_same_question_is_answered_again_in_the_checkpoints_own_folder(
+    saved: Save, pack: str, tmp_path: Path
+) -> None:
     checkpoint = saved()
     out = tmp_path / "run" / "evaluation" / "validation-1views"
     run(f"checkpoint={checkpoint}")
-    (out / "classes.csv").write_text("old")
-    run(f"checkpoint={checkpoint}")
-    assert (out / "classes.csv").read_text() != "old"
+    copy = shutil.copytree(pack, tmp_path / "copy")
+    for again in ([], [f"data.path={copy}"]):  # data are what they are, wherever they lie
+        (out / "classes.csv").write_text("old")
+        run(f"checkpoint={checkpoint}", *again)
+        assert (out / "classes.csv").read_text() != "old"
 
 
 @pytest.mark.parametrize("changed", ["checkpoint", "input", "data"])
@@ -146,11 +151,14 @@ def test_results_for_another_question_are_not_overwritten(changed: str, saved: S
     run(f"checkpoint={checkpoint}")
     before = summary(tmp_path / "run" / "evaluation" / "validation-1views")
     if changed == "checkpoint":
-        arguments = [f"checkpoint={saved('step-2')}"]
+        arguments = [f"checkpoint={saved('step-2', seed=2)}"]
     elif changed == "input":
         arguments = [f"checkpoint={checkpoint}", "input.pixel_divisor=1"]
     else:
-        shutil.copytree(pack, tmp_path / "copy")
+        manifest_file = shutil.copytree(pack, tmp_path / "copy") / "manifest.json"
+        manifest = json.loads(manifest_file.read_text())
+        manifest["splits"]["validation"] = manifest["splits"].pop("test")
+        manifest_file.write_text(json.dumps(manifest))
         arguments = [f"checkpoint={checkpoint}", f"data.path={tmp_path / 'copy'}"]
     with pytest.raises(ConfigurationError, match=f"holds results for {changed}.*out=FOLDER"):
         run(*arguments)

@@ -75,7 +75,7 @@ def test_on_two_cores_two_replicas_share_them_and_update_twice() -> None:
 @pytest.mark.parametrize(
     ("layout", "of", "message"),
     [
-        (Layout(3, 2), NODE, "3 replicas cannot be dealt equally to 2 nodes; use a multiple, for example replicas=4"),
+        (Layout(3, 2), NODE, "3 replicas cannot be dealt equally to 2 nodes; use a multiple, for example replicas=2"),
         (
             Layout(2, 2),
             device(),

@@ -77,17 +77,34 @@ def test_a_folder_with_a_checkpoint_is_one_to_go_on_in_whatever_the_configuratio
     assert (run / "config.yaml").read_text() == "run: 0", "nothing is changed before the run begins"
 
 
-def test_a_folder_without_a_checkpoint_is_gone_on_in_by_the_same_configuration_alone(tmp_path):
+def test_a_run_that_has_made_no_checkpoint_is_begun_again_with_whatever_configuration(tmp_path):
     run = tmp_path / "run"
     claim(run)
     (run / "metrics.jsonl").write_text("{}\n")
     assert claim(run).checkpoint == ""
-    with pytest.raises(ConfigurationError, match="holds a run already, and no checkpoint of it; choose another"):
-        claim(run, "run: 1")
-    (run / "summary.json").write_text("{}")
-    with pytest.raises(ConfigurationError, match="holds a run already"):
+    assert (run / "metrics.jsonl").exists(), "the same configuration goes on with its files"
+    for number in (1, 2):
+        assert claim(run, f"run: {number}").checkpoint == ""
+        assert (run / "config.yaml").read_text() == f"run: {number}"
+        assert (run / f"config-earlier-{number}.yaml").read_text() == f"run: {number - 1}"
+    assert (run / "metrics-earlier-1.jsonl").read_text() == "{}\n", "what the first one left is kept"
+    assert not (run / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("held", ["summary.json", "metrics.jsonl"])
+@pytest.mark.parametrize("configuration", ["run: 0", "run: 1"])
+def test_a_folder_that_holds_more_than_a_begun_run_is_left_alone(held, configuration, tmp_path):
+    run = tmp_path / "run"
+    if held == "summary.json":
         claim(run)
-    assert (run / "metrics.jsonl").read_text() == "{}\n"
+    else:
+        run.mkdir()  # no configuration: nobody knows whose these metrics are
+    (run / held).write_text("{}")
+    before = {path.name for path in run.iterdir()}
+    with pytest.raises(ConfigurationError, match="holds a run already, and no checkpoint of it; choose another"):
+        claim(run, configuration)
+    assert {path.name for path in run.iterdir()} == before
+    assert (run / held).read_text() == "{}"
 
 
 def test_a_run_that_is_killed_while_it_writes_its_configuration_can_be_started_again(tmp_path, monkeypatch):

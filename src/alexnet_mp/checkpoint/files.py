@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet_mp.common.disk import flush, write_whole
+from alexnet_mp.common.disk import flush, regular, write_whole
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.table import Network
 
@@ -118,7 +118,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / CHECKPOINT_FILE
     unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError)
     with explained(f"{folder} is not a checkpoint: cannot read its {CHECKPOINT_FILE}", *unreadable):
-        raw = _regular(path).read_bytes()
+        raw = regular(path).read_bytes()
         content = json.loads(raw)
         version, digest = content["format_version"], content.pop("sha256")
         if version == FORMAT_VERSION and type(content["network"]["towers"]) is not int:
@@ -134,7 +134,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _check_file(path: Path, description: Mapping[str, Any]) -> None:
     with explained(f"checkpoint file {path} is missing or damaged", OSError, KeyError, TypeError, ValueError):
         expected = dict(description["sha256_of_files"])[path.name]
-        found = _sha256(_regular(path))
+        found = _sha256(regular(path))
     if found != expected:
         raise ConfigurationError(f"checkpoint file {path} is damaged: SHA-256 {found}, when it was written {expected}")
 
@@ -161,12 +161,6 @@ def _tower_file(folder: Path, tower: int) -> Path:
 def _digest_file(partial: Path, tower: int) -> Path:
     """What says that a tower's file is finished; gone when the checkpoint is whole."""
     return partial / f"tower-{tower}.sha256"
-
-
-def _regular(path: Path) -> Path:
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")  # reading a pipe would wait for ever
-    return path
 
 
 def _sha256(path: Path) -> str:

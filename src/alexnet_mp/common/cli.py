@@ -92,6 +92,17 @@ def _ending_in_one_line() -> Iterator[None]:
         else:
             _say(str(error), at_once=isinstance(error, (DataLost, PeerLost)))
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+    except OSError as error:
+        if not error.filename:
+            raise
+        # The disk of one node may be at fault alone, so every process says it.
+        _say(f"{os.fsdecode(error.filename)}: {error.strerror or error}", at_once=True)
+        sys.exit(1)
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # of Path.resolve, until Python 3.12
+            raise
+        _say(str(error), at_once=True)
+        sys.exit(1)
 
 
 def show(text: str) -> None:
@@ -150,7 +161,10 @@ def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any
     given = list(sys.argv)
     if not _asks_for_multirun(given):  # so that a mistake is explained by us, also before --cfg
         asked = [argument for argument in given[1:] if re.match(r"~|[^-][^=]*=", argument)]
-        _composed(configuration_name, asked, _named_presets(given))
+        presets = _named_presets(given)
+        if presets and not presets.is_dir():
+            raise ConfigurationError(f"--config-dir {presets} is no folder")
+        _composed(configuration_name, asked, presets)
     # Beside the first override: argparse takes overrides from one place only.
     overrides = [place for place, argument in enumerate(given) if place and re.match(r"[^-][^=]*=", argument)]
     place = overrides[0] if overrides else len(given)

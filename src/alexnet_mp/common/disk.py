@@ -1,5 +1,6 @@
 """Files and folders that survive a power cut: durable writes, and a lock for each folder."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,6 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alexnet_mp.errors import ConfigurationError, explained
+
+
+def regular(path: Path) -> Path:
+    """`path`, to be opened: it is a file or a folder, or is not there.
+
+    Raises OSError for a pipe, for which an open waits for ever, and for a device, which may have no end.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
 
 
 def flush(path: Path) -> None:
@@ -20,7 +31,7 @@ def flush(path: Path) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there with all of `content`, on the disk, or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = regular(path).with_name(f".{path.name}.unfinished")
     with unfinished.open("wb") as file:
         file.write(content)
         file.flush()
@@ -36,7 +47,7 @@ def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in writers.items():
-        unfinished = folder / f".unfinished-{name}"
+        unfinished = regular(folder / name).with_name(f".unfinished-{name}")
         write(unfinished)
         unfinished.replace(folder / name)
     return [folder / name for name in writers]
@@ -45,7 +56,7 @@ def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -
 def write_json(path: str, values: object) -> None:
     """Write the numbers that a command's key `json` asks for. Raises ConfigurationError if it cannot."""
     with explained(f"cannot write json={path}"):
-        Path(path).write_text(json.dumps(values, indent=2) + "\n")
+        regular(Path(path)).write_text(json.dumps(values, indent=2) + "\n")
 
 
 def lock_folder(folder: Path, out: Path, busy: str) -> "FolderLock":

@@ -7,8 +7,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.schema import choice
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import explained
 
 CONF_PACKAGE = "alexnet_mp.conf"
 
@@ -38,7 +39,5 @@ def read_preset(group: str, name_or_path: str | Path, key: str, what: str) -> ob
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = preset_path(group, choice(str(name_or_path), preset_names(group), key))
-    try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigurationError(f"cannot read the {what} {path}: {' '.join(str(error).split())}") from error
+    with explained(f"cannot read the {what} {path}", OSError, OmegaConfBaseException, YAMLError):
+        return OmegaConf.to_container(OmegaConf.load(regular(path)), resolve=True)

@@ -42,7 +42,7 @@ def load_data(settings: DataSettings, image: ImageShape, classes: int | None) ->
     """
     if settings.source == "digits" and settings.path is not None:
         raise ConfigurationError(f"data.path is {settings.path!r}, but data.source=digits has none; use data=pack")
-    data = digits(image) if settings.source == "digits" else _opened(settings)
+    data = digits(image) if settings.source == "digits" else open_data(settings)
     if classes is not None and len(data.class_names) != classes:
         raise ConfigurationError(
             f"the network has {classes} classes and {data.name} has {len(data.class_names)}; "
@@ -92,7 +92,8 @@ def digits(image: ImageShape) -> DataSet:
     )
 
 
-def _opened(settings: DataSettings) -> DataSet:
+def open_data(settings: DataSettings) -> DataSet:
+    """The pack or the folder of pictures at `settings.path`, for any network; raises as `load_data` does."""
     if settings.path is None:
         what = {"pack": "that launch/prepare.py wrote", "folder": "with train/ and validation/ or test/"}
         raise ConfigurationError(f"data.source={settings.source} needs data.path, the folder {what[settings.source]}")

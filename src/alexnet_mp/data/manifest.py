@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.schema import Bound, PositiveInt, from_mapping
 from alexnet_mp.errors import ConfigurationError, explained
 
@@ -130,7 +131,7 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path} does not exist, so {folder} is not a pack, or one whose preparation has not finished; "
                 f"python launch/prepare.py source=... out={folder} makes it"
             )
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     with explained(str(path), ConfigurationError):
         return parse_manifest(content)
 

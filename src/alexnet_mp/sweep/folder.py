@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.common.disk import FolderLock, lock_folder, write_whole
+from alexnet_mp.common.disk import FolderLock, lock_folder, regular, write_whole
 from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import csv_table
 from alexnet_mp.errors import ConfigurationError, explained
@@ -35,7 +35,7 @@ def check_definition(out: Path, settings: SweepSettings) -> None:
         return
     unreadable = (OSError, ValueError, KeyError, TypeError, RecursionError)
     with explained(f"{path} is not what a sweep writes; choose another out", *unreadable):
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(regular(path).read_text(encoding="utf-8"))
         version, definition = values["format_version"], values["definition"]
         held = {"overrides": definition["overrides"], "variants": dict(definition["variants"])}
     if version != FORMAT_VERSION:

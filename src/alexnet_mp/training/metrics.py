@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.common.disk import regular
+from alexnet_mp.errors import ConfigurationError, explained
 
 # More than any number of a run can be, and less than what a chart cannot write.
 _LARGEST = 1e15
@@ -56,10 +57,8 @@ class Metrics:
 
 def read_metrics(path: Path) -> Metrics:
     """Whatever of `path` a run has written. Raises ConfigurationError if it cannot be read at all."""
-    try:
-        text = path.read_text(errors="replace")
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    with explained(f"cannot read {path}"):
+        text = regular(path).read_text(errors="replace")
     steps: list[Step] = []
     evaluations: dict[str, list[EvaluationLine]] = {"validation": [], "training": []}
     unread: list[str] = []

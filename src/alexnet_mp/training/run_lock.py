@@ -4,16 +4,18 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alexnet_mp.checkpoint.retention import newest_checkpoint
-from alexnet_mp.common.disk import FolderLock, write_whole
+from alexnet_mp.common.disk import FolderLock, regular, write_whole
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.mesh import Mesh
 
 _LAUNCH = ".launch"
+_BEGUN = ("metrics.jsonl", "config.yaml")  # what a run that has made no checkpoint leaves; in this order renamed
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ def lock_run_folder(
 ) -> tuple[RunLock, FolderLock | None]:
     """Find or make the folder `run_dir`, or `runs/<experiment>/<time>/`, for a run of `configuration`.
 
-    The main process does it, and tells all; it alone has the lock. Resumes if the folder has a checkpoint, or if the
-    same configuration was started in it and has made none yet; without `run_dir`, resumes in the folder of the
-    processes that torchrun has restarted. Raises ConfigurationError, in every process, if the folder cannot be made,
-    is in use, or holds what nobody can go on from. Nothing in a folder that holds a run is changed.
+    The main process does it, and tells all; it alone has the lock. Resumes if the folder has a checkpoint. A run that
+    has made none yet is begun again, with whatever configuration; what it left of another one is kept under other
+    names. Without `run_dir`, resumes in the folder of the processes that torchrun has restarted. Raises
+    ConfigurationError, in every process, if the folder cannot be made, is in use, or holds what nobody can go on from.
+    Nothing in a folder that holds a run is changed.
     """
     found, lock = RunLock(""), None
     if mesh.placement.is_main:
@@ -47,6 +50,14 @@ def lock_run_folder(
     if told.problem:
         raise ConfigurationError(f"run folder {told.path}: {told.problem}")
     return told, lock
+
+
+def has_checkpoint(run_dir: str | None, experiment_name: str, configuration: str) -> bool:
+    """True if there is a checkpoint, whole or not, in the folder that `lock_run_folder` would take."""
+    with suppress(OSError):  # of which `lock_run_folder` speaks
+        path = Path(run_dir) if run_dir else _restarted(experiment_name, configuration)
+        return path is not None and any((path / "checkpoints").glob("step-*"))
+    return False
 
 
 def _lock_folder(run_dir: str | None, experiment_name: str, configuration: str) -> tuple[RunLock, FolderLock | None]:
@@ -83,9 +94,9 @@ def _look(path: Path, configuration: str) -> RunLock:
             problem=f"none of its {len(damaged)} checkpoints is whole; the newest, {name}: {problem}; choose another "
             "run_dir to train from the beginning",
         )
-    unchanged = _is_of(path, configuration)
-    held = [name for name in ("config.yaml", "metrics.jsonl", "summary.json") if (path / name).exists()]
-    if held and (not unchanged or "summary.json" in held):
+    held = [name for name in ("summary.json", *_BEGUN) if (path / name).exists()]
+    begun = _is_of(path, configuration) or ("config.yaml" in held and (path / "checkpoints").is_dir())
+    if held and (not begun or "summary.json" in held):
         return RunLock(str(path), problem="holds a run already, and no checkpoint of it; choose another run_dir")
     return RunLock(str(path))
 
@@ -93,6 +104,10 @@ def _look(path: Path, configuration: str) -> RunLock:
 def _begin(path: Path, configuration: str) -> None:
     for name in ("checkpoints", "plots"):
         (path / name).mkdir(exist_ok=True)
+    if (path / "config.yaml").exists() and not _is_of(path, configuration):
+        number = 1 + len(list(path.glob("config-earlier-*.yaml")))
+        for kept in (path / name for name in _BEGUN if (path / name).exists()):
+            kept.rename(kept.with_name(f"{kept.stem}-earlier-{number}{kept.suffix}"))
     # Whole or not at all: half of a configuration would be taken for that of another run.
     write_whole(path / _LAUNCH, _launch().encode())
     write_whole(path / "config.yaml", configuration.encode())
@@ -121,13 +136,13 @@ def _restarted(experiment_name: str, configuration: str) -> Path | None:
     """
     launch = _launch()
     notes = sorted((Path("runs") / experiment_name).absolute().glob(f"*/{_LAUNCH}"), reverse=True) if launch else []
-    folders = (note.parent for note in notes if note.read_bytes() == launch.encode())
+    folders = (note.parent for note in notes if regular(note).read_bytes() == launch.encode())
     return next((folder for folder in folders if _is_of(folder, configuration)), None)
 
 
 def _is_of(folder: Path, configuration: str) -> bool:
     started = folder / "config.yaml"
-    return started.exists() and started.read_bytes() == configuration.encode()
+    return started.exists() and regular(started).read_bytes() == configuration.encode()
 
 
 def _launch() -> str:

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from alexnet_mp.common.device import set_precision, use_threads
 from alexnet_mp.common.host import keep_large_blocks
 from alexnet_mp.data.dataset import DataSet, Share
-from alexnet_mp.data.load import load_data
+from alexnet_mp.data.find import find_data
+from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader
 from alexnet_mp.data.preprocessing import Preprocessing
 from alexnet_mp.errors import ConfigurationError
@@ -28,7 +29,8 @@ from alexnet_mp.training.finetune import load_initial_weights
 from alexnet_mp.training.log import LOG, console_log
 from alexnet_mp.training.resume import begin, log_changes, progress_of_checkpoint, restore
 from alexnet_mp.training.run_folder import RunFolder
-from alexnet_mp.training.run_lock import RunLock, lock_run_folder
+from alexnet_mp.training.run_input import read_run_input, save_run_input
+from alexnet_mp.training.run_lock import RunLock, has_checkpoint, lock_run_folder
 from alexnet_mp.training.signals import noted_signals
 from alexnet_mp.training.state import Progress, TrainingState
 from alexnet_mp.training.summary import announcement, current_commit, finish, summarize, summary_of_complete
@@ -68,6 +70,7 @@ def prepare_run(configuration: Mapping[str, Any], classes_of_data: bool = False)
     if settings.precision == "tf32" and not placement.on_gpus:
         raise ConfigurationError("precision=tf32 is a mode of GPUs, and the towers are on a CPU; use precision=float32")
     set_precision(settings.precision)
+    settings = replace(settings, data=_found_data(settings))
     data = _load_data(settings, placement, None if classes_of_data else network.classes)
     classes = len(data.class_names)
     if classes != network.classes:
@@ -101,6 +104,8 @@ def train(configuration: Mapping[str, Any], classes_of_data: bool = False) -> di
         raise ConfigurationError("dry_run is set, and train would train: call alexnet_mp.performance.dry_run.try_run")
     with console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
         check_agreement(text, data, mesh)
+        # What can be refused is refused before there is a folder.
+        model, said = _model(settings, text, mesh)
         with _locked(settings, text, mesh) as (lock, folder), open_telemetry(placement) as telemetry:
             progress = progress_of_checkpoint(lock, settings, data)
             complete = summary_of_complete(folder, progress, settings.recipe.epochs, mesh)
@@ -110,8 +115,9 @@ def train(configuration: Mapping[str, Any], classes_of_data: bool = False) -> di
             LOG.info("%s", announcement(settings, placement, data, telemetry.words))
             LOG.info("%-10s %s", "run folder", folder.path)
             commit = current_commit()  # before somebody edits the checkout of a long run
-            state = _state(settings, configuration, mesh, loader, lock, progress)
+            state = _state(run, model, said, mesh, lock, progress)
             _change(folder, mesh, lambda: folder.begin(lock, progress.step, text))
+            _change(folder, mesh, lambda: save_run_input(folder.path, data, settings.data.path, placement.is_main))
             about = _about(settings, data, configuration)
             checkpointer = Checkpointer(settings, mesh, state, folder, about, lock.checkpoint)
             with folder.noting_the_end(), noted_signals() as signals:
@@ -123,27 +129,32 @@ def train(configuration: Mapping[str, Any], classes_of_data: bool = False) -> di
             return summary
 
 
+def _model(settings: TrainSettings, configuration: str, mesh: Mesh) -> tuple[TowerModel, list[str] | None]:
+    """The model on a tested link with its initial weights, and what is said of those; None if a checkpoint has all."""
+    link = checked_link(mesh, settings.network, settings.recipe.batch_size // mesh.placement.replicas)
+    model = TowerModel(settings.network, mesh.placement, link, settings.seed, settings.dtype, settings.wire_dtype)
+    resumes = mesh.placement.is_main and has_checkpoint(settings.run_dir, settings.experiment_name, configuration)
+    if mesh.any(resumes):
+        return model, None
+    return model, load_initial_weights(model, settings.initial_weights, settings.recipe.input, mesh)
+
+
 def _state(
-    settings: TrainSettings,
-    configuration: Mapping[str, Any],
-    mesh: Mesh,
-    loader: Loader,
-    lock: RunLock,
-    progress: Progress,
+    run: PreparedRun, model: TowerModel, said: list[str] | None, mesh: Mesh, lock: RunLock, progress: Progress
 ) -> TrainingState:
-    """The model on a link that has been tested, and where its training is."""
-    network, recipe = settings.network, settings.recipe
-    link = checked_link(mesh, network, recipe.batch_size // mesh.placement.replicas)
-    model = TowerModel(network, mesh.placement, link, settings.seed, settings.dtype, settings.wire_dtype)
+    """The model with its kernels, and where its training is."""
+    settings, recipe = run.settings, run.settings.recipe
     # All steps of the run, not those that are left: it goes on with the kernels that it began with.
-    steps = recipe.epochs * loader.steps_per_epoch
+    steps = recipe.epochs * run.loader.steps_per_epoch
     LOG.info("%-10s %s", "compile", choose_kernels(settings.compile, model, steps, recipe.batch_size, mesh))
     if lock.checkpoint:
         state = restore(lock, progress, model, settings, mesh)
         LOG.info("%-10s from %s, in epoch %d", "going on", lock.checkpoint, state.progress.epoch + 1)
-        log_changes(lock, configuration)
+        log_changes(lock, run.configuration)
         return state
-    for line in load_initial_weights(model, settings.initial_weights, recipe.input, mesh):
+    if said is None:
+        raise ConfigurationError(f"run folder {lock.path}: somebody removed its checkpoints; start again")
+    for line in said:
         LOG.warning("%-10s with the weights of a run whose %s", "begins", line)
     return begin(model, settings)
 
@@ -152,6 +163,13 @@ def _load_data(settings: TrainSettings, placement: Placement, classes: int | Non
     # One process of a node checks the checksums for all of them.
     verify = settings.data.verify and placement.launch.local_rank == 0
     return load_data(replace(settings.data, verify=verify), settings.network.image, classes)
+
+
+def _found_data(settings: TrainSettings) -> DataSettings:
+    """The settings of the data; a run that resumes finds them if they, or its own folder, have moved since."""
+    moved = settings.run_dir and settings.data.path and not Path(settings.data.path).exists()
+    known, run = read_run_input(Path(settings.run_dir or "")) if moved else None, Path(settings.run_dir or "")
+    return find_data(settings.data, run, known.data_from_run, known.fingerprint) if known else settings.data
 
 
 def _loader(settings: TrainSettings, placement: Placement, data: DataSet) -> Loader:

@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
 from alexnet_mp.checkpoint.names import find_checkpoint
-from alexnet_mp.common.disk import write_files
+from alexnet_mp.common.disk import regular, write_files
 from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.data.augmentation import ViewCount, crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
@@ -64,7 +64,7 @@ def classify(settings: ClassifySettings) -> list[Classified]:
     with pillow_limits(settings.max_pixels):
         for path in settings.paths:
             with explained(f"cannot read {path}"), explained(f"cannot decode {path}", BadPicture):
-                pictures.append(decode_image(path.read_bytes(), len(mean), settings.max_pixels))
+                pictures.append(decode_image(regular(path).read_bytes(), len(mean), settings.max_pixels))
     statistics = Statistics(mean, np.zeros(3), np.eye(3))  # no color noise
     preprocess = Preprocessing(statistics, crop, member.input, torch.float32)
     placement = choose_placement("auto", settings.device, network.towers, Launch())
@@ -91,15 +91,19 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
     network, names = member.network, member.class_names
     if network.image[0] != 3:
         raise ConfigurationError(f"network {network.name} reads {network.image[0]} channels; photographs have three")
+    known = member.run_input if settings.mean_color is None and member.says_data else None
     if settings.mean_color is not None:
         mean = np.full((settings.size, settings.size, 3), settings.mean_color, np.float64)
+    elif known is not None:
+        mean = known.mean_image
+        names = known.names_for_people
     else:
         data = member.load_data(verify=False)  # the mean image is all that is needed of them
         mean = data.statistics.mean_image
         names = data.names_for_people if names in ((), data.class_names) else names
     if settings.class_names is not None:
         with explained(f"class_names={settings.class_names} cannot be read", OSError, UnicodeDecodeError):
-            lines = Path(settings.class_names).read_text(encoding="utf-8").splitlines()
+            lines = regular(Path(settings.class_names)).read_text(encoding="utf-8").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
     names = names or tuple(f"class {number}" for number in range(network.classes))
     if len(names) != network.classes:

@@ -1,7 +1,8 @@
 """Opens the checkpoints to evaluate, and checks that the outputs of several can be averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.common.text import count
 from alexnet_mp.data.dataset import DataSet
+from alexnet_mp.data.find import find_data
 from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.preprocessing import InputScale
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.training.run_input import RunInput, read_run_input
 
 _MUST_AGREE = {  # what members of an ensemble must have in common, and what to do if they do not
     "network": "evaluate them apart",
@@ -30,16 +33,40 @@ _MUST_AGREE = {  # what members of an ensemble must have in common, and what to 
 class EnsembleMember:
     """One checkpoint: its network, and the data and the scale of the input that it is evaluated with.
 
-    `class_names` are those it was trained on, empty if it does not say. `says_path` is True if the path of the
-    data is its own word and nobody's change.
+    `class_names` are those it was trained on, empty if it does not say. `says_data` is True if the data are its own
+    word and nobody's change; they have the `fingerprint`, None if it does not say. `digests` are of its files.
     """
 
     folder: Path
     network: Network
     data: DataSettings
     input: InputScale
-    says_path: bool
+    says_data: bool
     class_names: tuple[str, ...] = ()
+    fingerprint: int | None = None
+    digests: str = ""
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run; of a checkpoint elsewhere, the folder that it lies in."""
+        return self.folder.parent.parent if self.folder.parent.name == "checkpoints" else self.folder.parent
+
+    @cached_property
+    def run_input(self) -> RunInput | None:
+        """What its run's folder says of the data that it was trained on; None if that says nothing of them.
+
+        Raises ConfigurationError if the file is damaged.
+        """
+        found = read_run_input(self.run)
+        return None if found and self.fingerprint not in (None, found.fingerprint) else found
+
+    @cached_property
+    def found_data(self) -> DataSettings:
+        """Its data where they are now, if it was not told others: the path may be that of another time or machine."""
+        if not self.says_data:
+            return self.data
+        known = self.run_input
+        return find_data(self.data, self.run, known.data_from_run if known else None, self.fingerprint)
 
     def weights(self, towers: Sequence[int]) -> dict[str, Tensor]:
         """The state dict of some towers; raises ConfigurationError if it is damaged or not the network's."""
@@ -62,15 +89,24 @@ class EnsembleMember:
 
         Raises ConfigurationError if they are not here or do not fit; says whose word the path was.
         """
-        settings = self.data if verify is None else replace(self.data, verify=verify)
+        settings = self.found_data if verify is None else replace(self.found_data, verify=verify)
+        own_word = self.says_data and settings.path is not None
         try:
-            return load_data(settings, self.network.image, self.network.classes)
+            data = load_data(settings, self.network.image, self.network.classes)
+            if own_word and self.fingerprint not in (None, data.fingerprint()):
+                raise ConfigurationError(
+                    f"{settings.path} has other data, of fingerprint {data.fingerprint():014x}; "
+                    f"data.path={settings.path} takes them all the same"
+                )
         except ConfigurationError as error:
-            if not self.says_path:
+            if not own_word:
                 raise
+            wanted = "" if self.fingerprint is None else f", with fingerprint {self.fingerprint:014x}"
             raise ConfigurationError(
-                f"{error} (so says checkpoint {self.folder} of its data; data.path=FOLDER names another)"
+                f"{error} (so says checkpoint {self.folder} of its data{wanted}; data.path=FOLDER names another)"
             ) from error
+        # Under the name that the run knows them by.
+        return data if self.found_data == self.data else replace(data, name=Path(self.data.path or "").name)
 
     def check_classes(self, data: DataSet) -> None:
         """Raise ConfigurationError if `data` has other classes than it was trained on, or in another order."""
@@ -112,8 +148,11 @@ def open_member(folder: Path, data_changes: DataChanges, input_changes: InputCha
         names = description.get("class_names", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ConfigurationError("its class_names are not a list of names")
-    says_path = data_changes.path is None and data.path is not None
-    return EnsembleMember(folder, network, data, scale, says_path, tuple(names))
+    says_data = data_changes.path is None and data_changes.source in (None, data.source)
+    fingerprint, files = description.get("data_fingerprint"), description.get("sha256_of_files")
+    fingerprint = fingerprint if isinstance(fingerprint, int) else None
+    digests = " ".join(map(str, files.values())) if isinstance(files, Mapping) else ""
+    return EnsembleMember(folder, network, data, scale, says_data, tuple(names), fingerprint, digests)
 
 
 def _data_settings(said: object, changes: DataChanges) -> DataSettings:
@@ -146,8 +185,11 @@ def _given(changes: DataChanges | InputChanges) -> dict[str, Any]:
 def _in_words(member: EnsembleMember) -> dict[str, str]:
     network, scale, data = member.network, member.input, member.data
     image = "x".join(map(str, network.image))
+    where = "" if data.path is None else f" {Path(data.path).resolve()}"
+    if where and member.says_data and member.fingerprint is not None:
+        where = f" with fingerprint {member.fingerprint:014x}"  # wherever they lie
     return {
         "network": f"image {image}, {network.classes} classes, {count(network.towers, 'tower')}",
         "scale of the input": f"pixel_divisor {scale.pixel_divisor:g} and mean {scale.mean}",
-        "data": data.source if data.path is None else f"{data.source} {Path(data.path).resolve()}",
+        "data": data.source + where,
     }

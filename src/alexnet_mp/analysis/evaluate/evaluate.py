@@ -91,7 +91,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
 
 def _question(members: list[EnsembleMember], data: DataSet, split: str, views: int) -> dict[str, Any]:
     """What was asked, as plain values; the results of equal questions may replace each other."""
-    source, path = members[0].data.source, members[0].data.path
+    source, path = members[0].data.source, members[0].found_data.path
     return {
         "network": members[0].network.name if len(members) == 1 else [member.network.name for member in members],
         "checkpoints": [str(member.folder) for member in members],
@@ -99,6 +99,7 @@ def _question(members: list[EnsembleMember], data: DataSet, split: str, views: i
         "input": asdict(members[0].input),
         "split": split,
         "views": views,
+        "identity": {"checkpoints": " ".join(member.digests for member in members), "data": data.fingerprint()},
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mp.common.disk import write_files
+from alexnet_mp.common.disk import regular, write_files
 from alexnet_mp.common.text import csv_table, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.validation import Evaluation
@@ -114,8 +114,11 @@ def _own_folder(checkpoint: Path, question: dict[str, Any]) -> Path:
 def _differs(summary: Path, question: dict[str, Any]) -> str:
     """What an earlier summary was about, if that was another question; empty if it was this one."""
     try:
-        earlier = json.loads(summary.read_text())
-        differing = [f"{key} {json.dumps(earlier[key])}" for key in question if earlier[key] != question[key]]
-    except (OSError, ValueError, KeyError, TypeError):
+        earlier = json.loads(regular(summary).read_text())
+        # A run and a pack that have moved since are the same, if their content is.
+        same = {"identity", *dict(earlier.get("identity", {}).items() & question["identity"].items())}
+        asked = [key for key in question if key not in same]
+        differing = [f"{key} {json.dumps(earlier[key])}" for key in asked if earlier[key] != question[key]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"nobody knows what ({summary.name} cannot be read)"
     return next(iter(differing), "")

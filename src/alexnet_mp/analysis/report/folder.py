@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alexnet_mp.analysis.results.record import RunFiles, RunRecord, RunSummary, read_run_files, require_finished
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.network.table import Network, parse_network
@@ -114,7 +115,7 @@ def _replicas(summary: RunSummary | None, logged: Mapping[str, str]) -> int | No
 def _last_log_lines(log: Path) -> dict[str, str]:
     """The last line of each kind that the report repeats, by its first word; no `ended` of an earlier start."""
     try:
-        text = log.read_text(errors="replace")
+        text = regular(log).read_text(errors="replace")
     except OSError:
         return {}
     said: dict[str, str] = {}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError, explained
@@ -251,7 +252,7 @@ def _read(cls: type[T], path: Path) -> T:
 
 def _text(path: Path) -> str:
     with explained(f"cannot read {path}", OSError, UnicodeDecodeError):
-        return path.read_text()
+        return regular(path).read_text()
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:

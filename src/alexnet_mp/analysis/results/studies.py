@@ -10,6 +10,7 @@ from typing import Any
 from alexnet_mp.analysis.results.groups import MINUTES, TOP1_ERROR, Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import explained
@@ -54,7 +55,7 @@ def read_study(folder: Path) -> Study:
     path = folder / "sweep.json"
     unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
     with explained(f"{path} is not what a sweep writes; give a sweep's folder", *unreadable):
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(regular(path).read_text(encoding="utf-8"))
         overrides = tuple(map(str, held["definition"]["overrides"]))
         done = [(job["variant"], f"seed-{job['seed']}") for job in held["jobs"] if job["status"] == "done"]
         variants = [

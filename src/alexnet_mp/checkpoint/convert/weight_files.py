@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from alexnet_mp.common.disk import regular
 from alexnet_mp.errors import ConfigurationError, explained
 
 TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")  # by the custom of PyTorch's own examples
@@ -23,14 +24,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return _read_torch(path), {}
     names = ", ".join(TORCH_SUFFIXES)
     what = f"cannot read {path} as safetensors (what torch.save wrote is known by its name, {names})"
-    with explained(what, OSError, SafetensorError), safe_open(path, framework="pt") as file:
+    with explained(what, OSError, SafetensorError), safe_open(regular(path), framework="pt") as file:
         metadata = file.metadata() or {}
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  (not a mapping)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(regular(path), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make its reader raise nearly anything, with advice to trust the file
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise ConfigurationError(

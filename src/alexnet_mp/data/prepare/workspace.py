@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mp.common.disk import flush, lock_folder, write_whole
+from alexnet_mp.common.disk import flush, lock_folder, regular, write_whole
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.data.manifest import FLOAT64, INT64, MANIFEST, UINT8, UINT32, FileEntry, Manifest, npy_bytes, npy_header
 from alexnet_mp.data.prepare.shards import ShardResult, ShardTask
@@ -59,7 +59,7 @@ class Workspace:
             return
         unreadable = (OSError, ValueError, AttributeError, RecursionError)
         with explained(f"cannot read {path}; remove the folder {self.out}", *unreadable):
-            begun = json.loads(path.read_text())
+            begun = json.loads(regular(path).read_text())
             differing = [key for key in plan if begun.get(key) != plan[key]]
         if differing:
             changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)

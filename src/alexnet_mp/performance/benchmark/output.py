@@ -1,15 +1,14 @@
 """What the reports of all benchmarks share: the machine, medians with their spread, and where they are written."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
 from alexnet_mp.common.cli import show
+from alexnet_mp.common.disk import write_json
 from alexnet_mp.common.host import device_name, usable_cores, versions
 from alexnet_mp.common.text import aligned
 
@@ -54,4 +53,4 @@ def publish(report: Mapping[str, Any], text: str, path: str | None) -> None:
     """Print `text`, and write `report` as JSON to `path` if there is one."""
     show(text)
     if path:
-        Path(path).write_text(json.dumps(report, indent=2) + "\n")
+        write_json(path, report)

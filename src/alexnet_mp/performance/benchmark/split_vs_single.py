@@ -3,11 +3,14 @@
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.cli import run_command
+from alexnet_mp.common.disk import write_files
 from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.errors import explained
 from alexnet_mp.performance.benchmark.efficiency import processes_text, summarize_processes
 from alexnet_mp.performance.benchmark.output import publish
 from alexnet_mp.performance.benchmark.report import variants_text
@@ -46,7 +49,9 @@ def run(configuration: Mapping[str, Any]) -> None:
         # Here, for matplotlib takes long to load.
         from alexnet_mp.performance.benchmark.chart import draw_variants
 
-        draw_variants(report, Path(settings.chart))
+        chart = Path(settings.chart)
+        with explained(f"cannot write chart={chart}"):
+            write_files(chart.parent, {chart.name: partial(draw_variants, report)})
     if failed:
         raise VariantFailed("; ".join(failed))
 

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import yaml
 
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.presets import preset_path
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.common.text import aligned
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Dropout
 from alexnet_mp.network.table import load_network
 from alexnet_mp.performance.cost_model.hardware import Hardware, load_hardware
@@ -136,10 +137,8 @@ def compare_with_benchmark(settings: PlanSettings, hardware: Hardware) -> dict[s
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"cannot read against={path}: {error}") from error
+    with explained(f"cannot read against={path}", OSError, ValueError, RecursionError):
+        report = json.loads(regular(path).read_text())
     known = isinstance(report, dict) and isinstance(report.get("batch_size"), int)
     if not known or not isinstance(report.get("variants"), dict):
         raise ConfigurationError(

@@ -24,7 +24,7 @@ class Layout:
         if self.replicas % self.nodes:
             raise ConfigurationError(
                 f"{self.replicas} replicas cannot be dealt equally to {self.nodes} nodes; use a multiple, for example "
-                f"replicas={-(-self.replicas // self.nodes) * self.nodes}"
+                f"replicas={max(1, self.replicas // self.nodes) * self.nodes}"
             )
         if self.nodes > 1 and hardware.between_nodes is None:
             raise ConfigurationError(

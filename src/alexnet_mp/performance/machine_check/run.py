@@ -1,20 +1,18 @@
 """Runs all checks of a launch, one after another, and writes their report."""
 
-import json
 import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from alexnet_mp.common.device import use_threads
+from alexnet_mp.common.disk import write_json
 from alexnet_mp.common.host import device_name, keep_large_blocks, usable_cores, versions
-from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch, own_command_line
 from alexnet_mp.parallel.link_test import examined_link
 from alexnet_mp.parallel.mesh import Mesh, open_mesh
@@ -95,10 +93,7 @@ def _publish(report: Mapping[str, Any], results: Sequence[CheckResult], path: st
         print(f"{name:<10} {report[name] if name != 'machine' else ', '.join(report['machine']['devices'])}")
     print(check_table(results), flush=True)
     if path:
-        try:
-            Path(path).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write json={path}: {error}") from error
+        write_json(path, report)
         print(f"written to {path}, to attach to an issue")
 
 

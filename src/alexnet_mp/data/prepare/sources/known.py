@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.schema import choice
 from alexnet_mp.data.prepare.listing import Listing, some
 from alexnet_mp.data.prepare.sources.cifar10 import CIFAR10, DOWNLOAD
@@ -28,7 +29,7 @@ def list_source(source: str, kind: str, scratch: Path) -> Listing:
     """
     choice(kind, ["auto", *(each.kind for each in SOURCES)], "kind")
     path = Path(source)
-    if not path.exists() and source != DOWNLOAD:
+    if not regular(path).exists() and source != DOWNLOAD:
         raise ConfigurationError(f"source={source} does not exist")
     sight = Sight(path, scratch)
     found = next((each for each in SOURCES if each.recognizes(sight)), None)
