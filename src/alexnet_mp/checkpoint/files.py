@@ -57,7 +57,9 @@ def save_checkpoint(
             return
         everyone = range(network.towers)
         _wait_for([_digest_file(partial, tower) for tower in everyone], timeout_seconds, abandoned)
-        files = {_tower_file(partial, tower).name: _digest_file(partial, tower).read_text() for tower in everyone}
+        files = {
+            _tower_file(partial, tower).name: _digest_file(partial, tower).read_text("utf-8") for tower in everyone
+        }
         head = {"format_version": FORMAT_VERSION, "network": network.to_mapping(), "sha256_of_files": files}
         write_whole(partial / CHECKPOINT_FILE, _encoded({**head, **description, **head}))
         for tower in everyone:
