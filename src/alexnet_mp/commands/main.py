@@ -6,6 +6,7 @@ import sys
 from alexnet_mp.common.cli import show
 from alexnet_mp.common.help import first_line
 from alexnet_mp.common.schema import is_not_one_of
+from alexnet_mp.common.text import take_every_character
 
 _NAMED = ["train", "evaluate", "classify", "prepare", "describe", "convert", "report", "plot", "results", "sweep"]
 _NAMED += ["plan", "check"]
@@ -18,6 +19,7 @@ def main() -> None:
 
     Ends with code 2, after one line on standard error, for a command that there is not.
     """
+    take_every_character()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
         lines = [f"  {each:<10} {first_line(configuration)}" for each, (configuration, _) in COMMANDS.items()]

@@ -57,7 +57,7 @@ class Metrics:
 def read_metrics(path: Path) -> Metrics:
     """Whatever of `path` a run has written. Raises ConfigurationError if it cannot be read at all."""
     try:
-        text = path.read_text(errors="replace")
+        text = path.read_text("utf-8", "replace")
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
     steps: list[Step] = []

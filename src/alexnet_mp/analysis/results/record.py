@@ -251,7 +251,7 @@ def _read(cls: type[T], path: Path) -> T:
 
 def _text(path: Path) -> str:
     with explained(f"cannot read {path}", OSError, UnicodeDecodeError):
-        return path.read_text()
+        return path.read_text("utf-8")
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:

@@ -94,7 +94,7 @@ class Tree:
 
     def text(self, name: str) -> str:
         """The text of a small file."""
-        return self.content(name).decode("utf-8", "replace")
+        return self.content(name).decode("utf-8-sig", "replace")
 
 
 def open_tree(path: Path, scratch: Path, most: int | None = None) -> Tree:

@@ -54,4 +54,4 @@ def publish(report: Mapping[str, Any], text: str, path: str | None) -> None:
     """Print `text`, and write `report` as JSON to `path` if there is one."""
     show(text)
     if path:
-        Path(path).write_text(json.dumps(report, indent=2) + "\n")
+        Path(path).write_text(json.dumps(report, indent=2) + "\n", "utf-8")

@@ -137,7 +137,7 @@ def compare_with_benchmark(settings: PlanSettings, hardware: Hardware) -> dict[s
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"cannot read against={path}: {error}") from error
     known = isinstance(report, dict) and isinstance(report.get("batch_size"), int)

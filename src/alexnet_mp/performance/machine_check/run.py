@@ -96,7 +96,7 @@ def _publish(report: Mapping[str, Any], results: Sequence[CheckResult], path: st
     print(check_table(results), flush=True)
     if path:
         try:
-            Path(path).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+            Path(path).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
         except OSError as error:
             raise ConfigurationError(f"cannot write json={path}: {error}") from error
         print(f"written to {path}, to attach to an issue")
