@@ -13,7 +13,8 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings
 from alexnet_mp.common import cli
 from alexnet_mp.common.cli import compose
-from alexnet_mp.common.overrides import overrides_and_flags, quoted_value
+from alexnet_mp.common.help import overrides_and_flags
+from alexnet_mp.common.overrides import quoted_value
 from alexnet_mp.common.schema import from_mapping
 from alexnet_mp.errors import PeerLost, Stopped
 
@@ -34,7 +35,10 @@ NAMES = {
     "a tilde at the end": "backup.jpg~",
     "brackets": "a[1].jpg",
     "brackets at the beginning": "[2024] trip.jpg",
+    "a bracket that opens": "a[1.jpg",
+    "a bracket that closes": "a]",
     "braces": "a{1}.jpg",
+    "a dollar sign": "a$1.jpg",
     "a comma": "a,b.jpg",
     "an ampersand": "a&b.jpg",
     "an exclamation mark": "a!.jpg",
@@ -98,7 +102,7 @@ def test_of_a_list_the_members_are_quoted(value: str, expected: list[str]) -> No
     assert compose("classify", ["checkpoint=x", advised(str(refused.value))])["pictures"] == expected
 
 
-@pytest.mark.parametrize("value", ["[a,b", "{a: 1", "a]", "{a b}"])
+@pytest.mark.parametrize("value", ["[a,b", "{a: 1", "[a]]", "{a b}"])
 def test_a_list_or_mapping_without_its_end_is_not_taken_for_a_name(value: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         compose("classify", ["checkpoint=x", f"pictures={value}"])
@@ -216,7 +220,7 @@ def test_flags_stand_anywhere(
 
 def test_a_folder_of_presets_may_have_any_name(tmp_path: Path) -> None:
     given = ["--config-dir", f"{tmp_path}/a=b", "network=paper", "-cd", "c=d", "~json", "--info", "config"]
-    overrides, flags = overrides_and_flags(given)
+    overrides, flags = overrides_and_flags("describe", given)
     assert overrides == ["network=paper", "~json"]
     assert flags == ["--config-dir", f"{tmp_path}/a=b", "-cd", "c=d", "--info", "config"]
 
@@ -226,7 +230,7 @@ def test_a_folder_of_presets_may_have_any_name(tmp_path: Path) -> None:
 )
 def test_a_key_with_dashes_is_explained(flag: str, key: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        overrides_and_flags(["network=paper", flag])
+        overrides_and_flags("describe", ["network=paper", flag])
     assert str(refused.value) == f"{flag} is no flag; keys have no dashes: {key}"
 
 

@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.common.help import asks_for_help, for_example, help_text, refuse_words
-from alexnet_mp.common.overrides import overrides_and_flags, quoted_value, readable
+from alexnet_mp.common.help import asks_for_help, for_example, help_text, overrides_and_flags
+from alexnet_mp.common.overrides import quoted_value, readable
 from alexnet_mp.common.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.common.schema import is_not_one_of, suggestion
 from alexnet_mp.common.text import printable_lines, take_every_character
@@ -63,8 +63,7 @@ def run_command(configuration_name: str, function: Callable[[Mapping[str, Any]],
         if asks_for_help(arguments):
             show(help_text(configuration_name))
             return
-        refuse_words(configuration_name, arguments)
-        overrides, flags = overrides_and_flags(arguments)
+        overrides, flags = overrides_and_flags(configuration_name, arguments)
         if flags:
             _hand_to_hydra(configuration_name, function, overrides, flags)
         else:
@@ -161,7 +160,8 @@ def _hand_to_hydra(
         )
     if not several:  # so that a mistake is explained by us, also before --cfg
         overrides = readable(overrides)
-        _composed(configuration_name, overrides, _named_presets(flags))
+        named = re.search(r"^(?:--config-dir|-cd)[=\n](.*)", "\n".join(flags), re.MULTILINE)
+        _composed(configuration_name, overrides, Path(named[1]).absolute() if named else None)
     sys.argv = [given[0], *OF_HYDRA, f"hydra.help.app_name='alexnet-mp {configuration_name}'", *overrides, *flags]
 
     def job(configuration: DictConfig) -> None:
@@ -171,15 +171,6 @@ def _hand_to_hydra(
             function(_plain(configuration, configuration_name))
 
     decorate(job)()
-
-
-def _named_presets(arguments: list[str]) -> Path | None:
-    """The folder that follows --config-dir; None without it."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, inside = flag.partition("=")
-        if name in ("--config-dir", "-cd"):
-            return Path(inside or value).absolute()
-    return None
 
 
 def _plain(configuration: DictConfig, name: str) -> Mapping[str, Any]:

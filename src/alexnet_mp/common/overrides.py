@@ -1,4 +1,4 @@
-"""A command line as people type it: flags anywhere, `~` for the home, and values that Hydra's grammar cannot read."""
+"""Overrides as people type them: `~` for the home, no URLs, and values that Hydra's grammar cannot read."""
 
 import re
 import shlex
@@ -11,20 +11,8 @@ from hydra.errors import HydraException
 
 from alexnet_mp.errors import ConfigurationError
 
-_FLAG = re.compile(r"--?(cfg|c|package|p|config-\w+|cp|cn|cd|experimental-rerun|info|i)=")  # of Hydra, with a value
 _HOME = re.compile(r"(?<=[=\[,'\"])~(?=[/,\]'\"]|$)")
 _URL = re.compile(r"[^=]*=\W*(https?|ftp|s3|gs|file)://", re.IGNORECASE)
-
-
-def overrides_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Apart from each other, in whatever order they stand. Raises ConfigurationError for a key with dashes."""
-    overrides, flags = list[str](), list[str]()
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        is_flag = argument.startswith("-") or not re.match(r"~|.*=", argument)  # or its value
-        if is_flag and "=" in argument and not _FLAG.match(argument):
-            raise ConfigurationError(f"{argument} is no flag; keys have no dashes: {shlex.quote(argument.lstrip('-'))}")
-        (flags if is_flag or before in ("--config-dir", "-cd") else overrides).append(argument)
-    return overrides, flags
 
 
 def readable(overrides: Sequence[str]) -> list[str]:
@@ -37,10 +25,11 @@ def readable(overrides: Sequence[str]) -> list[str]:
         key, _, value = override.partition("=")
         if _URL.match(override):
             raise ConfigurationError(f"{override} is a URL; files are read from a disk: download it, and name the file")
-        if _is_read(override) or value[:1] == "{" or value.count("[") != value.count("]"):
-            continue  # Hydra says what is wrong with a list or a mapping that lacks its end
+        if _is_read(override) or value[:1] == "{" or (value[:1] == "[" and value.count("[") != value.count("]")):
+            continue  # Hydra says what is wrong with a mapping, and with a list that lacks its end
         if _is_read(quoted := f"{key}={_in_quotes(value)}"):
-            raise ConfigurationError(f"Hydra's grammar cannot read {override}; quote the value: {shlex.quote(quoted)}")
+            typed = shlex.quote(quoted) if re.search(r'["$`\\!]', quoted) else f'"{quoted}"'
+            raise ConfigurationError(f"Hydra's grammar cannot read {override}; quote the value: {typed}")
     return found
 
 

@@ -196,6 +196,6 @@ def current_commit() -> str | None:
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True
-    ).stdout.strip()
+    return (
+        subprocess.run(command, capture_output=True, timeout=10, check=True).stdout.decode("utf-8", "replace").strip()
+    )

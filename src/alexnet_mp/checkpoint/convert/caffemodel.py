@@ -1,7 +1,6 @@
 """Reads the weights of a .caffemodel: the few fields of Caffe's protobuf that hold them, with a bound on every length.
 
-Field numbers: NetParameter, LayerParameter, V1LayerParameter, BlobProto and BlobShape in src/caffe/proto/caffe.proto of
-github.com/BVLC/caffe.
+Field numbers are those of src/caffe/proto/caffe.proto in github.com/BVLC/caffe.
 """
 
 import math

@@ -26,8 +26,8 @@ ABOUT = ("class_names", "input")  # of a checkpoint's description, what goes wit
 class Imported:
     """Weights for the towers of `network`, and what the file says about them: class names and the scale of the input.
 
-    `names` has, for each tensor on a single device, the name that it had in the file. `shown` says
-    what a file from elsewhere was taken for.
+    `names` has, for each tensor on a single device, the name that it had in the file. `shown` says what a file
+    from elsewhere was taken for.
     """
 
     state_dict: dict[str, Tensor]
@@ -98,10 +98,10 @@ def load_single_device(
     for name, tensor in single.items():
         if not tensor.is_floating_point():
             raise ConfigurationError(f"{path}: {printable(names[name])} is {tensor.dtype}, not floating-point numbers")
-        if wrong := int((~tensor.isfinite()).sum()):
+        single[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        if wrong := int((~single[name].isfinite()).sum()):
             what = f"{wrong:,} of the {tensor.numel():,} numbers of {printable(names[name])}"
             raise ConfigurationError(f"{path}: {what} are NaN or infinite; take weights from before that happened")
-        single[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     if dropout is not None and metadata.get("dropout", dropout) != dropout:
         raise ConfigurationError(
             f"{path} is for dropout={metadata['dropout']:.20} by its metadata; leave dropout= away"
