@@ -157,7 +157,7 @@ def _cached_fraction(folder: Path) -> float | None:
 def _anonymous_bytes() -> int | None:
     """RssAnon: resident memory that is not a file's; None where the system does not tell."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text("utf-8").splitlines() if status.exists() else []
     found = [int(line.split()[1]) for line in lines if line.startswith("RssAnon:")]
     return found[0] * 1024 if found else None  # the kernel's kB are KiB
 

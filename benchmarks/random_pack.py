@@ -51,7 +51,7 @@ def write_pack(folder: Path, images: int, size: int) -> None:
         skipped=(),
         settings={},
     )
-    (folder / MANIFEST).write_text(manifest.to_json())
+    (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
 
 
 def _write_shard(folder: Path, name: str, count: int, size: int, rng: np.random.Generator) -> ShardEntry:

@@ -221,7 +221,9 @@ def train_under_torchrun(processes: int, tmp_path: Path, script: str, *arguments
     finished = torchrun(processes, [script, *arguments], tmp_path, TORCHRUN_DEADLINE, CUDA_VISIBLE_DEVICES="")
     assert finished.code == 1, "torchrun's own code, whatever its processes ended with"
     assert re.search(r"exitcode *: 2\b", finished.stderr), finished.stderr
-    return only_line(finished.stderr)
+    line = only_line(finished.stderr)
+    assert finished.stderr.rstrip().splitlines()[-2] == f"  traceback : {line}", "torchrun's own box has it, at its end"
+    return line
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def save_checkpoint(
             return
         everyone = range(network.towers)
         _wait_for([_digest_file(partial, tower) for tower in everyone], timeout_seconds, abandoned)
-        files = {_tower_file(partial, tower).name: _digest_file(partial, tower).read_text() for tower in everyone}
+        files = {_tower_file(partial, t).name: _digest_file(partial, t).read_text("utf-8") for t in everyone}
         head = {"format_version": FORMAT_VERSION, "network": network.to_mapping(), "sha256_of_files": files}
         write_whole(partial / CHECKPOINT_FILE, _encoded({**head, **description, **head}))
         for tower in everyone:

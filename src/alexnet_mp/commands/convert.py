@@ -8,11 +8,12 @@ from typing import Literal
 from alexnet_mp.checkpoint.convert.foreign import ForeignInput
 from alexnet_mp.checkpoint.convert.onnx import save_onnx
 from alexnet_mp.checkpoint.convert.single_device_file import load_single_device, save_single_device
-from alexnet_mp.checkpoint.convert.weight_files import TORCH_SUFFIXES
+from alexnet_mp.checkpoint.convert.weight_files import CAFFE_SUFFIX, TORCH_SUFFIXES
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.cli import Configuration, run_command, show
 from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
@@ -27,7 +28,7 @@ class ConvertSettings:
     source: str
     out: str
     dropout: Convention | None = None
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: Literal["rgb", "bgr"] | None = None
     input_std: tuple[float, ...] | None = None
     network: Network | None = None
 
@@ -70,7 +71,7 @@ def _from_checkpoint(source: Path, out: Path, settings: ConvertSettings) -> None
 
 
 def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
-    if out.suffix.lower() in (*_WRITERS, *TORCH_SUFFIXES):
+    if out.suffix.lower() in (*_WRITERS, *TORCH_SUFFIXES, CAFFE_SUFFIX):
         raise ConfigurationError(
             f"{source} becomes a checkpoint, which is a folder; out={out} is named like a file, which a second command "
             "makes of that"
@@ -79,9 +80,11 @@ def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
     description = {**found.about, "converted_from": source.name}
     save_checkpoint(out, found.state_dict, found.network, description, timeout_seconds=60)
     others = {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for ours, theirs in found.names.items()}
+    if found.shown:
+        show(found.shown)
     if any(theirs != ours for theirs, ours in others.items()):
         show("\n".join(f"{theirs} is {ours}" for theirs, ours in others.items()))
-    show(f"wrote {out}: {found.network.name} in {found.network.towers} towers")
+    show(f"wrote {out}: {found.network.name} in {count(found.network.towers, 'tower')}")
 
 
 main = partial(run_command, "convert", run)  # what launch/convert.py calls

@@ -1,5 +1,6 @@
 """Starts every command: Hydra composes the configuration, and a user's mistake ends in one line."""
 
+import json
 import os
 import re
 import shlex
@@ -7,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_mp.common.help import asks_for_help, for_example, help_text, refuse_words
+from alexnet_mp.common.help import asks_for_help, for_example, help_text, overrides_and_flags
+from alexnet_mp.common.overrides import quoted_value, readable
 from alexnet_mp.common.presets import CONF_PACKAGE, preset_names
 from alexnet_mp.common.schema import is_not_one_of, suggestion
 from alexnet_mp.common.streams import unfailing_streams
@@ -71,12 +73,11 @@ def run_command(
         if asks_for_help(arguments):
             show(help_text(configuration_name))
             return
-        refuse_words(configuration_name, arguments)
-        _refuse_multirun(arguments)
-        if any(argument.startswith("-") for argument in arguments):
-            _hand_to_hydra(configuration_name, function)
+        overrides, flags = overrides_and_flags(configuration_name, arguments)
+        if flags:
+            _hand_to_hydra(configuration_name, function, overrides, flags)
         else:
-            function(compose(configuration_name, arguments))
+            function(compose(configuration_name, overrides))
 
 
 @contextmanager
@@ -87,6 +88,7 @@ def _ending_in_one_line() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     except tuple(EXIT_CODES) as error:
         if isinstance(error, Stopped):
+            _tell_torchrun(str(error))
             if os.environ.get("RANK", "0") == "0":
                 print(error, file=sys.stderr)
         else:
@@ -113,14 +115,23 @@ def show(text: str) -> None:
 def _say(error: str, at_once: bool) -> None:
     error = printable_lines(error)
     rank = os.environ.get("RANK", "0")
-    if rank == "0":
-        print(f"error: {error}", file=sys.stderr)
-    else:
+    if rank != "0":
         if _under_torchrun() and not at_once:
             # torchrun stops all processes as soon as one ends, so rank 0 gets the time to say it first. A process that
             # is still there after that is the only one that knows.
             time.sleep(SECONDS_FOR_RANK_0)
-        print(f"error: rank {rank}: {error}", file=sys.stderr)
+        error = f"rank {rank}: {error}"
+    print(f"error: {error}", file=sys.stderr)
+    _tell_torchrun(error)
+
+
+def _tell_torchrun(said: str) -> None:
+    """Have torchrun show what was said in the box with which it ends, in place of advice about tracebacks."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        extra = {"py_callstack": said, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": {"message": said, "extraInfo": extra}}), "utf-8")
 
 
 def _under_torchrun() -> bool:
@@ -136,6 +147,7 @@ def compose(configuration_name: str, overrides: list[str], presets: Path | None 
 
 
 def _composed(configuration_name: str, overrides: list[str], presets: Path | None) -> DictConfig:
+    overrides = readable(overrides)
     try:
         return _compose(configuration_name, overrides, presets)
     except HydraException as error:
@@ -156,19 +168,22 @@ def _compose(configuration_name: str, overrides: list[str], presets: Path | None
         return hydra.compose(configuration_name, [*overrides, *own])
 
 
-def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any]], object]) -> None:
+def _hand_to_hydra(
+    configuration_name: str, function: Callable[[Mapping[str, Any]], object], overrides: list[str], flags: list[str]
+) -> None:
     decorate = hydra.main(version_base="1.3", config_path=f"pkg://{CONF_PACKAGE}", config_name=configuration_name)
     given = list(sys.argv)
-    if not _asks_for_multirun(given):  # so that a mistake is explained by us, also before --cfg
-        asked = [argument for argument in given[1:] if re.match(r"~|[^-][^=]*=", argument)]
-        presets = _named_presets(given)
-        if presets and not presets.is_dir():
-            raise ConfigurationError(f"--config-dir {presets} is no folder")
-        _composed(configuration_name, asked, presets)
-    # Beside the first override: argparse takes overrides from one place only.
-    overrides = [place for place, argument in enumerate(given) if place and re.match(r"[^-][^=]*=", argument)]
-    place = overrides[0] if overrides else len(given)
-    sys.argv = [*given[:place], *OF_HYDRA, f"hydra.help.app_name='alexnet-mp {configuration_name}'", *given[place:]]
+    # argparse takes any beginning of a long option for the whole.
+    several = any(a == "-m" or (a.startswith("--m") and "--multirun".startswith(a)) for a in flags)
+    if several and _under_torchrun():
+        raise ConfigurationError(
+            "--multirun inside torchrun: the second job could not connect; start one torchrun per job"
+        )
+    if not several:  # so that a mistake is explained by us, also before --cfg
+        overrides = readable(overrides)
+        named = re.search(r"^(?:--config-dir|-cd)[=\n](.*)", "\n".join(flags), re.MULTILINE)
+        _composed(configuration_name, overrides, Path(named[1]).absolute() if named else None)
+    sys.argv = [given[0], *OF_HYDRA, f"hydra.help.app_name='alexnet-mp {configuration_name}'", *overrides, *flags]
 
     def job(configuration: DictConfig) -> None:
         sys.argv = given
@@ -177,27 +192,6 @@ def _hand_to_hydra(configuration_name: str, function: Callable[[Mapping[str, Any
             function(_plain(configuration, configuration_name))
 
     decorate(job)()
-
-
-def _named_presets(arguments: list[str]) -> Path | None:
-    """The folder that follows --config-dir; None without it."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, inside = flag.partition("=")
-        if name in ("--config-dir", "-cd"):
-            return Path(inside or value).absolute()
-    return None
-
-
-def _asks_for_multirun(arguments: list[str]) -> bool:
-    # argparse takes any beginning of a long option for the whole.
-    return any(a == "-m" or (a.startswith("--m") and "--multirun".startswith(a)) for a in arguments)
-
-
-def _refuse_multirun(arguments: list[str]) -> None:
-    if _asks_for_multirun(arguments) and _under_torchrun():
-        raise ConfigurationError(
-            "--multirun inside torchrun: the second job could not connect; start one torchrun per job"
-        )
 
 
 def _plain(configuration: DictConfig, name: str) -> Mapping[str, Any]:
@@ -243,8 +237,3 @@ def _keys(configuration: DictConfig, above: str = "") -> list[str]:
 def _in_one_line(error: Exception) -> str:
     """A message without Hydra's list of search paths, its advice, and OmegaConf's `full_key` lines."""
     return " ".join(re.split("Config search path:|full_key:|You can|To append", str(error))[0].split())
-
-
-def quoted_value(text: str) -> str:
-    """Text as a quoted value of Hydra's grammar."""
-    return "'" + text.replace("'", "\\'") + "'"

@@ -1,6 +1,7 @@
 """Says how a command is used, for --help and in errors: from its YAML, whose comments explain every key."""
 
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from alexnet_mp.errors import ConfigurationError
 _WIDTH = 100
 _EXAMPLES = 3
 _COLUMN = 26  # where comments begin, unless a key is longer
+_FLAG = re.compile(r"--?(cfg|c|package|p|config-\w+|cp|cn|cd|experimental-rerun|info|i)=")  # of Hydra, with a value
 _COMMAND = re.compile(r"(python|torchrun|OMP_NUM_THREADS=1 torchrun) ")
 
 
@@ -70,15 +72,23 @@ def first_line(configuration_name: str) -> str:
     return textwrap.shorten(opening, _WIDTH - 13, placeholder=" ...")
 
 
-def refuse_words(configuration_name: str, arguments: Sequence[str]) -> None:
-    """Raise ConfigurationError, with an example, for an argument that is neither KEY=VALUE nor a flag or its value."""
+def overrides_and_flags(configuration_name: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Apart from each other, in whatever order they stand; a flag's value is with the flags.
+
+    Raises ConfigurationError, with an example, for an argument that is none of these, and for a key with dashes.
+    """
+    overrides, flags = list[str](), list[str]()
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        if "=" in argument or argument.startswith(("-", "~")) or before.startswith("-"):
-            continue
-        groups = _read(configuration_path(configuration_name)).groups
-        meant = [f"{group}={argument}" for group, _ in groups if argument in preset_names(group)]
-        near = f"; did you mean {' or '.join(meant)}?" if meant else ""
-        raise ConfigurationError(f"{argument!r} is not KEY=VALUE{near}{for_example(configuration_name)}")
+        is_flag, is_override = argument.startswith("-"), "=" in argument or argument.startswith("~")
+        if is_flag and "=" in argument and not _FLAG.match(argument):
+            raise ConfigurationError(f"{argument} is no flag; keys have no dashes: {shlex.quote(argument.lstrip('-'))}")
+        if not is_flag and not is_override and not before.startswith("-"):
+            groups = _read(configuration_path(configuration_name)).groups
+            meant = [f"{group}={argument}" for group, _ in groups if argument in preset_names(group)]
+            near = f"; did you mean {' or '.join(meant)}?" if meant else ""
+            raise ConfigurationError(f"{argument!r} is not KEY=VALUE{near}{for_example(configuration_name)}")
+        (overrides if is_override and not is_flag and before not in ("--config-dir", "-cd") else flags).append(argument)
+    return overrides, flags
 
 
 def for_example(configuration_name: str, key: str = "") -> str:

@@ -26,7 +26,7 @@ def device_name(device: "torch.device") -> str:
 
         return torch.cuda.get_device_name(device)
     table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.exists() else []
+    lines = table.read_text("utf-8").splitlines() if table.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"CPU ({models[0] if models else platform.processor() or platform.machine()})"
 
@@ -38,7 +38,7 @@ def resident_bytes(which: Literal["now", "peak"]) -> int:
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     field = {"now": "VmRSS:", "peak": "VmHWM:"}[which]
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024  # the kernel's kB are KiB
 
 
@@ -54,7 +54,7 @@ def peak_device_bytes(device: "torch.device") -> int:
 def file_system(folder: Path) -> str:
     """The type of the file system that a folder is on, and of what: `ext4 on /dev/sda1`; empty if Linux is not."""
     table = Path("/proc/self/mounts")
-    mounts = [line.split(" ") for line in table.read_text().splitlines()] if table.exists() else []
+    mounts = [line.split(" ") for line in table.read_text("utf-8").splitlines()] if table.exists() else []
     place = folder.resolve()
     # mounts(5): device, mount point, type; the last one on the longest path that leads to the folder is what is seen.
     over = [

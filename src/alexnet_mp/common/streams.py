@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from alexnet_mp.common.text import take_every_character
+
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
@@ -52,7 +54,8 @@ def lost_output() -> dict[str, str]:
 def unfailing_streams() -> Iterator[None]:
     """Make `sys.stdout` and `sys.stderr` unfailing, and open the null device on descriptors 0 to 2 that are closed.
 
-    Otherwise the next file that is opened, a checkpoint perhaps, would be the standard error of C libraries. At the
+    Otherwise the next file that is opened, a checkpoint perhaps, would be the standard error of C libraries. What their
+    encoding lacks is shown in ASCII. At the
     end, standard error says that standard output has lost something, unless its reader has left, as `head` does.
     """
     for descriptor in range(3):
@@ -60,6 +63,7 @@ def unfailing_streams() -> Iterator[None]:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free, so this one
+    take_every_character()
     before = {name: getattr(sys, name) for name in NAMES}
     for name, stream in before.items():
         if stream is None:

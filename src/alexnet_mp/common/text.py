@@ -1,12 +1,30 @@
 """Text for people: names made safe to print, counted things, and aligned columns."""
 
+import codecs
 import csv
 import io
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line and paragraph separators
 _DIRECTIONS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # turn the text that follows
+
+_ASCII = str.maketrans({"█": "#", "…": "...", "→": "->", "×": "x", "−": "-", "µ": "u", "α": "alpha", "β": "beta"})
+
+
+def take_every_character() -> None:
+    """Have standard output and errors show what their encoding lacks in ASCII, in place of ending the command."""
+    codecs.register_error("in_ascii", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="in_ascii")
+
+
+def _in_ascii(error: Any) -> tuple[str, int]:
+    lacking = error.object[error.start : error.end].translate(_ASCII)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def printable(text: str) -> str:

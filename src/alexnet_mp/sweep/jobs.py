@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from alexnet_mp.analysis.results.record import RunRecord, read_run
-from alexnet_mp.common.cli import quoted_value
+from alexnet_mp.common.overrides import quoted_value
 from alexnet_mp.common.schema import differences
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.parallel.launch import Launch

@@ -5,6 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.training.metrics import Metrics
 
 
@@ -29,4 +30,4 @@ def draw_learning_curves(metrics: Metrics, picture: Path, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
     figure.suptitle(title, parse_math=False)  # a name may hold dollar signs
-    figure.savefig(picture, dpi=120)
+    save_chart(figure, picture, 120)

@@ -58,7 +58,7 @@ class Metrics:
 def read_metrics(path: Path) -> Metrics:
     """Whatever of `path` a run has written. Raises ConfigurationError if it cannot be read at all."""
     with explained(f"cannot read {path}"):
-        text = regular(path).read_text(errors="replace")
+        text = regular(path).read_text("utf-8", "replace")
     steps: list[Step] = []
     evaluations: dict[str, list[EvaluationLine]] = {"validation": [], "training": []}
     unread: list[str] = []

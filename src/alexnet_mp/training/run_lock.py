@@ -157,4 +157,4 @@ def _launch() -> str:
 def _started(process: int) -> str:
     """When a process started, in clock ticks since the system did (proc_pid_stat(5)); empty on other systems."""
     stat = Path(f"/proc/{process}/stat")
-    return stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""
+    return stat.read_text("utf-8").rpartition(")")[2].split()[19] if stat.exists() else ""

@@ -104,7 +104,7 @@ def summary_of_complete(folder: RunFolder, progress: Progress, epochs: int, mesh
     text = ""
     if mesh.placement.is_main and progress.epoch >= epochs:
         try:
-            found = folder.summary.read_text()
+            found = folder.summary.read_text("utf-8")
             text = found if json.loads(found)["epochs"] == progress.epoch else ""  # not of when it had fewer
         except (OSError, ValueError, LookupError, TypeError):
             text = ""  # it is written again
@@ -196,4 +196,6 @@ def current_commit() -> str | None:
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return (
+        subprocess.run(command, capture_output=True, timeout=10, check=True).stdout.decode("utf-8", "replace").strip()
+    )

@@ -13,6 +13,7 @@ from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.disk import regular, write_files
+from alexnet_mp.common.letters import drawable_names, save_chart
 from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.data.augmentation import ViewCount, crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
@@ -39,12 +40,14 @@ class Classified:
     """A photograph: its file, what the network was given of it before cropping, and its most probable classes.
 
     `pixels` uint8 [size, size, 3]; `names` and `probabilities` are as long as each other, the most probable first.
+    `drawn` are the names as a chart can show them.
     """
 
     path: Path
     pixels: Pixels
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
+    drawn: tuple[str, ...] = ()
 
 
 def classify(settings: ClassifySettings) -> list[Classified]:
@@ -80,9 +83,10 @@ def classify(settings: ClassifySettings) -> list[Classified]:
                     f"or input.pixel_divisor={member.input.pixel_divisor:g} is not theirs"
                 )
             found += zip(probabilities.tolist(), classes.tolist(), strict=True)
+    drawn = names if settings.out is None else drawable_names(names)
     return [
-        Classified(path, pixels, tuple(names[c] for c in classes), tuple(probabilities))
-        for path, pixels, (probabilities, classes) in zip(settings.paths, pictures, found, strict=True)
+        Classified(path, pixels, tuple(names[c] for c in classes), tuple(likely), tuple(drawn[c] for c in classes))
+        for path, pixels, (likely, classes) in zip(settings.paths, pictures, found, strict=True)
     ]
 
 
@@ -102,8 +106,9 @@ def _mean_and_names(member: EnsembleMember, settings: ClassifySettings) -> tuple
         mean = data.statistics.mean_image
         names = data.names_for_people if names in ((), data.class_names) else names
     if settings.class_names is not None:
-        with explained(f"class_names={settings.class_names} cannot be read", OSError, UnicodeDecodeError):
-            lines = regular(Path(settings.class_names)).read_text(encoding="utf-8").splitlines()
+        what = f"class_names={settings.class_names}"
+        with explained(f"{what} cannot be read"), explained(f"{what} is no text in UTF-8", UnicodeDecodeError):
+            lines = regular(Path(settings.class_names)).read_text(encoding="utf-8-sig").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
     names = names or tuple(f"class {number}" for number in range(network.classes))
     if len(names) != network.classes:
@@ -175,6 +180,6 @@ def draw_photographs(found: Sequence[Classified], out: Path) -> None:
         left.imshow(photograph.pixels, interpolation="nearest")
         left.set_axis_off()
         left.set_title(short_name(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
-        draw_bars(right, photograph.names, photograph.probabilities)
+        draw_bars(right, photograph.drawn, photograph.probabilities)
     with explained(f"cannot write out={out}"):
-        write_files(out.parent, {out.name: lambda path: figure.savefig(path, dpi=120, format="png")})
+        write_files(out.parent, {out.name: lambda path: save_chart(figure, path, 120)})

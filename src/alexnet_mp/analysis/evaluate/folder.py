@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mp.common.disk import regular, write_files
+from alexnet_mp.common.letters import drawable_names
 from alexnet_mp.common.text import csv_table, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.training.validation import Evaluation
@@ -66,15 +67,17 @@ def write_results(
 
     names = [printable(name) for name in class_names]
     classes, confusions = class_errors(evaluation, names), most_confused(evaluation, names)
+    drawn = drawable_names(names)
+    pairs = most_confused(evaluation, drawn)
     split = f"{printable(summary['data']['name'])} {summary['split']}"
     title = f"{split}, views {summary['views']}: top-1 error {100 * summary['top1_error']:.2f} %"
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     writers = {
         "classes.csv": lambda path: path.write_text(_csv(ClassErrors, classes), "utf-8"),
         "confusions.csv": lambda path: path.write_text(_csv(Confusion, confusions[:most]), "utf-8"),
-        "classes.png": lambda path: draw_classes(classes, path, title),
-        "confusions.png": lambda path: draw_confusions(evaluation.confusions, names, confusions, path, title),
-        SUMMARY: lambda path: path.write_text(text),  # the last: with it the results are complete
+        "classes.png": lambda path: draw_classes(class_errors(evaluation, drawn), path, title),
+        "confusions.png": lambda path: draw_confusions(evaluation.confusions, drawn, pairs, path, title),
+        SUMMARY: lambda path: path.write_text(text, "utf-8"),  # the last: with it the results are complete
     }
     with explained(f"cannot write the results into {folder}"):
         write_files(folder, writers)
@@ -114,7 +117,7 @@ def _own_folder(checkpoint: Path, question: dict[str, Any]) -> Path:
 def _differs(summary: Path, question: dict[str, Any]) -> str:
     """What an earlier summary was about, if that was another question; empty if it was this one."""
     try:
-        earlier = json.loads(regular(summary).read_text())
+        earlier = json.loads(regular(summary).read_text("utf-8"))
         # A run and a pack that have moved since are the same, if their content is.
         same = {"identity", *dict(earlier.get("identity", {}).items() & question["identity"].items())}
         asked = [key for key in question if key not in same]

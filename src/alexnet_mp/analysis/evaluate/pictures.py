@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, ClassErrors, Confusion
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.text import short_name
 
 AT_EACH_END = 15  # of too many classes to draw, so many worst and so many best
@@ -41,7 +42,7 @@ def draw_classes(classes: Sequence[ClassErrors], picture: Path, title: str) -> N
     if top5:
         axes.legend(frameon=False, loc="lower right")
     figure.suptitle(title, parse_math=False)
-    figure.savefig(picture, dpi=120, format="png")
+    save_chart(figure, picture, 120)
 
 
 def draw_confusions(
@@ -60,7 +61,7 @@ def draw_confusions(
         if not shown:
             axes.text(0.5, 0.5, "no image was taken for another class", transform=axes.transAxes, ha="center")
     figure.suptitle(title, parse_math=False)
-    figure.savefig(picture, dpi=120, format="png")
+    save_chart(figure, picture, 120)
 
 
 def _bars(places: Sequence[int], names: Sequence[str]) -> tuple[Figure, Axes]:

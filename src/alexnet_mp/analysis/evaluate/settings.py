@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 
+from alexnet_mp.checkpoint.convert.foreign import check_scale
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.schema import Bound, PositiveFloat, PositiveInt
 from alexnet_mp.data.augmentation import ViewCount
 from alexnet_mp.data.manifest import LARGEST_SIZE
+from alexnet_mp.data.prepare.listing import IMAGE_SUFFIXES
 from alexnet_mp.errors import ConfigurationError
 
 
@@ -93,6 +96,7 @@ class ClassifySettings:
     max_pixels: Annotated[int, Bound("be from 1 to 2^40", lambda pixels: 1 <= pixels <= 1 << 40)]
 
     def __post_init__(self) -> None:
+        check_scale("mean_color", self.mean_color)
         if self.out is None:
             return
         out, most = Path(self.out), _MOST_IN_A_PICTURE
@@ -105,7 +109,19 @@ class ClassifySettings:
                 f"out={out} has room for {most} photographs, not {len(self.paths)}; leave out= away"
             )
 
-    @property
+    @cached_property
     def paths(self) -> list[Path]:
-        """The files of the photographs."""
-        return [Path(name) for name in ((self.pictures,) if isinstance(self.pictures, str) else self.pictures)]
+        """The files of the photographs: those named, those in a folder, those that a pattern as `a/*.jpg` finds."""
+        found = []
+        for path in map(Path, (self.pictures,) if isinstance(self.pictures, str) else self.pictures):
+            files = [path]
+            if path.is_dir():
+                files = sorted(each for each in path.iterdir() if each.suffix[1:].lower() in IMAGE_SUFFIXES)
+            elif has_magic(str(path)) and not path.exists():
+                files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            if not files:
+                raise ConfigurationError(
+                    f"there is no picture in pictures={path}; one folder deeper: pictures={path}/*/*"
+                )
+            found += files
+        return found

@@ -25,6 +25,7 @@ from alexnet_mp.analysis.results.groups import what_trains
 from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.retention import newest_checkpoint
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.text import markdown_table, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Classifier, reads_of
@@ -275,7 +276,7 @@ def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
         beneath.set_yticks(range(len(run.colorfulness)), [f"tower {t}" for t in range(len(run.colorfulness))])
         beneath.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, parse_math=False, fontsize=10)  # a name may hold dollar signs
-    figure.savefig(picture, dpi=_DPI, format="png")
+    save_chart(figure, picture, _DPI)
 
 
 def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
@@ -304,7 +305,7 @@ def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
     handles, names = every[0].get_legend_handles_labels()
     shown = dict(sorted(zip(names, handles, strict=True), key=lambda pair: pair[0]))  # each tower once
     every[0].legend(shown.values(), shown.keys(), frameon=False, loc="upper right", fontsize=8)
-    figure.savefig(picture, dpi=120, format="png")
+    save_chart(figure, picture, 120)
 
 
 def _strip(axes: Axes, values: Tensor, tower: int, place: float, along: str) -> None:

@@ -15,6 +15,7 @@ from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
 from alexnet_mp.analysis.evaluate.evaluate import with_progress_bar
 from alexnet_mp.analysis.evaluate.pictures import draw_bars
 from alexnet_mp.analysis.figures.settings import PlotSettings
+from alexnet_mp.common.letters import drawable_names, save_chart
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
 from alexnet_mp.common.text import short_name
@@ -67,6 +68,7 @@ class QueryImage:
 class NearestNeighbors:
     """The images of a split with their neighbors, which were sought among the first `searched` training images."""
 
+    class_names: tuple[str, ...]
     split: str
     searched: int
     examples: tuple[QueryImage, ...]
@@ -113,7 +115,7 @@ def find_nearest_neighbors(member: EnsembleMember, settings: PlotSettings) -> Ne
         neighbors = tuple(Neighbor(image, names[label], distance, pixels) for image, label, distance, pixels in each)
         label, likely = names[int(batch.labels[n])], tuple(names[label] for label in classes[n].tolist())
         found.append(QueryImage(row, label, batch.pixels[n], likely, tuple(probabilities[n].tolist()), neighbors))
-    return NearestNeighbors(split, searched, tuple(found))
+    return NearestNeighbors(names, split, searched, tuple(found))
 
 
 @torch.no_grad()
@@ -208,19 +210,20 @@ def draw_nearest_neighbors(found: NearestNeighbors, picture: Path, title: str) -
         wspace=_BESIDE * len(widths) / sum(widths),  # of the average width
         hspace=_BETWEEN / _SIDE,
     )
+    drawn = dict(zip(found.class_names, drawable_names(found.class_names), strict=True))
     for (image, bars, *others), example in zip(grid.subplots(squeeze=False), found.examples, strict=True):
-        _draw_image(image, example.pixels, example.label, "bold")
-        draw_bars(bars, example.classes, example.probabilities, example.right)
+        _draw_image(image, example.pixels, drawn[example.label], "bold")
+        draw_bars(bars, [drawn[name] for name in example.classes], example.probabilities, example.right)
         for axes, neighbor in zip(others, example.neighbors, strict=True):
             weight = "bold" if neighbor.label == example.label else "normal"
-            _draw_image(axes, neighbor.pixels, neighbor.label, weight)
+            _draw_image(axes, neighbor.pixels, drawn[neighbor.label], weight)
     words = [found.split, "most probable classes"]
     words += [f"nearest of {found.searched:,} training images, by the last hidden layer's features"] if near else []
     for axes, heading in zip(figure.axes, words, strict=False):
         at = (axes.get_position().x0, 1 - (_TOP - 0.27) / height)
         figure.text(*at, heading, fontsize=9, color="#444444", va="bottom", parse_math=False)
     figure.suptitle(title, y=1 - 0.12 / height, va="top", fontsize=11, parse_math=False)  # a name may hold dollar signs
-    figure.savefig(picture, dpi=120, format="png")
+    save_chart(figure, picture, 120)
 
 
 def _draw_image(axes: Axes, pixels: Tensor, name: str, weight: str) -> None:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from alexnet_mp.analysis.results.groups import what_trains
 from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import count, markdown_table
 from alexnet_mp.errors import ConfigurationError, explained
@@ -241,4 +242,4 @@ def draw_training_errors(found: Comparison, picture: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
     axes.set_title(comparison_in_words(found), fontsize=9, parse_math=False)
-    figure.savefig(picture, dpi=120, format="png")
+    save_chart(figure, picture, 120)

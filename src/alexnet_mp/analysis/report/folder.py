@@ -115,7 +115,7 @@ def _replicas(summary: RunSummary | None, logged: Mapping[str, str]) -> int | No
 def _last_log_lines(log: Path) -> dict[str, str]:
     """The last line of each kind that the report repeats, by its first word; no `ended` of an earlier start."""
     try:
-        text = regular(log).read_text(errors="replace")
+        text = regular(log).read_text("utf-8", "replace")
     except OSError:
         return {}
     said: dict[str, str] = {}

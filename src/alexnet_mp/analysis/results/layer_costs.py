@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.text import csv_table, markdown_table
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
@@ -53,14 +54,14 @@ def write_layer_costs(networks: Sequence[Network], out: Path, charts: bool) -> l
         folder.mkdir(parents=True, exist_ok=True)
         for each in counted:
             written.append(folder / f"{each.network}.csv")
-            written[-1].write_text(_csv(each))
+            written[-1].write_text(_csv(each), "utf-8")
             if charts:
                 written.append(folder / f"{each.network}.png")
                 _draw(each.lines, [line.name for line in each.lines], each.network, written[-1])
         if charts:
             written.append(folder / "comparison.png")
             _draw(counted, [each.network for each in counted], "one image, forward", written[-1])
-        written[0].write_text(layer_costs_page(counted, charts, str(out)))
+        written[0].write_text(layer_costs_page(counted, charts, str(out)), "utf-8")
     return written
 
 
@@ -138,7 +139,7 @@ def _draw(costs: Sequence[LayerCost | LayerCosts], names: Sequence[str], title: 
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", left=False)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=80, format="png")
+    save_chart(figure, picture, 80)
 
 
 def _short(value: float) -> str:

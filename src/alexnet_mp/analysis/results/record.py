@@ -252,7 +252,7 @@ def _read(cls: type[T], path: Path) -> T:
 
 def _text(path: Path) -> str:
     with explained(f"cannot read {path}", OSError, UnicodeDecodeError):
-        return regular(path).read_text()
+        return regular(path).read_text("utf-8")
 
 
 def said_of_data(log: Path, configuration: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from alexnet_mp.analysis.results.groups import MINUTES, TOP1_ERROR, Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.disk import regular
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import explained
@@ -190,4 +191,4 @@ def draw_study_chart(study: Study, picture: Path) -> None:
     last.set(xlabel="top-1 error after the last epoch, %", ylim=(len(variants) - 0.5, -0.5))
     last.grid(axis="x", alpha=0.3)
     figure.suptitle(f"{printable(study.name)}: top-1 error by variant and seed", parse_math=False, fontsize=11)
-    figure.savefig(picture, dpi=110)
+    save_chart(figure, picture, 110)

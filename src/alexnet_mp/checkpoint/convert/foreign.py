@@ -1,8 +1,8 @@
 """Reads weights that others trained: matches their layers to rows, their order of colors, and their input scale."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,10 +11,15 @@ from torch import Tensor
 from alexnet_mp.checkpoint.convert.layout import single_device_shapes
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError
-from alexnet_mp.network.table import Network
+from alexnet_mp.network.rows import Convention
+from alexnet_mp.network.table import Network, load_network
 
 Layers = dict[frozenset[tuple[str, tuple[int, ...]]], list[str]]  # what tensors are called, and shapes -> layers
 
+# What torchvision.models.alexnet calls the layers of one_weird_trick, in order, and the standard deviations of its
+# transforms (torchvision/transforms/_presets.py), 0.229, 0.224, 0.225, times 255.
+_OF_TORCHVISION = [f"features.{number}" for number in (0, 3, 6, 8, 10)] + [f"classifier.{n}" for n in (1, 4, 6)]
+_STD_OF_TORCHVISION = (58.395, 57.12, 57.375)
 _NUMBERS = re.compile(r"\d+")
 _SHOWN = 12  # layers of each side in a message
 
@@ -23,17 +28,67 @@ _SHOWN = 12  # layers of each side in a message
 class ForeignInput:
     """What the network of a file from elsewhere was given, as far as its first layer's weights can make up for it.
 
-    `channels` is the order of its colors: Caffe's nets read `bgr`. `std` is what each channel was divided by, on the
-    0..255 scale and in the order red, green, blue; None if pixels were not divided.
+    `channels` is the order of its colors: Caffe's nets read `bgr`; None is `rgb` that nobody asked for. `std` is what
+    each channel was divided by, on the 0..255 scale and in the order red, green, blue; None if pixels were not divided.
     """
 
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: Literal["rgb", "bgr"] | None = None
     std: tuple[float, ...] | None = None
 
     @property
     def is_ours(self) -> bool:
         """Whether there is nothing to make up for."""
         return self == ForeignInput()
+
+
+def as_shown(
+    weights: Mapping[str, Tensor],
+    is_caffes: bool,
+    network: Network | None,
+    dropout: Convention | None,
+    given: ForeignInput,
+) -> tuple[Network | None, Convention | None, ForeignInput, str]:
+    """What is known of a file from elsewhere, by its user or else by itself, and in words what the file itself shows.
+
+    Caffe's has blue first, torchvision's alexnet a table and divisors, and both have dropout inverted.
+    """
+    theirs = None if is_caffes else _torchvisions(weights)
+    if is_caffes:
+        given = replace(given, channels=given.channels or "bgr")
+    elif theirs is not None:
+        network, given = network or theirs, replace(given, std=given.std or _STD_OF_TORCHVISION)
+    else:
+        return network, dropout, given, ""
+    dropout, name = dropout or "inverted", network.name if network else "NAME"
+    std = f' "input_std={list(given.std)}"'.replace(", ", ",") if given.std else ""
+    said = f"network={name} dropout={dropout} channels={given.channels or 'rgb'}{std}"
+    return network, dropout, given, f"taken for weights of {'Caffe' if is_caffes else 'torchvision'}: {said}"
+
+
+def _torchvisions(weights: Mapping[str, Tensor]) -> Network | None:
+    """The table of torchvision's alexnet, of any number of classes, if names and shapes are those."""
+    shapes = {name.replace("module.", ""): tuple(tensor.shape) for name, tensor in weights.items()}
+    network = replace(load_network("one_weird_trick"), classes=(*shapes.get("classifier.6.bias", ()), 1)[0])
+    theirs = dict(zip(network.learned_layers, _OF_TORCHVISION, strict=True))
+    layers = ((name.rpartition("."), shape) for name, shape in single_device_shapes(network).items())
+    return network if shapes == {_tensor(theirs[row], kind): shape for (row, _, kind), shape in layers} else None
+
+
+def check_scale(key: str, values: Sequence[float] | None) -> None:
+    """Raise ConfigurationError for a color or a deviation of pixels between 0 and 1; here they are from 0 to 255."""
+    if values and 0 < max(values) < 1:
+        said, meant = (f"{key}=[{','.join(f'{by * each:.6g}' for each in values)}]" for by in (1, 255))
+        raise ConfigurationError(f'{said} is for pixels from 0 to 1, it seems; for 0 to 255, as here, it is "{meant}"')
+
+
+def squeezed(weights: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """The weights without sides of 1 that the table has not: Caffe's older form has a bias as [1, 1, 1, n]."""
+    wanted, found = set(single_device_shapes(network).values()), dict(weights)
+    for name, tensor in weights.items():
+        ends = [tuple(tensor.shape[n:]) for n in range(tensor.ndim) if set(tensor.shape[:n]) <= {1}]
+        ends.append(tuple(side for side in tensor.shape if side != 1))
+        found[name] = next((tensor.view(shape) for shape in ends if shape in wanted), tensor)
+    return found
 
 
 def renamed(weights: Mapping[str, Tensor], network: Network) -> dict[str, str]:
@@ -73,6 +128,7 @@ def as_read_by_us(single: Mapping[str, Tensor], network: Network, given: Foreign
     """
     if given.is_ours:
         return dict(single)
+    check_scale("input_std", given.std)
     channels = network.image[0]
     if given.channels == "bgr" and channels != 3:
         raise ConfigurationError(f"channels=bgr is for three channels; network {network.name} reads {channels}")

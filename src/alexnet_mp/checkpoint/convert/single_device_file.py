@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alexnet_mp.checkpoint.convert.dropout import dropout_scales
-from alexnet_mp.checkpoint.convert.foreign import ForeignInput, as_read_by_us, renamed
+from alexnet_mp.checkpoint.convert.foreign import ForeignInput, as_read_by_us, as_shown, renamed, squeezed
 from alexnet_mp.checkpoint.convert.layout import check_single_device, from_single_device, to_single_device
-from alexnet_mp.checkpoint.convert.weight_files import read_weights
+from alexnet_mp.checkpoint.convert.weight_files import CAFFE_SUFFIX, read_weights
 from alexnet_mp.checkpoint.files import write_tensors
 from alexnet_mp.common.text import printable
 from alexnet_mp.errors import ConfigurationError, explained
@@ -26,13 +26,15 @@ ABOUT = ("class_names", "input")  # of a checkpoint's description, what goes wit
 class Imported:
     """Weights for the towers of `network`, and what the file says about them: class names and the scale of the input.
 
-    `names` has, for each tensor on a single device, the name that it had in the file.
+    `names` has, for each tensor on a single device, the name that it had in the file. `shown` says what a file
+    from elsewhere was taken for.
     """
 
     state_dict: dict[str, Tensor]
     network: Network
     about: dict[str, Any]
     names: dict[str, str]
+    shown: str
 
 
 def save_single_device(
@@ -64,13 +66,13 @@ def load_single_device(
 ) -> Imported:
     """Read one device's weights and cut them up for the towers; the inverse of `save_single_device`.
 
-    A file of ours says its network and dropout in its metadata. The arguments are for files from elsewhere: safetensors
-    or `torch.save`'s, with names of any kind (see `renamed`); their dropout is the authors' if it is None.
-    Half-precision weights become float32. Raises ConfigurationError if the file cannot be read, no network is known,
-    an argument contradicts the metadata, or layers or shapes are not the table's.
+    A file of ours says its network and dropout in its metadata. The arguments are for files from elsewhere, with names
+    of any kind (see `renamed`), some of which show them (see `as_shown`); dropout is the authors' if it is None.
+    Half-precision weights become float32. Raises ConfigurationError if the file cannot be read, no network is known, an
+    argument contradicts the metadata, layers or shapes are not the table's, or a weight is not finite.
     """
     weights, metadata = read_weights(path)
-    given = given or ForeignInput()
+    given, shown = given or ForeignInput(), ""
     description: dict[str, Any] = {}
     if "network" in metadata:
         refused = (ConfigurationError, ValueError, RecursionError)
@@ -82,10 +84,14 @@ def load_single_device(
         if network not in (None, said):
             raise ConfigurationError(f"{path} holds {said.name} by its metadata; leave network= away")
         network = said
+    else:
+        is_caffes = path.suffix.lower() == CAFFE_SUFFIX
+        network, dropout, given, shown = as_shown(weights, is_caffes, network, dropout, given)
+        description = {"input": {"pixel_divisor": 1.0, "mean": "pixel"}} if shown and not is_caffes else {}
     if network is None:
-        raise ConfigurationError(
-            f"{path} does not say which network it holds; add network=NAME, for example network=paper"
-        )
+        example = "bvlc_alexnet" if shown else "paper"
+        raise ConfigurationError(f"{path} does not say which network it holds; add network=NAME, as network={example}")
+    weights = squeezed(weights, network)
     names = renamed(weights, network)
     single = {name: weights[theirs] for name, theirs in names.items()}
     check_single_device(single, network)  # before a single number is touched: a tensor may claim to be huge
@@ -93,6 +99,9 @@ def load_single_device(
         if not tensor.is_floating_point():
             raise ConfigurationError(f"{path}: {printable(names[name])} is {tensor.dtype}, not floating-point numbers")
         single[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        if wrong := int((~single[name].isfinite()).sum()):
+            what = f"{wrong:,} of the {tensor.numel():,} numbers of {printable(names[name])}"
+            raise ConfigurationError(f"{path}: {what} are NaN or infinite; take weights from before that happened")
     if dropout is not None and metadata.get("dropout", dropout) != dropout:
         raise ConfigurationError(
             f"{path} is for dropout={metadata['dropout']:.20} by its metadata; leave dropout= away"
@@ -101,7 +110,7 @@ def load_single_device(
     for name, scale in dropout_scales(network, convention).items():
         single[name] = single[name] / scale
     single = as_read_by_us(single, network, given)
-    return Imported(from_single_device(single, network), network, description, names)
+    return Imported(from_single_device(single, network), network, description, names, shown)
 
 
 def scaled(single: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:

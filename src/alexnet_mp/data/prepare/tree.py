@@ -83,7 +83,7 @@ class Tree:
 
     def text(self, name: str) -> str:
         """The text of a small file."""
-        return self.content(name).decode("utf-8", "replace")
+        return self.content(name).decode("utf-8-sig", "replace")
 
 
 def open_tree(path: Path, scratch: Path, most: int | None = None) -> Tree:
@@ -123,11 +123,12 @@ def open_tree(path: Path, scratch: Path, most: int | None = None) -> Tree:
 
 
 def _in_folder(path: Path, above: str, folders: set[str], special: list[str]) -> Iterator[tuple[str, Extent]]:
-    """All files; links to folders are followed for splits and classes only."""
-    with explained(f"cannot list {path / above}"), os.scandir(path / above) as found:
+    """All files, by their names in UTF-8, whatever the locale; links to folders lead to splits and classes only."""
+    folder = path / os.fsdecode(above.encode("utf-8", "surrogateescape"))
+    with explained(f"cannot list {folder}"), os.scandir(folder) as found:
         entries = sorted((entry for entry in found if not SIDE.search(entry.name)), key=lambda entry: entry.name)
     for entry in entries:
-        name = above + entry.name
+        name = above + os.fsencode(entry.name).decode("utf-8", "surrogateescape")
         if entry.is_dir(follow_symlinks=above.count("/") < 2):
             folders.add(name)
             yield from _in_folder(path, f"{name}/", folders, special)

@@ -59,7 +59,7 @@ class Workspace:
             return
         unreadable = (OSError, ValueError, AttributeError, RecursionError)
         with explained(f"cannot read {path}; remove the folder {self.out}", *unreadable):
-            begun = json.loads(regular(path).read_text())
+            begun = json.loads(regular(path).read_text("utf-8"))
             differing = [key for key in plan if begun.get(key) != plan[key]]
         if differing:
             changes = ", ".join(f"{key} {begun.get(key)!r} -> {plan[key]!r}" for key in differing)
@@ -71,7 +71,7 @@ class Workspace:
     def finished(self, task: ShardTask) -> ShardResult | None:
         """What is in the task's shard if that was finished before; None if it must be made."""
         try:
-            result = from_mapping(ShardResult, json.loads(self._sidecar(task).read_text()), "")
+            result = from_mapping(ShardResult, json.loads(self._sidecar(task).read_text("utf-8")), "")
             shard = sum(result.lengths) or npy_bytes(UINT8, (result.count, task.size, task.size, 3))
             whole = task.file.stat().st_size == shard
             if task.sums is not None:

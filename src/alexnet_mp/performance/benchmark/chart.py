@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.text import count
 from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, VARIANTS
 
@@ -43,7 +44,7 @@ def draw_variants(report: Mapping[str, Any], picture: Path) -> None:
         f"torch {machine['versions']['torch']}; medians of {count(report['rounds'], 'round')}",
         parse_math=False,
     )
-    figure.savefig(picture, dpi=120, format="png")
+    save_chart(figure, picture, 120)
 
 
 def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:

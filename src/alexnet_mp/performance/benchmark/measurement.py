@@ -96,9 +96,9 @@ def write_record(record: Task | Measurement | MatrixWork, path: Path) -> None:
     def plain(value: Any) -> Any:
         return value.to_mapping() if isinstance(value, Network) else vars(value)
 
-    path.write_text(json.dumps(record, default=plain))
+    path.write_text(json.dumps(record, default=plain), "utf-8")
 
 
 def read_record(kind: type[_Record], path: Path) -> _Record:
     """Read what `write_record` wrote; raises ConfigurationError for anything else."""
-    return from_mapping(kind, json.loads(path.read_text()), "")
+    return from_mapping(kind, json.loads(path.read_text("utf-8")), "")

@@ -35,7 +35,7 @@ def run_turn(task: Task, processes: int, where: str, kind: type[_Record]) -> Tur
         write_record(task, folder / TASK)
         command = [sys.executable, "-m", *launcher, "alexnet_mp.performance.benchmark.worker", str(folder)]
         # Into a file: a pipe would fill up, or be held open by a process that outlives its parent.
-        with (folder / _LAUNCHER_LOG).open("w") as log:
+        with (folder / _LAUNCHER_LOG).open("w", encoding="utf-8") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             try:
                 process.wait(task.deadline_seconds + _GRACE_SECONDS)
@@ -55,9 +55,9 @@ def run_turn(task: Task, processes: int, where: str, kind: type[_Record]) -> Tur
 def _last_words(folder: Path, processes: int) -> str:
     """The end of what each process printed, or of what the launcher did where no process printed anything."""
     logs = {f"process {rank}": folder / LOG.format(rank) for rank in range(processes)}
-    printed = {who: log.read_text(errors="replace") for who, log in logs.items() if log.exists()}
+    printed = {who: log.read_text("utf-8", "replace") for who, log in logs.items() if log.exists()}
     if not any(printed.values()):
-        printed = {"the launcher": (folder / _LAUNCHER_LOG).read_text(errors="replace")}
+        printed = {"the launcher": (folder / _LAUNCHER_LOG).read_text("utf-8", "replace")}
     ends = [
         "\n".join([f"The end of what {who} printed:", *text.splitlines()[-_LOG_LINES:]])
         for who, text in printed.items()

@@ -33,7 +33,7 @@ def work(folder: Path) -> None:
     held = resident_bytes("now")
     rank = Launch.from_environment().rank
     # Away from torchrun's own messages, which would bury it; as descriptors, for what is not printed by Python.
-    with (folder / LOG.format(rank)).open("w") as log:
+    with (folder / LOG.format(rank)).open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     task = read_record(Task, folder / TASK)

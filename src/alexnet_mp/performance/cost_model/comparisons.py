@@ -138,7 +138,7 @@ def compare_with_benchmark(settings: PlanSettings, hardware: Hardware) -> dict[s
 
 def _read(path: Path) -> dict[str, Any]:
     with explained(f"cannot read against={path}", OSError, ValueError, RecursionError):
-        report = json.loads(regular(path).read_text())
+        report = json.loads(regular(path).read_text("utf-8"))
     known = isinstance(report, dict) and isinstance(report.get("batch_size"), int)
     if not known or not isinstance(report.get("variants"), dict):
         raise ConfigurationError(
