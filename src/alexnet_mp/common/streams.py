@@ -55,8 +55,8 @@ def unfailing_streams() -> Iterator[None]:
     """Make `sys.stdout` and `sys.stderr` unfailing, and open the null device on descriptors 0 to 2 that are closed.
 
     Otherwise the next file that is opened, a checkpoint perhaps, would be the standard error of C libraries. What their
-    encoding lacks is shown in ASCII. At the
-    end, standard error says that standard output has lost something, unless its reader has left, as `head` does.
+    encoding lacks is shown in ASCII. At the end, standard error says that standard output has lost something, unless
+    its reader has left, as `head` does.
     """
     for descriptor in range(3):
         try:

@@ -35,7 +35,7 @@ class RunFolder:
     def open_log(self) -> None:
         """From now on, write `train.log`."""
         if self._is_main:
-            self._log = LogFile(self.path / "train.log", encoding="utf-8")
+            self._log = LogFile(self.path / "train.log")
             LOG.addHandler(self._log)
 
     def begin(self, lock: RunLock, step: int, configuration: str) -> None:
