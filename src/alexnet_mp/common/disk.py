@@ -56,7 +56,7 @@ def write_files(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -
 def write_json(path: str, values: object) -> None:
     """Write the numbers that a command's key `json` asks for. Raises ConfigurationError if it cannot."""
     with explained(f"cannot write json={path}"):
-        regular(Path(path)).write_text(json.dumps(values, indent=2) + "\n")
+        regular(Path(path)).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 def lock_folder(folder: Path, out: Path, busy: str) -> "FolderLock":

@@ -33,6 +33,6 @@ class CoreWatch:
 def _waited() -> float:
     """Seconds that this thread has been ready and without a core; 0 if the system does not tell."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+        return int(Path("/proc/thread-self/schedstat").read_text("utf-8").split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
