@@ -80,8 +80,8 @@ REFUSALS = {
     },
     **{
         f"4 for {gpus}": (
-            f"4 processes on this node for {gpus} GPUs; use --nproc-per-node={gpus} or less, or device=cpu; training and "
-            "evaluation share them with link=host"
+            f"4 processes on this node for {gpus} GPUs; use --nproc-per-node={gpus} or less, or device=cpu; training "
+            "and evaluation share them with link=host"
         )
         for gpus in (2, 3)
     },

@@ -27,6 +27,7 @@ from alexnet_mp.parallel.placement import LinkChoice, Placement, choose_placemen
 from alexnet_mp.training.loss import LossOnEveryTower
 from tests.support.disturbed import assert_ended_alike, trained
 from tests.support.processes import as_under_torchrun, run_processes
+from tests.support.transports import run_over
 from tests.training.test_train import NARROW
 
 CPU = torch.device("cpu")
@@ -137,8 +138,9 @@ def of_a_process(corrupted: bool, choice: LinkChoice) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_every_process_stops_where_one_receives_a_flipped_bit(processes):
-    results = run_processes(processes, of_a_process, True, "direct")
+@pytest.mark.parametrize("transport", ["gloo", pytest.param("strict NCCL", marks=pytest.mark.slow)])
+def test_every_process_stops_where_one_receives_a_flipped_bit(transport, processes):
+    results = run_over(transport, processes, of_a_process, True, "direct")
     message = results[0][0]
     assert "; link=host in launch/train.py and launch/evaluate.py carries it through host memory; or check" in message
     sender, receiver = processes - 2, processes - 1
@@ -189,9 +191,12 @@ def test_every_process_takes_the_host_link_if_one_receives_a_flipped_bit_directl
     assert run_processes(4, of_a_process, True, "auto") == [("", 0)] * 4
 
 
-@pytest.mark.parametrize("choice", ["auto", "host"])
-def test_a_healthy_link_between_processes_passes_and_its_traffic_stays_uncounted(choice):
-    assert run_processes(2, of_a_process, False, choice) == [("", 0)] * 2
+@pytest.mark.parametrize(
+    ("transport", "choice"),
+    [("gloo", "auto"), ("gloo", "host"), pytest.param("strict NCCL", "direct", marks=pytest.mark.slow)],
+)
+def test_a_healthy_link_between_processes_passes_and_its_traffic_stays_uncounted(transport, choice):
+    assert run_over(transport, 2, of_a_process, False, choice) == [("", 0)] * 2
 
 
 def test_one_process_with_a_direct_link_alone_is_refused_if_copies_between_its_devices_are_corrupt(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 from alexnet_mp.parallel.mesh import make_mesh
 from tests.support.processes import run_processes
+from tests.support.strict_nccl import strict_nccl
 
 
 def host() -> AbstractContextManager[Any]:
@@ -16,7 +17,11 @@ def host() -> AbstractContextManager[Any]:
     return patch.object(make_mesh, "__defaults__", ("host",))
 
 
-TRANSPORTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"gloo": nullcontext, "host": host}
+TRANSPORTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "gloo": nullcontext,
+    "host": host,
+    "strict NCCL": strict_nccl,
+}
 
 
 def over(*fast: str) -> pytest.MarkDecorator:

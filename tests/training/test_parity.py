@@ -18,7 +18,7 @@ from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.recipe import Rates, Recipe
-from tests.support.transports import over, run_over
+from tests.support.transports import TRANSPORTS, over, run_over
 
 STEPS, BATCH = 5, 8
 RECIPE = Recipe("test", BATCH, 1, 0.9, Rates(0.01, 0.0005), Rates(0.02, 0.0))
@@ -66,8 +66,10 @@ def in_processes(transport: str, count: int, folder: Path, *arguments) -> list[d
     return [load_file(folder / f"{rank}.safetensors") for rank in range(count)]
 
 
-@pytest.mark.parametrize("towers", [2, 4])
-@over("gloo", "host")
+FOUR = [pytest.param(name, 4, marks=pytest.mark.slow) for name in TRANSPORTS if name != "gloo"]
+
+
+@pytest.mark.parametrize(("transport", "towers"), [("gloo", 4), *((name, 2) for name in TRANSPORTS), *FOUR])
 def test_one_process_a_tower_trains_bit_equal_to_one_process(transport, towers, tmp_path):
     expected = train_five_steps(towers, "simulated", torch.float32)
     assert len({expected[f"{step} loss"].item() for step in range(STEPS)}) == STEPS

@@ -17,6 +17,7 @@ from alexnet_mp.parallel.links import Link, LocalLink, ProcessLink
 from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
 from alexnet_mp.parallel.placement import LinkChoice, Placement
 from alexnet_mp.parallel.rendezvous import link_over_gpus, rendezvous_store, silent_ranks
+from alexnet_mp.parallel.wait import wait_with_timeout
 
 # What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among these:
 # in an evaluation one process alone may have it, because only its images cannot be read.
@@ -71,6 +72,12 @@ class Mesh:
     def replica_group(self) -> dist.ProcessGroup | None:
         """The processes that hold the same towers in different replicas; None if there is one replica."""
         return self.axes.get_group("replica") if self.axes is not None and self.placement.replicas > 1 else None
+
+    def await_devices(self) -> None:
+        """Before numbers are read from GPUs; see `wait_with_timeout`. One process alone waits for no other."""
+        if self.axes is not None:
+            for device in self.placement.devices.values():
+                wait_with_timeout(device, self.timeout_seconds)
 
     def from_main(self, value: int) -> int:
         """The main process's value, in every process."""

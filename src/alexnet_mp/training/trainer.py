@@ -19,7 +19,6 @@ from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.parallel.wait import wait_with_timeout
 from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import TrainSettings
 from alexnet_mp.training.log import LOG
@@ -120,7 +119,7 @@ class Trainer:
 
         Excludes the check for numbers that are not finite, which on a GPU also waits for queued training kernels.
         """
-        self._await_devices()
+        self._mesh.await_devices()
         places = nonfinite_state(self._model)
         if self._mesh.any(bool(places)):
             layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
@@ -180,7 +179,7 @@ class Trainer:
         if failed:
             checkpointer.abort()
         if on_gpu and self._is_logged():
-            self._await_devices()
+            self._mesh.await_devices()
             (loss,) = self._mesh.sum_over_processes([self._share_of(losses)])
         return Agreed(bool(stop), bool(save), loss)
 
@@ -193,12 +192,6 @@ class Trainer:
         """Bytes that this process's first tower has sent over the crossings."""
         link = self._model.link
         return link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
-
-    def _await_devices(self) -> None:
-        """Before numbers are read from GPUs; see `wait_with_timeout`. One process alone waits for no other."""
-        if self._mesh.axes is not None:
-            for device in self._devices:
-                wait_with_timeout(device, self._settings.timeout_seconds)
 
     def _is_logged(self) -> bool:
         """True at the steps of which `metrics.jsonl` has a line."""
