@@ -27,7 +27,7 @@ def two_exchanges_at_once(late: bool) -> list[list[float]]:
     link = host_link(3)
     copies = link._to_host
     if late:
-        link._to_host = lambda parcels: (copies(parcels)[0], Mock())
+        link._to_host = lambda *given: (copies(*given)[0], Mock())
     first = link.post([[torch.full((2,), 10.0 * link.tower + peer) for peer in (0, 1)]], "conv3", "forward")
     link._to_host = copies
     second = link.post([[torch.full((3,), 100.0 + link.tower)] * 2], "fc6", "forward")

@@ -47,8 +47,9 @@ def test_every_crossing_of_a_step_of_two_processes_is_in_the_trace_and_own_halve
             else:
                 computed = [span for span in spans_of(events, OWN_HALF[crossing]) if _within(span, flights)]
                 assert {_flight_of(span, flights) for span in computed} == set(flights), "the own half ran elsewhere"
-                track = sorted(each["ts"] for each in events if each["name"] == f"own half {passage}")
-                own_halves = list(zip(track[::2], track[1::2], strict=True))
+                track = [each for each in events if each["name"] == f"own half {passage}" and each["ph"] in "be"]
+                times = sorted(each["ts"] for each in track)
+                own_halves = list(zip(times[::2], times[1::2], strict=True))
                 assert all(_within(span, own_halves) for span in computed)
             assert len(own_halves) == STEPS
             for own_half, start, wait in zip(own_halves, starts, waits, strict=True):

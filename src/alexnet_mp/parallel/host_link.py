@@ -24,9 +24,7 @@ class HostLink(ProcessLink):
         self._exchanges += 1
         tag = self._exchanges  # alike on all towers: what leaves late is not taken for what was posted after it
         device = parcels[0].device
-        if device.type == "cuda" and self._stream is None:
-            self._stream = torch.cuda.Stream(device)
-        sent, copied = self._to_host(parcels)
+        sent, copied = self._to_host(parcels, device)
         received = [_host_buffer(parcel) for parcel in parcels]
         waits = [self._launch(where, [(dist.irecv, received)], tag)]
         if copied is None:
@@ -42,11 +40,12 @@ class HostLink(ProcessLink):
 
         return arrive
 
-    def _to_host(self, parcels: list[Tensor]) -> tuple[list[Tensor], torch.cuda.Event | None]:
+    def _to_host(self, parcels: list[Tensor], device: torch.device) -> tuple[list[Tensor], torch.cuda.Event | None]:
         """Copies of the parcels, and what to wait for before they are read."""
-        if self._stream is None:
+        if device.type == "cpu":
             return [_host_buffer(parcel).copy_(parcel) for parcel in parcels], None
-        self._stream.wait_stream(torch.cuda.current_stream(parcels[0].device))
+        self._stream = self._stream or torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             sent = [_host_buffer(parcel).copy_(parcel, non_blocking=True) for parcel in parcels]
         for parcel in parcels:

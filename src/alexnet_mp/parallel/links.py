@@ -62,12 +62,12 @@ class LocalLink:
     autograd thread, the current stream of any GPU but the thread's own is the default one.
     """
 
-    def __init__(self, devices: Sequence[torch.device]) -> None:
+    def __init__(self, devices: Sequence[torch.device], through_host: bool = False) -> None:
         """`devices[t]` is tower t's. Set `through_host` where direct copies between them cannot be trusted."""
         self.towers = len(devices)
         self.local_towers = tuple(range(self.towers))
         self.devices = list(devices)
-        self.through_host = False
+        self.through_host = through_host
         self.traffic = Traffic()
         apart = len(set(devices)) > 1 and all(device.type == "cuda" for device in devices)
         # A stream for each direction, so that what a GPU sends does not wait for what it receives.
@@ -145,16 +145,10 @@ class ProcessLink:
         """Launch sends of `parcels`, one to each peer; what is returned waits for what the peers sent."""
         # Towers have equal shapes, so what comes from a peer is shaped like what goes to it.
         incoming = [torch.empty_like(parcel) for parcel in parcels]
-        wait = self._launch(where, [(dist.isend, parcels), (dist.irecv, incoming)])
+        return self._launch(where, [(dist.isend, parcels), (dist.irecv, incoming)])
 
-        def arrive() -> list[Tensor]:
-            wait()
-            return incoming
-
-        return arrive
-
-    def _launch(self, where: str, operations: Sequence[Operation], tag: int = 0) -> Callable[[], None]:
-        """Launch operations, each with one tensor for every peer, as one batch; what is returned waits for them."""
+    def _launch(self, where: str, operations: Sequence[Operation], tag: int = 0) -> Callable[[], list[Tensor]]:
+        """Launch operations as one batch; what is returned waits for all, and gives the tensors of the last."""
         peers = peers_of(self.tower, self.towers)
         batch = [
             dist.P2POp(operation, _in_memory_order(tensor), group=self._group, tag=tag, group_peer=peer)
@@ -166,11 +160,12 @@ class ProcessLink:
         # gloo has a request for each operation, NCCL one for all of them.
         of_peers = [[peer] for _ in operations for peer in peers] if len(requests) == len(batch) else [peers]
 
-        def wait() -> None:
+        def wait() -> list[Tensor]:
             for request, awaited in zip(requests, of_peers, strict=True):
                 with self._naming(where, awaited):
                     request.wait()
             batch.clear()  # held until here: a buffer must live as long as its send
+            return list(operations[-1][1])
 
         return wait
 

@@ -46,9 +46,7 @@ class Mesh:
         if self.placement.towers == 1:
             return None
         if self.placement.kind != "distributed":
-            link = LocalLink(list(self.placement.devices.values()))
-            link.through_host = self.link_choice == "host"
-            return link
+            return LocalLink(list(self.placement.devices.values()), through_host=self.link_choice == "host")
         assert self.axes is not None
         between_processes = HostLink if self.link_choice == "host" else ProcessLink
         return between_processes(self.axes.get_group("tower"))
@@ -56,8 +54,7 @@ class Mesh:
     def fallback(self, direct: Link) -> Link | None:
         """What carries the crossings through host memory in place of `direct`; every process of the run calls it.
 
-        None if that is done already, or not allowed, or if replicas would go on to average gradients between GPUs,
-        which nobody has tested.
+        None if that is not allowed, or if replicas would go on to average gradients between GPUs, which is not tested.
         """
         if self.link_choice != "auto":
             return None
@@ -66,7 +63,7 @@ class Mesh:
             return direct
         if self.axes is None or (self.placement.on_gpus and self.placement.replicas > 1):
             return None
-        rows = [_new_group(row.tolist(), _HOST, self.timeout_seconds) for row in self.axes.mesh]
+        rows = [_new_group(row.tolist(), torch.device("cpu"), self.timeout_seconds) for row in self.axes.mesh]
         return HostLink(rows[self.placement.replica])
 
     def replica_group(self) -> dist.ProcessGroup | None:
@@ -213,14 +210,11 @@ def make_mesh(placement: Placement, timeout_seconds: float, link: LinkChoice = "
         torch.cuda.set_device(device)  # what NCCL takes for this process's GPU
     ranks = torch.arange(launch.world_size).view(placement.replicas, -1)  # [replicas, processes a replica]
     replica, position = divmod(launch.rank, ranks.shape[1])
-    memory = _HOST if link == "host" else device
+    memory = torch.device("cpu") if link == "host" else device  # gloo carries what is in a GPU's through the host's
     rows = [_new_group(row.tolist(), memory, timeout_seconds, urgent=True) for row in ranks]
     columns = [_new_group(column.tolist(), memory, timeout_seconds) for column in ranks.T]
     groups, names = [columns[position], rows[replica]], ("replica", "tower")
     return replace(mesh, axes=DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=names))
-
-
-_HOST = torch.device("cpu")  # for gloo, which carries what is in a GPU's memory through the host's
 
 
 def _new_group(ranks: list[int], device: torch.device, seconds: float, urgent: bool = False) -> dist.ProcessGroup:

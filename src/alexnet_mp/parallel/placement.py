@@ -150,11 +150,11 @@ def _device(launch: Launch, gpus: int, link: LinkChoice) -> tuple[torch.device, 
         return torch.device("cpu"), False
     if gpus == 1 and not launch.planned:
         return torch.device("cuda", 0), launch.world_size > 1
-    if gpus < launch.local_world_size and link == "direct":
-        raise ConfigurationError(
-            f"{launch.local_world_size} processes on this node for {gpus} GPU{'s' if gpus > 1 else ''}; "
-            f"use --nproc-per-node={gpus} or less, or device=cpu; training and evaluation share them with link=host"
-        )
-    if gpus < launch.local_world_size:
+    if gpus >= launch.local_world_size:
+        return torch.device("cuda", launch.local_rank), False
+    if link != "direct":
         return torch.device("cuda", launch.local_rank % gpus), True
-    return torch.device("cuda", launch.local_rank), False
+    raise ConfigurationError(
+        f"{launch.local_world_size} processes on this node for {gpus} GPU{'s' if gpus > 1 else ''}; "
+        f"use --nproc-per-node={gpus} or less, or device=cpu; training and evaluation share them with link=host"
+    )

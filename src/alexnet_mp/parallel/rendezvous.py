@@ -15,8 +15,6 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import LinkChoice
 
-_LOG = logging.getLogger("alexnet_mp.parallel.rendezvous")
-
 
 def rendezvous_store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
     """Where the processes of a run find each other: at MASTER_ADDR and MASTER_PORT, as torchrun sets them.
@@ -87,7 +85,7 @@ def link_over_gpus(link: LinkChoice, store: dist.Store, launch: Launch, uuid: st
             "device=cpu"
         )
     if shared and link == "auto":
-        _LOG.warning("%-10s host, which is slower than from GPU to GPU: %s", "link", found)
+        logging.getLogger(__name__).warning("%-10s host, slower than from GPU to GPU: %s", "link", found)
     return "host" if shared else link
 
 

@@ -50,26 +50,16 @@ def traced_steps(steps: int | None, model: TowerModel, folder: Path) -> Iterator
 
 
 def exchanges(events: list[Event]) -> list[Event]:
-    """Tracks for what no function spans: each exchange, and each own half of a backward pass, which autograd runs."""
+    """Tracks for what no function spans: each exchange, and its own half, which autograd runs in a backward pass."""
     started: dict[tuple[int, str], Event] = {}
     found: list[Event] = []
-    for wait in sorted((each for each in events if each.get("ph") == "X"), key=lambda each: each["ts"]):
-        kind, _, crossing = wait["name"].partition(" ")
-        start = started.setdefault((wait["tid"], crossing), wait)
+    for span in sorted((each for each in events if each.get("ph") == "X"), key=lambda each: each["ts"]):
+        kind, _, crossing = span["name"].partition(" ")
         if kind == "start":
-            started[wait["tid"], crossing] = wait
-        if kind != "wait" or start is wait:
-            continue
-        times = {"crossing": (start["ts"], wait["ts"] + wait["dur"])}
-        if crossing.endswith("backward"):
-            times["own half"] = start["ts"] + start["dur"], wait["ts"]
-        for name, ends in times.items():
-            about = {
-                "name": f"{name} {crossing}",
-                "cat": name,
-                "id": len(found),
-                "pid": wait["pid"],
-                "tid": wait["tid"],
-            }
-            found += [{**about, "ph": ph, "ts": ts} for ph, ts in zip("be", ends, strict=True)]
+            started[span["tid"], crossing] = span
+        elif kind == "wait" and (start := started.get((span["tid"], crossing))):
+            flight = start["ts"], span["ts"] + span["dur"]
+            for name, ends in ("crossing", flight), ("own half", (start["ts"] + start["dur"], span["ts"])):
+                about = {"name": f"{name} {crossing}", "cat": name, "id": len(found), "pid": span["pid"]}
+                found += [{**about, "tid": span["tid"], "ph": ph, "ts": ts} for ph, ts in zip("be", ends, strict=True)]
     return found
