@@ -28,7 +28,7 @@ from alexnet_mp.training.nonfinite import nonfinite_state
 from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.recipe import Rates, Recipe
 from tests.support import independent
-from tests.support.processes import run_processes
+from tests.support.transports import over, run_over
 
 RECIPE = Recipe("test", 4, 1, 0.9, Rates(0.05, 0.0005), Rates(0.02, 0.0001))
 
@@ -112,15 +112,16 @@ def save_three_steps(folder: str, *arguments) -> None:
     save_file(state, Path(folder) / f"{torch.distributed.get_rank()}.safetensors")
 
 
-def in_two_processes(folder: Path, *arguments) -> list[dict[str, Tensor]]:
+def in_two_processes(transport: str, folder: Path, *arguments) -> list[dict[str, Tensor]]:
     folder.mkdir()
-    run_processes(2, save_three_steps, str(folder), *arguments)
+    run_over(transport, 2, save_three_steps, str(folder), *arguments)
     return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
 
 
-def test_two_processes_train_bit_equal_to_one_with_batch_normalization(tmp_path):
+@over("gloo")
+def test_two_processes_train_bit_equal_to_one_with_batch_normalization(transport, tmp_path):
     expected = three_steps("simulated")
-    states = in_two_processes(tmp_path / "two", "distributed")
+    states = in_two_processes(transport, tmp_path / "two", "distributed")
     assert states[0].keys() | states[1].keys() == expected.keys()
     for state in states:
         assert any("running_var" in name for name in state)
@@ -128,9 +129,10 @@ def test_two_processes_train_bit_equal_to_one_with_batch_normalization(tmp_path)
             assert torch.equal(tensor, expected[name]), name
 
 
-def test_replicas_take_the_running_statistics_of_replica_0(tmp_path):
-    apart = in_two_processes(tmp_path / "apart", "simulated")
-    together = in_two_processes(tmp_path / "together", "simulated", True)
+@over("gloo")
+def test_replicas_take_the_running_statistics_of_replica_0(transport, tmp_path):
+    apart = in_two_processes(transport, tmp_path / "apart", "simulated")
+    together = in_two_processes(transport, tmp_path / "together", "simulated", True)
     name = "towers.1.norm3.running_mean"
     assert not torch.equal(apart[0][name], apart[1][name])
     for name, tensor in apart[0].items():

@@ -19,7 +19,7 @@ from alexnet_mp.parallel.links import HalfPrecisionLink, LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import make_mesh
 from alexnet_mp.parallel.placement import Placement, choose_placement
 from alexnet_mp.training.loss import LossOnEveryTower
-from tests.support.processes import run_processes
+from tests.support.transports import over, run_over
 
 CPU = torch.device("cpu")
 
@@ -290,9 +290,10 @@ def count_sent_bytes() -> tuple[dict[tuple[int, str, str], int], int]:
     return dict(model.link.traffic.bytes_sent), sum(sent)
 
 
-def test_a_step_sends_each_float_of_the_table_once():
+@over("gloo")
+def test_a_step_sends_each_float_of_the_table_once(transport):
     floats = {"conv3": 128 * 3 * 3, "fc6": 128 * 1 * 1, "fc7": 256, "fc8": 10}
-    for tower, (counted, really_sent) in enumerate(run_processes(2, count_sent_bytes)):
+    for tower, (counted, really_sent) in enumerate(run_over(transport, 2, count_sent_bytes)):
         forward = {name: counted[tower, name, "forward"] for name in floats}
         backward = {name: counted[tower, name, "backward"] for name in floats if name != "fc8"}
         assert forward == {name: 6 * 4 * count for name, count in floats.items()}
@@ -332,9 +333,10 @@ def half_precision_step() -> dict[str, Any]:
     return gradients | sent | {f"loss {t}": loss.item() for t, loss in zip(placement.devices, losses, strict=True)}
 
 
-def test_half_precision_crossings_are_alike_under_every_placement_and_halve_the_bytes(one_thread):
+@over("gloo")
+def test_half_precision_crossings_are_alike_under_every_placement_and_halve_the_bytes(transport, one_thread):
     one = half_precision_step()
-    two = {name: value for process in run_processes(2, half_precision_step) for name, value in process.items()}
+    two = {name: value for process in run_over(transport, 2, half_precision_step) for name, value in process.items()}
     assert one.keys() == two.keys()
     assert [name for name in one if not np.array_equal(one[name], two[name])] == []
     assert one["loss 0"] == one["loss 1"]  # partial logits cross unrounded

@@ -16,7 +16,7 @@ from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.placement import Placement
 from tests.support import independent
-from tests.support.processes import run_processes
+from tests.support.transports import over, run_over
 
 SINGLE_DEVICE = {
     "paper": independent.paper,
@@ -86,7 +86,8 @@ def single_device_result(name: str, towers: TowerModel) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["paper", "original_2012", "small in 4"])
-def test_all_placements_equal_an_independent_single_device_network(name, tmp_path):
+@over("gloo")
+def test_all_placements_equal_an_independent_single_device_network(transport, name, tmp_path):
     table = network(name)
     simulated = randomized(in_one_process(table, ["cpu"] * table.towers))
     expected = single_device_result(name, simulated)
@@ -99,7 +100,7 @@ def test_all_placements_equal_an_independent_single_device_network(name, tmp_pat
         logits = {"logits": result.pop("logits")}
         assert_equal_to_1e_10(logits | to_single_device(result), expected)
 
-    run_processes(table.towers, run_one_tower, name, str(tmp_path), deadline=200)
+    run_over(transport, table.towers, run_one_tower, name, str(tmp_path), deadline=200)
     gradients: dict[str, Tensor] = {}
     for tower in range(table.towers):
         result = load_file(tmp_path / f"{tower}.safetensors")

@@ -91,10 +91,10 @@ def running(folder: Path, *overrides: str, processes: int = 1, torchrun: tuple[s
 
 
 @contextlib.contextmanager
-def pair(folder: Path, *overrides: str) -> Iterator[list[Running]]:
-    """A process for each of two towers, without torchrun around them; by rank."""
+def pair(folder: Path, *overrides: str, within: Sequence[str] = ()) -> Iterator[list[Running]]:
+    """A process for each of two towers, without torchrun around them, run by the script `within`; by rank."""
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    runs = [_start([sys.executable], folder, overrides, {"RANK": rank, **together}) for rank in ("0", "1")]
+    runs = [_start([sys.executable, *within], folder, overrides, {"RANK": rank, **together}) for rank in ("0", "1")]
     try:
         yield runs
     finally:

@@ -23,7 +23,7 @@ from alexnet_mp.parallel.wait import wait_with_timeout
 from alexnet_mp.training.trainer import Trainer
 from tests.support.checkpoints import narrow_network
 from tests.support.disturbed import assert_ended_alike, pair, running
-from tests.support.processes import run_script
+from tests.support.processes import CHECKOUT, run_script
 from tests.training.test_train import NARROW
 
 # Four epochs of 22 steps, so that there is time to disturb them, with a checkpoint after every five.
@@ -31,6 +31,8 @@ RUN = (*NARROW, "recipe.epochs=4", "checkpoint_steps=5")
 LONG = (*NARROW, "recipe.epochs=8", "checkpoint_steps=7")  # about 176 steps: there is time to disturb it
 STOPPED = 75
 TIME_OUT = 4  # seconds
+# The command over NCCL's manners, where a wait for a peer that hangs returns after a second.
+STRICT_NCCL = (str(CHECKOUT / "tests" / "support" / "strict_nccl.py"), "1")
 # How a process says whom it has missed, in a crossing or elsewhere.
 MISSED = (
     r"error: (rank \d: )?after step \d+: "
@@ -101,15 +103,34 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step_with_every
 
 
 @pytest.mark.parametrize("hanging", [0, 1])
-def test_a_peer_that_hangs_ends_the_other_within_the_time_out_by_name(hanging, tmp_path):
+@pytest.mark.parametrize("within", [(), pytest.param(STRICT_NCCL, marks=pytest.mark.slow)], ids=["gloo", "strict NCCL"])
+def test_a_peer_that_hangs_ends_the_other_within_the_time_out_by_name(within, hanging, tmp_path):
     left = 1 - hanging
-    with pair(tmp_path / "run", *LONG, f"timeout_seconds={TIME_OUT}") as runs:
+    with pair(tmp_path / "run", *LONG, f"timeout_seconds={TIME_OUT}", within=within) as runs:
         runs[0].wait_for_step(3)
         runs[hanging].process.send_signal(signal.SIGSTOP)
         finished = runs[left].finish(deadline=TIME_OUT + 5)
     assert finished.code == 1
     (line,) = (line for line in finished.stderr.splitlines() if line.startswith("error: "))
     assert re.match(MISSED.format(hanging), line), line
+
+
+@pytest.mark.slow
+def test_over_strict_nccl_a_killed_process_is_named_and_the_run_goes_on_and_ends_as_if_it_had_not_been(
+    undisturbed, tmp_path
+):
+    with pair(tmp_path / "run", *RUN, f"timeout_seconds={TIME_OUT}", within=STRICT_NCCL) as runs:
+        runs[0].wait_for_step(8)
+        runs[1].process.kill()
+        finished = runs[0].finish(deadline=TIME_OUT + 10)
+    assert finished.code == 1
+    (line,) = (line for line in finished.stderr.splitlines() if line.startswith("error: "))
+    assert re.match(MISSED.format(1), line), line
+    with pair(tmp_path / "run", *RUN, within=STRICT_NCCL) as runs:
+        for run in runs:
+            finished = run.finish()
+            assert finished.code == 0, finished.stderr
+    assert_ended_alike(undisturbed, tmp_path / "run")
 
 
 class Queue:
@@ -152,8 +173,7 @@ def test_a_gpu_is_waited_for_until_it_has_done_its_work_or_the_time_is_over():
 def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(processes, monkeypatch):
     placement = Placement("distributed", 2, {0: torch.device("cuda", 0)}, launch=Launch(world_size=processes))
     trainer = object.__new__(Trainer)
-    trainer._mesh = Mesh(placement, axes=object() if processes > 1 else None)
-    trainer._settings = SimpleNamespace(timeout_seconds=7)
+    trainer._mesh = Mesh(placement, axes=object() if processes > 1 else None, timeout_seconds=7)
     trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), False
     monkeypatch.setattr(Trainer, "_is_logged", lambda self: True)
     monkeypatch.setattr(Mesh, "sum_over_processes", lambda self, values: list(map(float, values)))
@@ -170,7 +190,7 @@ def test_no_number_is_read_from_a_gpu_that_other_processes_may_keep_waiting(proc
         read.append("weights")
         return True
 
-    monkeypatch.setattr("alexnet_mp.training.trainer.wait_with_timeout", never)
+    monkeypatch.setattr("alexnet_mp.parallel.mesh.wait_with_timeout", never)
     monkeypatch.setattr("alexnet_mp.training.nonfinite._is_finite", finite)
     with pytest.raises(PeerLost) if processes > 1 else nullcontext():
         trainer._agree([torch.tensor(1.0)], step=1)
@@ -202,15 +222,15 @@ class Noted:
 def noting_trainer(device: str, logged: bool, monkeypatch) -> tuple[Trainer, Noted]:
     placement, noted = Placement("distributed", 2, {0: torch.device(device)}, launch=Launch(world_size=2)), Noted()
     trainer = object.__new__(Trainer)
-    trainer._mesh = SimpleNamespace(placement=placement, axes=object(), sum_over_processes=noted.sum_over_processes)
-    trainer._settings = SimpleNamespace(timeout_seconds=7)
+    wait = lambda: noted.events.append("wait")  # noqa: E731
+    exchange = noted.sum_over_processes
+    trainer._mesh = SimpleNamespace(placement=placement, sum_over_processes=exchange, await_devices=wait)
     trainer._devices, trainer._reads_every_loss = list(placement.devices.values()), device == "cpu"
     checkpointer = SimpleNamespace(
         is_due=lambda step: True, has_failed=lambda: False, abort=lambda: pytest.fail("nothing has failed")
     )
     trainer._run = SimpleNamespace(signals=SimpleNamespace(received=""), checkpointer=checkpointer)
     monkeypatch.setattr(Trainer, "_is_logged", lambda self: logged)
-    monkeypatch.setattr(Trainer, "_await_devices", lambda self: noted.events.append("wait"))
     return trainer, noted
 
 

@@ -19,7 +19,7 @@ from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.validation import Evaluation, evaluate, in_top
-from tests.support.processes import run_processes
+from tests.support.transports import over, run_over
 
 CROP = (16, 16)  # of the preset `small`
 DIVISOR = 40.0
@@ -216,12 +216,13 @@ def save_evaluation(folder: str, kind: str, held_out: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_evaluate_as_one(processes: int, tmp_path: Path) -> None:
+@over("gloo")
+def test_several_processes_evaluate_as_one(transport: str, processes: int, tmp_path: Path) -> None:
     held_out = 13  # no whole number of batches, and no even share of two replicas
     save_evaluation(str(tmp_path), "simulated", held_out)
     loss, confusions, top5_wrong = torch.load(tmp_path / "0.pt", weights_only=True)
     assert int(confusions.sum()) == held_out
-    run_processes(processes, save_evaluation, str(tmp_path), "distributed", held_out, deadline=150)
+    run_over(transport, processes, save_evaluation, str(tmp_path), "distributed", held_out, deadline=150)
     for rank in range(processes):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         # Two replicas add up other partial sums than one.

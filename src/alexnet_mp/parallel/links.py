@@ -16,6 +16,7 @@ from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
 Direction = Literal["forward", "backward"]
 Tensors = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
 Pending = Callable[..., Tensors]  # see Link
+Operation = tuple[Callable[..., dist.Work | None], Sequence[Tensor]]  # dist.isend or dist.irecv, a tensor for each peer
 
 
 class Traffic:
@@ -61,12 +62,12 @@ class LocalLink:
     autograd thread, the current stream of any GPU but the thread's own is the default one.
     """
 
-    def __init__(self, devices: Sequence[torch.device]) -> None:
+    def __init__(self, devices: Sequence[torch.device], through_host: bool = False) -> None:
         """`devices[t]` is tower t's. Set `through_host` where direct copies between them cannot be trusted."""
         self.towers = len(devices)
         self.local_towers = tuple(range(self.towers))
         self.devices = list(devices)
-        self.through_host = False
+        self.through_host = through_host
         self.traffic = Traffic()
         apart = len(set(devices)) > 1 and all(device.type == "cuda" for device in devices)
         # A stream for each direction, so that what a GPU sends does not wait for what it receives.
@@ -137,28 +138,36 @@ class ProcessLink:
     def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         parcels = [_as_laid_out(parcel) for parcel in outgoing[0]]
         self.traffic.add(self.tower, crossing, direction, parcels)
+        arrive = self._exchange(parcels, f"crossing {crossing}, {direction}")
+        return lambda *_waiting: [arrive()]
+
+    def _exchange(self, parcels: list[Tensor], where: str) -> Callable[[], list[Tensor]]:
+        """Launch sends of `parcels`, one to each peer; what is returned waits for what the peers sent."""
         # Towers have equal shapes, so what comes from a peer is shaped like what goes to it.
         incoming = [torch.empty_like(parcel) for parcel in parcels]
-        peers = peers_of(self.tower, self.towers)
-        operations = [
-            dist.P2POp(operation, tensor, group=self._group, group_peer=peer)
-            for peer, sent, received in zip(peers, parcels, incoming, strict=True)
-            for operation, tensor in ((dist.isend, _in_memory_order(sent)), (dist.irecv, _in_memory_order(received)))
-        ]
-        where = f"crossing {crossing}, {direction}"
-        with self._naming(where, peers):
-            requests = dist.batch_isend_irecv(operations)
-        # gloo has a request for each operation, NCCL one for all of them.
-        of_peers = [[peer] for peer in peers for _ in range(2)] if len(requests) == len(operations) else [peers]
+        return self._launch(where, [(dist.isend, parcels), (dist.irecv, incoming)])
 
-        def arrive(*_waiting: int) -> Tensors:
+    def _launch(self, where: str, operations: Sequence[Operation], tag: int = 0) -> Callable[[], list[Tensor]]:
+        """Launch operations as one batch; what is returned waits for all, and gives the tensors of the last."""
+        peers = peers_of(self.tower, self.towers)
+        batch = [
+            dist.P2POp(operation, _in_memory_order(tensor), group=self._group, tag=tag, group_peer=peer)
+            for operation, tensors in operations
+            for peer, tensor in zip(peers, tensors, strict=True)
+        ]
+        with self._naming(where, peers):
+            requests = dist.batch_isend_irecv(batch)
+        # gloo has a request for each operation, NCCL one for all of them.
+        of_peers = [[peer] for _ in operations for peer in peers] if len(requests) == len(batch) else [peers]
+
+        def wait() -> list[Tensor]:
             for request, awaited in zip(requests, of_peers, strict=True):
                 with self._naming(where, awaited):
                     request.wait()
-            parcels.clear()  # held until here: a buffer must live as long as its send
-            return [incoming]
+            batch.clear()  # held until here: a buffer must live as long as its send
+            return list(operations[-1][1])
 
-        return arrive
+        return wait
 
     def _naming(self, where: str, peers: Sequence[int]) -> AbstractContextManager[None]:
         """Raise PeerLost, which names the crossing and the peers, if an exchange with them fails."""

@@ -19,7 +19,6 @@ from alexnet_mp.errors import ConfigurationError, DataLost, PeerLost, Stopped
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.crossing import to_towers
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.parallel.wait import wait_with_timeout
 from alexnet_mp.training.busy_cores import CoreWatch
 from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import TrainSettings
@@ -31,6 +30,7 @@ from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.signals import StopSignals
 from alexnet_mp.training.stall import StallWatch
 from alexnet_mp.training.state import TrainingState
+from alexnet_mp.training.trace import traced_steps
 from alexnet_mp.training.validation import Errors, evaluate
 
 LOG_EVERY_ON_GPUS = 20  # steps, if the configuration does not say; reading a loss makes the host wait for the GPU
@@ -86,7 +86,8 @@ class Trainer:
         """
         epochs = self._settings.recipe.epochs
         try:
-            with self._progress_bar(epochs) as bar, self._lost_named():
+            traced = traced_steps(self._settings.profile.steps, self._model, self._run.folder.path)
+            with self._progress_bar(epochs) as bar, self._lost_named(), traced as self._step_done:
                 while self._progress.epoch < epochs:
                     self._train_epoch(bar)
                     self._validate(bar)
@@ -122,7 +123,7 @@ class Trainer:
 
         Excludes the check for numbers that are not finite, which on a GPU also waits for queued training kernels.
         """
-        self._await_devices()
+        self._mesh.await_devices()
         places = nonfinite_state(self._model)
         if self._mesh.any(bool(places)):
             layers = ", ".join(f"{layer} in tower {tower}" for tower, layer in places) or "another process"
@@ -144,6 +145,7 @@ class Trainer:
         steps_since = 0
         for batch in self._loader.training(progress.epoch, progress.samples_of_epoch):
             agreed = self.step(batch)
+            self._step_done()
             steps_since += 1
             bar.update()
             now = time.perf_counter()
@@ -184,7 +186,7 @@ class Trainer:
         if failed:
             checkpointer.abort()
         if on_gpu and self._is_logged():
-            self._await_devices()
+            self._mesh.await_devices()
             (loss,) = self._mesh.sum_over_processes([self._share_of(losses)])
         return Agreed(bool(stop), bool(save), loss)
 
@@ -197,12 +199,6 @@ class Trainer:
         """Bytes that this process's first tower has sent over the crossings."""
         link = self._model.link
         return link.traffic.sent_by(self._mesh.placement.first_tower) if link else 0
-
-    def _await_devices(self) -> None:
-        """Before numbers are read from GPUs; see `wait_with_timeout`. One process alone waits for no other."""
-        if self._mesh.axes is not None:
-            for device in self._devices:
-                wait_with_timeout(device, self._settings.timeout_seconds)
 
     def _is_logged(self) -> bool:
         """True at the steps of which `metrics.jsonl` has a line."""

@@ -56,7 +56,7 @@ def evaluate(
     for model in models:
         model.eval()
     for batch in batches:
-        scores = log_probabilities(models, batch, preprocess)
+        scores = log_probabilities(models, batch, preprocess, mesh)
         if look is not None:
             look(batch, scores)
         loss += F.nll_loss(scores, batch.labels, reduction="sum")
@@ -83,13 +83,14 @@ def evaluate(
     return Evaluation(errors, confusions.long(), top5_wrong.long())
 
 
-def log_probabilities(models: Sequence[TowerModel], batch: Batch, preprocess: Preprocessing) -> Tensor:
+def log_probabilities(models: Sequence[TowerModel], batch: Batch, preprocess: Preprocessing, mesh: Mesh) -> Tensor:
     """log of the softmax's mean over models and views, float64 [n, classes] on the CPU."""
     found = []
     for model in models:
         images = preprocess.on_each(batch, list(model.placement.devices.values()))
-        logits = model.tower_logits(images)[0].double().cpu()  # [n * v, classes]
-        found += F.log_softmax(logits, dim=1).unflatten(0, (len(batch.labels), -1)).unbind(1)
+        logits = model.tower_logits(images)[0].double()  # [n * v, classes]
+        mesh.await_devices()
+        found += F.log_softmax(logits.cpu(), dim=1).unflatten(0, (len(batch.labels), -1)).unbind(1)
     stacked = torch.stack(found)  # [models * v, n, classes]
     return stacked[0] if len(stacked) == 1 else stacked.logsumexp(0) - log(len(stacked))
 

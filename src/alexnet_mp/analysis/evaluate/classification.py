@@ -23,7 +23,7 @@ from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link
-from alexnet_mp.parallel.mesh import open_mesh
+from alexnet_mp.parallel.mesh import Mesh, open_mesh
 from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.validation import log_probabilities
 
@@ -150,7 +150,7 @@ def most_probable(model: TowerModel, preprocess: Preprocessing, batch: Batch, k:
     """
     was_training = model.training
     model.eval()
-    scores = log_probabilities([model], batch, preprocess)
+    scores = log_probabilities([model], batch, preprocess, Mesh(model.placement, None))
     model.train(was_training)
     ordered, classes = scores.sort(dim=1, descending=True, stable=True)
     return ordered[:, :k].exp(), classes[:, :k]
