@@ -44,9 +44,8 @@ def dead_links(page: Path) -> list[str]:
             continue
         name, _, anchor = target.partition("#")
         file = (page.parent / name).resolve() if name else page
-        if not file.is_relative_to(CHECKOUT.resolve()) or not file.exists():
-            dead.append(target)
-        elif anchor and (file.suffix != ".md" or anchor not in anchors(file)):
+        leads = file.exists() and file.is_relative_to(CHECKOUT.resolve())
+        if not leads or (anchor and anchor not in anchors(file)):
             dead.append(target)
     return dead
 
