@@ -39,6 +39,18 @@ def test_a_chart_bears_any_values(values: list[float], log: bool) -> None:
     assert all(re.fullmatch(r"[-\d., ]*", each) for each in numbers), numbers
 
 
+def test_words_beside_the_ends_of_curves_cover_neither_each_other_nor_the_axis() -> None:
+    series = [
+        Series(name, [(0.0, 1.0), (9.0, end)], "dots", name) for name, end in (("a", 0.0), ("b", 0.01), ("c", 1.0))
+    ]
+    drawn = line_chart("", series, [], "epoch", "error")
+    places = {name: float(y) for y, name in re.findall(r'<text class="end"[^>]* y="([^"]*)"[^>]*>(\w)<', drawn)}
+    (axis,) = {float(y) for y in re.findall(r'<line class="axis"[^>]* y1="([^"]*)"', drawn)}
+    assert places["a"] <= axis
+    assert places["a"] - places["b"] >= 13
+    assert places["c"] < places["b"] - 100
+
+
 def test_words_in_a_chart_are_escaped_and_printable() -> None:
     drawn = line_chart("\"'<>&\x1b", [Series("<b>", [(1.0, 0.1 + 0.2)], "dots", "\n")], [], "x", "y")
     assert 'aria-label="&#34;&#39;&lt;&gt;&amp;\\x1b"' in drawn

@@ -1,6 +1,7 @@
 """Data sets: splits of numbered images with labels, as the loader takes them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -88,9 +89,10 @@ class DataSet:
 
     @property
     def names_for_people(self) -> tuple[str, ...]:
-        """The classes as `n01440764 (tench)`: with the first of its words, if the data say what a class is."""
-        first = {key: words.split(",")[0].strip() for key, words in self.class_words.items()}
-        return tuple(f"{name} ({first[name]})" if first.get(name) else name for name in self.class_names)
+        """The classes as `tench`, the first of its words, if the data say any; two of a word as `crane (n02012849)`."""
+        words = [self.class_words.get(name, "").split(",")[0].strip() or name for name in self.class_names]
+        of_word = Counter(words)
+        return tuple(w if of_word[w] == 1 else f"{w} ({name})" for w, name in zip(words, self.class_names, strict=True))
 
     @property
     def held_out(self) -> str:

@@ -144,13 +144,13 @@ def _outline(series: Series, x: _Scale, y: _Scale) -> list[tuple[float, float]]:
 
 
 def _ends(shown: Sequence[Series], x: _Scale, y: _Scale) -> list[_Word]:
-    """The words beside the last points, moved apart if they would cover each other."""
+    """The words beside the last points, moved up if they would cover each other or what stands below the axis."""
+    ends = sorted(
+        ((y(each.points[-1][1]), x(each.points[-1][0]), each.end) for each in shown if each.end), reverse=True
+    )
     words: list[_Word] = []
-    above = -math.inf
-    for top, left, word in sorted((y(each.points[-1][1]), x(each.points[-1][0]), each.end) for each in shown):
-        if word:
-            above = max(top + 4, above + 13)
-            words.append(_Word(word, left + 7, above))
+    for top, left, word in ends:
+        words.append(_Word(word, left + 7, min([top + 4, _BOTTOM, *(below.y - 15 for below in words[-1:])])))
     return words
 
 
