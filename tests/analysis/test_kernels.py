@@ -143,7 +143,7 @@ def test_a_sheet_has_tower_0_above_tower_1_each_kernel_in_its_own_range() -> Non
 
 def test_96_kernels_are_drawn_in_six_rows_of_16_as_in_the_paper() -> None:
     kernels = torch.randn(48, 3, 11, 11)
-    assert scale_for([kernels]) == 4
+    assert scale_for([kernels]) == 8
     side, gap = 44, 2
     height = 2 * (3 * side + 2 * gap) + 4 * gap
     assert kernel_sheet([kernels, kernels], 4).shape == (height, 16 * side + 15 * gap, 4)

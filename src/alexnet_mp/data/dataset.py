@@ -1,7 +1,6 @@
 """Data sets: splits of numbered images with labels, as the loader takes them."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -91,8 +90,8 @@ class DataSet:
     def names_for_people(self) -> tuple[str, ...]:
         """The classes as `tench`, the first of its words, if the data say any; two of a word as `crane (n02012849)`."""
         words = [self.class_words.get(name, "").split(",")[0].strip() or name for name in self.class_names]
-        of_word = Counter(words)
-        return tuple(w if of_word[w] == 1 else f"{w} ({name})" for w, name in zip(words, self.class_names, strict=True))
+        pairs = zip(words, self.class_names, strict=True)
+        return tuple(word if words.count(word) == 1 else f"{word} ({name})" for word, name in pairs)
 
     @property
     def held_out(self) -> str:
