@@ -289,7 +289,7 @@ def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
             ]
             axes.set_xticks(range(len(group.runs)), labels)
             axes.set(xlim=(-0.6, len(group.runs) - 0.4), ylim=(-0.02, 1.02))
-            axes.set_title(textwrap.fill(group_in_words(group), max(24, 10 * len(group.runs))))
+            axes.set_title(textwrap.fill(group_in_words(group).replace("_", " "), max(24, 10 * len(group.runs))))
             axes.grid(axis="y")
         every[0].set_ylabel("colorfulness of each kernel")
         handles, names = every[0].get_legend_handles_labels()
