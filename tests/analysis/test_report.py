@@ -142,6 +142,7 @@ def test_kernels_of_gray_images_have_no_colors_to_compare(page: ET.Element, fini
     assert "p =" not in words
     towers = torch.randn(2, 8, 3, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
     colored = parsed(as_html(read_folder(finished), CheckpointAnalysis(kernels=towers), {}, "python"))
+    assert "noise has 2/3. A kernel of tower" in text_of(part(colored, "kernels"))
     assert "by permutation" in text_of(part(colored, "kernels"))
     assert "median colorfulness 0.6" in text_of(part(colored, "kernels"))
 

@@ -27,6 +27,7 @@ def test_ticks_are_round_numbers() -> None:
     assert nice_ticks(0, 0.43) == [0, 0.1, 0.2, 0.3, 0.4]
     assert nice_ticks(0, 6) == [0, 2, 4, 6]
     assert log_ticks(0.08, 3) == pytest.approx([0.1, 0.2, 0.5, 1, 2])
+    assert log_ticks(1.5, 2.6) == pytest.approx([1.5, 2, 2.5])  # 2 alone would say nothing
     assert log_ticks(0.001, 300) == pytest.approx([0.001, 0.01, 0.1, 1, 10, 100])
 
 

@@ -27,7 +27,7 @@ def metrics(steps: int) -> Metrics:
     return Metrics(lines, found)
 
 
-@pytest.mark.parametrize("steps", [34, 0])
+@pytest.mark.parametrize("steps", [134, 34, 0])
 def test_axes_end_where_the_run_ends(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Figure] = []
     monkeypatch.setattr(
@@ -37,8 +37,11 @@ def test_axes_end_where_the_run_ends(steps: int, tmp_path: Path, monkeypatch: py
     (figure,) = kept
     loss, error = figure.axes
     assert loss.get_xlim() == error.get_xlim() == (0, max(3, steps / 10))
-    raw = [line for line in loss.lines if line.get_label() == "training, smoothed"]
-    assert len(raw) == (steps > 0)
+    smooth = ["training, smoothed"] if steps > 100 else ["training"] if steps else []
+    assert [line.get_label() for line in loss.lines if not str(line.get_label()).startswith("_")] == [
+        *smooth,
+        "validation",
+    ]
     if steps:
         assert loss.lines[0].get_ydata() == pytest.approx([2.0 / step for step in range(1, steps + 1)])  # behind it
     assert figure.get_suptitle() == "cifar10 lrn on $data: top-1 error 16.67 % after 3 epochs"

@@ -35,8 +35,9 @@ def draw_learning_curves(metrics: Metrics, picture: Path, title: str) -> None:
         left, right = figure.subplots(1, 2)
         if losses:
             left.plot(at, losses, color=BLUE, lw=0.5, alpha=0.4)
-            left.plot(at, smoothed(losses), color=BLUE, label="training, smoothed")
-        left.plot([each.epoch for each in found], [each.loss for each in found], "o-", color=RUST, label="validation")
+            left.plot(at, smoothed(losses), color=BLUE, label="training" + ", smoothed" * (len(losses) >= 2 * _WINDOWS))
+        epochs, their_losses = [each.epoch for each in found], [each.loss for each in found]
+        left.plot(epochs, their_losses, "o-", color=RUST, label="validation", clip_on=False)
         left.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
         ticks = LogLocator(subs=(1, 2, 5))
         left.yaxis.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter())
