@@ -133,20 +133,20 @@ def test_a_sheet_has_tower_0_above_tower_1_each_kernel_in_its_own_range() -> Non
     second[1, 2] = -20  # the second kernel: blue 1
     sheet = kernel_sheet([first, second], scale=4)
     gap = 2
-    assert sheet.shape == (4 + 4 * gap + 4, 4 + gap + 4, 3)
+    assert sheet.shape == (4 + 4 * gap + 4, 4 + gap + 4, 4)
     assert sheet.dtype == np.uint8
-    assert (sheet[:4, :4] == [255, 64, 128]).all()
-    assert (sheet[:4, 6:] == 128).all()  # nothing learned
-    assert (sheet[-4:, 6:] == [128, 128, 1]).all()
-    assert (sheet[4:-4] == 255).all() and (sheet[:, 4:6] == 255).all()
+    assert (sheet[:4, :4] == [255, 64, 128, 255]).all()
+    assert (sheet[:4, 6:] == [128, 128, 128, 255]).all()  # nothing learned
+    assert (sheet[-4:, 6:] == [128, 128, 1, 255]).all()
+    assert (sheet[4:-4, :, 3] == 0).all() and (sheet[:, 4:6, 3] == 0).all()  # what is between is as the page
 
 
 def test_96_kernels_are_drawn_in_six_rows_of_16_as_in_the_paper() -> None:
     kernels = torch.randn(48, 3, 11, 11)
-    assert scale_for([kernels]) == 4
+    assert scale_for([kernels]) == 8
     side, gap = 44, 2
     height = 2 * (3 * side + 2 * gap) + 4 * gap
-    assert kernel_sheet([kernels, kernels], 4).shape == (height, 16 * side + 15 * gap, 3)
+    assert kernel_sheet([kernels, kernels], 4).shape == (height, 16 * side + 15 * gap, 4)
 
 
 def test_kernels_of_one_channel_are_gray_and_of_two_are_refused() -> None:

@@ -1,14 +1,18 @@
 """The report of a run: its numbers against counting by hand, what its network is, and the command behind it."""
 
+import io
 import re
 import shlex
 import shutil
 import xml.etree.ElementTree as ET
+from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from alexnet_mp import ConfigurationError, build_model, load_network
 from alexnet_mp.analysis.report.checkpoint_analysis import CheckpointAnalysis, Predictions
@@ -129,6 +133,48 @@ def test_numbers_stand_beside_the_published_ones(tmp_path: Path) -> None:
         "−1.25",
     ]
     assert found["the same without normalization", "top-1 error, %"] == ["13.00", "20.00", "+7.00"]
+
+
+def test_kernels_of_gray_images_have_no_colors_to_compare(page: ET.Element, finished: Path) -> None:
+    words = text_of(part(page, "kernels"))
+    assert "The images are gray" in words
+    assert "olorful" not in words
+    assert "p =" not in words
+    towers = torch.randn(2, 8, 3, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    colored = parsed(as_html(read_folder(finished), CheckpointAnalysis(kernels=towers), {}, "python"))
+    assert "noise has 2/3. A kernel of tower" in text_of(part(colored, "kernels"))
+    assert "by permutation" in text_of(part(colored, "kernels"))
+    assert "median colorfulness 0.6" in text_of(part(colored, "kernels"))
+
+
+def test_between_kernels_the_page_shows_through_in_both_themes(page: ET.Element) -> None:
+    for image in part(page, "kernels").iter("img"):
+        pixels = np.asarray(Image.open(io.BytesIO(b64decode(image.attrib["src"].partition(",")[2]))))
+        assert pixels.shape[2] == 4
+        assert (pixels[0, 0, 3], pixels[:, :, 3].min()) == (255, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({}, "None was taken for another class."),
+        ({(1, 8): 1}, "Most often class 1 was taken for class 8: 1 image, 16.67 %"),
+        ({(1, 8): 2, (6, 0): 1}, "Most often class 1 was taken for class 8: 2 images, 28.57 %"),
+        ({(1, 8): 1, (6, 0): 1}, "No pair of classes stands out: 2 were confused in 1 image each"),
+    ],
+)
+def test_a_pair_is_the_most_confused_only_if_no_other_is_as_often(
+    wrong: dict[tuple[int, int], int], said: str, finished: Path
+) -> None:
+    confusions = torch.eye(10, dtype=torch.long) * 5
+    for pair, count in wrong.items():
+        confusions[pair] = count
+    images = int(confusions.sum())
+    evaluation = Evaluation(Errors(1.0, 0.1, 0.0, images), confusions, torch.zeros(10, dtype=torch.long))
+    names = tuple(f"class {i}" for i in range(10))
+    predicted = Predictions(evaluation, names, "pictures", "validation", images, (), ())
+    root = parsed(as_html(read_folder(finished), CheckpointAnalysis(predictions=predicted), {}, "python"))
+    assert said in text_of(part(root, "confusion"))
 
 
 def test_many_classes_have_their_most_confused_pairs(finished: Path) -> None:

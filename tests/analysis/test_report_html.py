@@ -117,7 +117,7 @@ def test_a_browser_shows_it_without_errors_or_requests_in_both_themes_and_widths
     with opened_page(program, tmp_path / "profile") as tab:
         papers = set()
         for theme in ("light", "dark"):
-            for width in (360, 1400):
+            for width in (360, 375, 830, 1400):
                 tab.open(finished / "report.html", width, theme)
                 said = [event for event in tab.events if event["method"] in SAID]
                 asked = [
@@ -128,8 +128,12 @@ def test_a_browser_shows_it_without_errors_or_requests_in_both_themes_and_widths
                 assert tab.value("document.documentElement.scrollWidth") == width
                 assert tab.value("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
                 assert tab.value(CONTRAST) == []
+                assert tab.value(WIDER_THAN_THE_PAGE) == []
                 papers.add(tab.value("getComputedStyle(document.body).backgroundColor"))
         assert len(papers) == 2
 
 
+# The captions of tables that must be scrolled; a matrix of many classes may.
+WIDER_THAN_THE_PAGE = """[...document.querySelectorAll('.scroll')].filter(
+  e => e.scrollWidth > e.clientWidth && !e.querySelector('.matrix')).map(e => e.querySelector('caption').textContent)"""
 SAID = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")

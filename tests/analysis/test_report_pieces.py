@@ -27,6 +27,7 @@ def test_ticks_are_round_numbers() -> None:
     assert nice_ticks(0, 0.43) == [0, 0.1, 0.2, 0.3, 0.4]
     assert nice_ticks(0, 6) == [0, 2, 4, 6]
     assert log_ticks(0.08, 3) == pytest.approx([0.1, 0.2, 0.5, 1, 2])
+    assert log_ticks(1.5, 2.6) == pytest.approx([1.5, 2, 2.5])  # 2 alone would say nothing
     assert log_ticks(0.001, 300) == pytest.approx([0.001, 0.01, 0.1, 1, 10, 100])
 
 
@@ -37,6 +38,18 @@ def test_a_chart_bears_any_values(values: list[float], log: bool) -> None:
     drawn = line_chart("", [Series("a", points, "dots", "end")], [Mark(0, "ε")] * 12, "epoch", "y", log=log)
     numbers = re.findall(r' (?:x|y|x1|y1|cx|cy|points)="([^"]*)"', drawn)
     assert all(re.fullmatch(r"[-\d., ]*", each) for each in numbers), numbers
+
+
+def test_words_beside_the_ends_of_curves_cover_neither_each_other_nor_the_axis() -> None:
+    series = [
+        Series(name, [(0.0, 1.0), (9.0, end)], "dots", name) for name, end in (("a", 0.0), ("b", 0.01), ("c", 1.0))
+    ]
+    drawn = line_chart("", series, [], "epoch", "error")
+    places = {name: float(y) for y, name in re.findall(r'<text class="end"[^>]* y="([^"]*)"[^>]*>(\w)<', drawn)}
+    (axis,) = {float(y) for y in re.findall(r'<line class="axis"[^>]* y1="([^"]*)"', drawn)}
+    assert places["a"] <= axis
+    assert places["a"] - places["b"] >= 13
+    assert places["c"] < places["b"] - 100
 
 
 def test_words_in_a_chart_are_escaped_and_printable() -> None:

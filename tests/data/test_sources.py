@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, features
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.commands.prepare import pack_summary_text
-from alexnet_mp.data.load import DataSettings, load_data
+from alexnet_mp.data.load import DataSettings, digits, load_data
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.prepare.prepare import prepare
 from alexnet_mp.data.prepare.settings import PreparationSettings
@@ -47,7 +48,14 @@ def test_classes_are_named_for_people(layout: str, tmp_path: Path) -> None:
     prepared(write(tmp_path / "source", LAYOUTS[layout][1]), tmp_path / "pack", size=8)
     assert open_pack(tmp_path / "pack").class_names == KEYS
     data = load_data(DataSettings("pack", str(tmp_path / "pack")), (3, 8, 8), 2)
-    assert data.names_for_people == ("n00000001 (tench)", "n00000002 (goldfish)")
+    assert data.names_for_people == ("tench", "goldfish")
+
+
+def test_classes_of_one_word_are_told_apart() -> None:
+    names = ("n02012849", "n03126707", "n01440764", "mine")
+    words = {"n02012849": "crane", "n03126707": "crane", "n01440764": "tench, Tinca tinca"}
+    data = replace(digits((1, 8, 8)), class_names=names, class_words=words)
+    assert data.names_for_people == ("crane (n02012849)", "crane (n03126707)", "tench", "mine")
 
 
 def test_the_real_devkit_labels_fifty_thousand_pictures(tmp_path: Path) -> None:

@@ -88,9 +88,10 @@ class DataSet:
 
     @property
     def names_for_people(self) -> tuple[str, ...]:
-        """The classes as `n01440764 (tench)`: with the first of its words, if the data say what a class is."""
-        first = {key: words.split(",")[0].strip() for key, words in self.class_words.items()}
-        return tuple(f"{name} ({first[name]})" if first.get(name) else name for name in self.class_names)
+        """The classes as `tench`, the first of its words, if the data say any; two of a word as `crane (n02012849)`."""
+        words = [self.class_words.get(name, "").split(",")[0].strip() or name for name in self.class_names]
+        pairs = zip(words, self.class_names, strict=True)
+        return tuple(word if words.count(word) == 1 else f"{word} ({name})" for word, name in pairs)
 
     @property
     def held_out(self) -> str:

@@ -13,7 +13,7 @@ from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import ClassifySettings, DataChanges
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.disk import regular, write_files
-from alexnet_mp.common.letters import drawable_names, save_chart
+from alexnet_mp.common.letters import drawable_names
 from alexnet_mp.common.text import printable, short_name
 from alexnet_mp.data.augmentation import ViewCount, crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Statistics
@@ -170,16 +170,15 @@ def bars_of_text(found: Sequence[Classified]) -> str:
 
 def draw_photographs(found: Sequence[Classified], out: Path) -> None:
     """Draw each photograph, as the network was given it, and its classes as bars, as a PNG."""
-    from matplotlib.figure import Figure  # slow to import
+    from alexnet_mp.analysis.evaluate.pictures import draw_bars, draw_image  # matplotlib: slow to import
+    from alexnet_mp.common.drawing import drawing
 
-    from alexnet_mp.analysis.evaluate.pictures import draw_bars
+    def draw(picture: Path) -> None:
+        with drawing(picture, 4.2 * _ROW, _ROW * len(found)) as figure:
+            grid = figure.subplots(len(found), 2, squeeze=False, width_ratios=[1, 2.6])
+            for (left, right), photograph in zip(grid, found, strict=True):
+                draw_image(left, photograph.pixels, photograph.path.name)
+                draw_bars(right, photograph.drawn, photograph.probabilities)
 
-    figure = Figure(figsize=(4.2 * _ROW, _ROW * len(found)), layout="constrained")
-    grid = figure.subplots(len(found), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 2.6]})
-    for (left, right), photograph in zip(grid, found, strict=True):
-        left.imshow(photograph.pixels, interpolation="nearest")
-        left.set_axis_off()
-        left.set_title(short_name(photograph.path.name), fontsize=8, parse_math=False)  # a name may hold dollar signs
-        draw_bars(right, photograph.drawn, photograph.probabilities)
     with explained(f"cannot write out={out}"):
-        write_files(out.parent, {out.name: lambda path: save_chart(figure, path, 120)})
+        write_files(out.parent, {out.name: draw})

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.analysis.figures.kernels import (
@@ -25,7 +24,7 @@ from alexnet_mp.analysis.results.groups import what_trains
 from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.checkpoint.files import load_checkpoint
 from alexnet_mp.checkpoint.retention import newest_checkpoint
-from alexnet_mp.common.letters import save_chart
+from alexnet_mp.common.drawing import DPI, drawing, name_bars
 from alexnet_mp.common.text import markdown_table, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Classifier, reads_of
@@ -34,8 +33,7 @@ from alexnet_mp.network.table import Network, parse_network
 SIGNIFICANT = 0.05
 _TOWER_COLORS = ("#4c4c4c", "#c8553d", "#3d7dc8", "#5b9a4a")  # tower after tower, then from the front again
 _TOWER_MARKERS = "ox^s"
-_KERNEL_PIXELS = 44  # about the side of a drawn kernel
-_DPI = 100
+_KERNEL_PIXELS = 88  # about the side of a drawn kernel
 
 _HOW_TO_READ = """\
 A kernel's colorfulness is the share of its energy off the gray axis: 0 for equal color planes, 1 for planes that add
@@ -249,63 +247,54 @@ def separation_in_words(run: RunKernels) -> str:
 
 
 def scale_for(kernels: Sequence[Tensor]) -> int:
-    """Pixels a weight, so that kernels of 3x3, 5x5 or 11x11 are drawn at about one size: 14, 8 or 4."""
+    """Pixels a weight, so that kernels of 3x3, 5x5 or 11x11 are drawn at about one size: 29, 17 or 8."""
     return max(2, _KERNEL_PIXELS // kernels[0].shape[-1])
 
 
 def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
     """Draw the kernels of all towers, the first tower's rows above the next one's, and below how colorful they are."""
     sheet = kernel_sheet(run.kernels, scale_for(run.kernels))
-    height, width = (side / _DPI for side in sheet.shape[:2])
-    strip = 0.45 + 0.3 * len(run.colorfulness) if run.colorfulness else 0.0
-    left, right, top, gap, bottom = 0.9, 0.3, 0.75, 0.25, 0.5 if run.colorfulness else 0.0
-    whole = (max(left + width + right, 6.5), top + height + gap + strip + bottom)
-    figure = Figure(figsize=whole, dpi=_DPI)
-    axes = figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
-    axes.imshow(sheet, interpolation="nearest", aspect="auto")  # the axes have the sheet's own size
-    places = (np.arange(len(run.kernels)) + 0.5) * sheet.shape[0] / len(run.kernels)
-    axes.set_yticks(places, [f"tower {t}" for t in range(len(run.kernels))])
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    if run.colorfulness:
-        beneath = figure.add_axes((left / whole[0], bottom / whole[1], 1 - (left + right) / whole[0], strip / whole[1]))
-        for tower, values in enumerate(run.colorfulness):
-            _strip(beneath, values, tower, float(tower), along="x")
-        beneath.set(xlim=(-0.02, 1.02), ylim=(len(run.colorfulness) - 0.5, -0.5), xlabel="colorfulness of each kernel")
-        beneath.set_yticks(range(len(run.colorfulness)), [f"tower {t}" for t in range(len(run.colorfulness))])
-        beneath.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, parse_math=False, fontsize=10)  # a name may hold dollar signs
-    save_chart(figure, picture, _DPI)
+    height, width = (side / DPI for side in sheet.shape[:2])
+    towers, strips = [f"tower {t}" for t in range(len(run.kernels))], 0.45 + 0.3 * len(run.colorfulness)
+    heights = [height, strips] if run.colorfulness else [height]
+    with drawing(picture, max(width + 0.9, 6.5), sum(heights) + 0.7, title) as figure:
+        above, *beneath = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+        above.imshow(sheet, interpolation="nearest")
+        above.set_yticks((np.arange(len(towers)) + 0.5) * sheet.shape[0] / len(towers), towers)
+        above.tick_params(bottom=False, labelbottom=False, left=False)
+        above.spines[:].set_visible(False)
+        for axes in beneath:
+            for tower, values in enumerate(run.colorfulness):
+                _strip(axes, values, tower, float(tower), along="x")
+            name_bars(axes, towers)
+            axes.set(xlim=(-0.02, 1.02), xlabel="colorfulness of each kernel")
 
 
 def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
     """Draw every kernel's colorfulness, a column a run with its towers side by side, as a PNG."""
-    columns = sum(len(group.runs) for group in groups)
-    figure = Figure(figsize=(max(6.5, 1.5 + 0.85 * columns), 4.6), layout="constrained")
-    every = figure.subplots(
-        1, len(groups), sharey=True, squeeze=False, gridspec_kw={"width_ratios": [len(group.runs) for group in groups]}
-    )[0]
-    for axes, group in zip(every, groups, strict=True):
-        for place, run in enumerate(group.runs):
-            towers = len(run.colorfulness)
-            for tower, values in enumerate(run.colorfulness):
-                _strip(axes, values, tower, place + 0.42 * (tower - (towers - 1) / 2) / max(1, towers - 1), along="y")
-        labels = [
-            f"seed {run.seed}\nAUC {run.separation.auc:.2f}\np {run.separation.p_value:.1g}" if run.separation else ""
-            for run in group.runs
-        ]
-        axes.set_xticks(range(len(group.runs)), labels, fontsize=8)
-        axes.set(xlim=(-0.6, len(group.runs) - 0.4), ylim=(-0.02, 1.02))
-        title = textwrap.fill(group_in_words(group), max(24, 15 * len(group.runs)))
-        axes.set_title(title, fontsize=9, parse_math=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.3)
-    every[0].set_ylabel("colorfulness of each kernel")
-    handles, names = every[0].get_legend_handles_labels()
-    shown = dict(sorted(zip(names, handles, strict=True), key=lambda pair: pair[0]))  # each tower once
-    every[0].legend(shown.values(), shown.keys(), frameon=False, loc="upper right", fontsize=8)
-    save_chart(figure, picture, 120)
+    widths = [len(group.runs) for group in groups]
+    with drawing(picture, max(6.5, 1.5 + 0.75 * sum(widths)), 4.4) as figure:
+        every = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for axes, group in zip(every, groups, strict=True):
+            for place, run in enumerate(group.runs):
+                towers = len(run.colorfulness)
+                for tower, values in enumerate(run.colorfulness):
+                    beside = 0.42 * (tower - (towers - 1) / 2) / max(1, towers - 1)
+                    _strip(axes, values, tower, place + beside, along="y")
+            labels = [
+                f"seed {run.seed}\nAUC {run.separation.auc:.2f}\np {run.separation.p_value:.1g}"
+                if run.separation
+                else ""
+                for run in group.runs
+            ]
+            axes.set_xticks(range(len(group.runs)), labels)
+            axes.set(xlim=(-0.6, len(group.runs) - 0.4), ylim=(-0.02, 1.02))
+            axes.set_title(textwrap.fill(group_in_words(group).replace("_", " "), max(24, 10 * len(group.runs))))
+            axes.grid(axis="y")
+        every[0].set_ylabel("colorfulness of each kernel")
+        handles, names = every[0].get_legend_handles_labels()
+        shown = dict(sorted(zip(names, handles, strict=True), key=lambda pair: pair[0]))  # each tower once
+        every[0].legend(shown.values(), shown.keys(), loc="upper right")
 
 
 def _strip(axes: Axes, values: Tensor, tower: int, place: float, along: str) -> None:

@@ -20,7 +20,6 @@ from alexnet_mp.network.table import Network
 DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothing, weight decay has shrunk its noise
 MOST_COLUMNS = 16  # as in the paper's picture: 96 kernels, three rows of 16 a tower
 _PERMUTATIONS = 9_999
-_GAP_COLOR = 255
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,12 @@ def _aucs(ahead: Tensor, tower_of: Tensor, pairs: Sequence[tuple[int, int]]) -> 
 
 
 def kernel_sheet(kernels: Sequence[Tensor], scale: int) -> NDArray[np.uint8]:
-    """The kernels of all towers as one picture, uint8 [height, width, 3]: the first tower's rows above the next one's.
+    """The kernels of all towers as one picture, uint8 [height, width, 4]: the first tower's rows above the next one's.
 
     `kernels` has [kernels, channels, height, width] of every tower, of one channel (drawn in gray) or three (red,
     green, blue). Each kernel is scaled to its own range around zero: 0 is the gray 128, and its largest weight by
     magnitude, over all colors, is 1 or 255. So brightness can be compared within a kernel and not between two, and a
-    dead kernel shows its noise. A weight is a square of `scale` pixels.
+    dead kernel shows its noise. A weight is a square of `scale` pixels; what lies between kernels is transparent.
 
     Raises ConfigurationError for another number of channels.
     """
@@ -160,7 +159,7 @@ def kernel_sheet(kernels: Sequence[Tensor], scale: int) -> NDArray[np.uint8]:
     gap = max(1, scale // 2)
     columns = max(_columns(len(each)) for each in kernels)
     blocks = [_block(each, scale, gap, columns) for each in kernels]
-    between = np.full((4 * gap, blocks[0].shape[1], 3), _GAP_COLOR, dtype=np.uint8)
+    between = np.zeros((4 * gap, blocks[0].shape[1], 4), dtype=np.uint8)
     return np.concatenate([part for block in blocks for part in (between, block)][1:])
 
 
@@ -172,10 +171,10 @@ def _block(kernels: Tensor, scale: int, gap: int, columns: int) -> NDArray[np.ui
     tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), _GAP_COLOR, dtype=np.uint8)
+    sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
     for place, tile in enumerate(tiles):
         top, left = place // columns * (height + gap), place % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = tile
+        sheet[top : top + height, left : left + width] = np.dstack([tile, np.full((height, width), 255, np.uint8)])
     return sheet
 
 

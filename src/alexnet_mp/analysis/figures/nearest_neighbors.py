@@ -4,21 +4,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.classification import most_probable
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember
 from alexnet_mp.analysis.evaluate.evaluate import with_progress_bar
-from alexnet_mp.analysis.evaluate.pictures import draw_bars
+from alexnet_mp.analysis.evaluate.pictures import draw_bars, draw_image
 from alexnet_mp.analysis.figures.settings import PlotSettings
-from alexnet_mp.common.letters import drawable_names, save_chart
+from alexnet_mp.common.drawing import drawing
+from alexnet_mp.common.letters import drawable_names
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.common.schema import choice
-from alexnet_mp.common.text import short_name
 from alexnet_mp.data.augmentation import crop_and_flip, evaluation_views
 from alexnet_mp.data.dataset import Images, Share
 from alexnet_mp.data.loader import Loader
@@ -30,8 +27,7 @@ from alexnet_mp.model.tower_model import TowerModel
 
 _CLASSES_SHOWN = 5
 _BATCH = 128
-_SIDE, _BARS = 1.1, 2.1  # inches: of an image, and the width of the bars
-_BESIDE, _BETWEEN, _EDGE, _TOP = 0.1, 0.3, 0.15, 0.95  # inches: between columns, between rows, around, above
+_SIDE, _BARS, _ABOVE = 0.85, 1.8, 0.25  # inches: of an image, of the bars' width, and for a name above an image
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,42 +189,20 @@ def neighbor_values(found: NearestNeighbors) -> dict[str, object]:
 
 def draw_nearest_neighbors(found: NearestNeighbors, picture: Path, title: str) -> None:
     """Draw one row an example as a PNG, with its label above the image and the nearest training images at the right."""
-    rows, near = len(found.examples), max(len(each.neighbors) for each in found.examples)
-    width = 2 * _EDGE + _SIDE + _BARS + near * _SIDE + (1 + near) * _BESIDE
-    height = _TOP + rows * _SIDE + (rows - 1) * _BETWEEN + _EDGE
-    figure = Figure(figsize=(width, height))
-
+    near = max(len(each.neighbors) for each in found.examples)
     widths = [_SIDE, _BARS, *near * [_SIDE]]
-    grid = figure.add_gridspec(
-        rows,
-        len(widths),
-        width_ratios=widths,
-        left=_EDGE / width,
-        right=1 - _EDGE / width,
-        top=1 - _TOP / height,
-        bottom=_EDGE / height,
-        wspace=_BESIDE * len(widths) / sum(widths),  # of the average width
-        hspace=_BETWEEN / _SIDE,
-    )
-    drawn = dict(zip(found.class_names, drawable_names(found.class_names), strict=True))
-    for (image, bars, *others), example in zip(grid.subplots(squeeze=False), found.examples, strict=True):
-        _draw_image(image, example.pixels, drawn[example.label], "bold")
-        draw_bars(bars, [drawn[name] for name in example.classes], example.probabilities, example.right)
-        for axes, neighbor in zip(others, example.neighbors, strict=True):
-            weight = "bold" if neighbor.label == example.label else "normal"
-            _draw_image(axes, neighbor.pixels, drawn[neighbor.label], weight)
     words = [found.split, "most probable classes"]
     words += [f"nearest of {found.searched:,} training images, by the last hidden layer's features"] if near else []
-    for axes, heading in zip(figure.axes, words, strict=False):
-        at = (axes.get_position().x0, 1 - (_TOP - 0.27) / height)
-        figure.text(*at, heading, fontsize=9, color="#444444", va="bottom", parse_math=False)
-    figure.suptitle(title, y=1 - 0.12 / height, va="top", fontsize=11, parse_math=False)  # a name may hold dollar signs
-    save_chart(figure, picture, 120)
-
-
-def _draw_image(axes: Axes, pixels: Tensor, name: str, weight: str) -> None:
-    """`pixels` uint8 [height, width, 1 or 3], with `name` above; the right class's is bold throughout."""
-    shown = np.broadcast_to(pixels.numpy(), (*pixels.shape[:2], 3))
-    axes.imshow(shown, interpolation="nearest")
-    axes.set_title(short_name(name), fontsize=8, weight=weight, pad=3, parse_math=False)
-    axes.set_axis_off()
+    drawn = dict(zip(found.class_names, drawable_names(found.class_names), strict=True))
+    height = 0.6 + (_SIDE + _ABOVE) * len(found.examples)
+    with drawing(picture, sum(widths) + 0.1 * len(widths), height, title) as figure:
+        grid = figure.subplots(len(found.examples), len(widths), squeeze=False, width_ratios=widths)
+        for (image, bars, *others), example in zip(grid, found.examples, strict=True):
+            draw_image(image, example.pixels.numpy(), drawn[example.label], "bold")
+            draw_bars(bars, [drawn[name] for name in example.classes], example.probabilities, example.right)
+            for axes, neighbor in zip(others, example.neighbors, strict=True):
+                weight = "bold" if neighbor.label == example.label else "normal"
+                draw_image(axes, neighbor.pixels.numpy(), drawn[neighbor.label], weight)
+        for axes, heading in zip(grid[0], words, strict=False):
+            at = axes.annotate(heading, (0, 1), xytext=(0, 18), xycoords="axes fraction", textcoords="offset points")
+            at.set_in_layout(heading is words[0])  # the others may reach over several columns

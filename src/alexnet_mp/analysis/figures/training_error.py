@@ -7,13 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alexnet_mp.analysis.results.groups import what_trains
 from alexnet_mp.analysis.results.markdown import code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
-from alexnet_mp.common.letters import save_chart
+from alexnet_mp.common.drawing import BLUE, GREEN, INK, RUST, drawing
 from alexnet_mp.common.schema import differences
 from alexnet_mp.common.text import count, markdown_table
 from alexnet_mp.errors import ConfigurationError, explained
@@ -22,7 +21,7 @@ from alexnet_mp.network.table import parse_network
 
 LINE = 0.25  # paper §3.1, Figure 1
 PAPER_RATIO = 6.0  # "six times faster", there
-_STYLES = {"ReLU": ("-", "#1f5fa8"), "tanh": ("--", "#c8553d")}  # solid and dashed, as the paper draws them
+_STYLES = {"ReLU": ("-", BLUE), "tanh": ("--", RUST)}  # solid and dashed, as the paper draws them
 _NAMES = {Relu: "ReLU", Tanh: "tanh"}
 
 
@@ -214,32 +213,23 @@ def _curve(run: RunRecord, folder: str, line: float) -> TrainingCurve:
 
 def draw_training_errors(found: Comparison, picture: Path) -> None:
     """Draw the curves of every run as a PNG, those of one activation alike, and mark where each comes to the line."""
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    axes = figure.subplots()
-    for activation in dict.fromkeys(curve.activation for curve in found.curves):
-        style, color = _STYLES.get(activation, (":", "#5b9a4a"))
-        curves = [curve for curve in found.curves if curve.activation == activation]
-        label = f"{activation}, learning rate {curves[0].learning_rate:g}, {count(len(curves), 'seed')}"
-        for curve in curves:
-            axes.plot(range(curve.epochs + 1), curve.errors, style, color=color, lw=1.4, label=label)
-            label = "_nolegend_"
-            if curve.epochs_to_line is not None:
-                axes.plot(curve.epochs_to_line, found.line, "o", color=color, ms=5)
-    axes.axhline(found.line, color="#444444", lw=0.9, dashes=(4, 4))
-    axes.annotate(
-        f"{100 * found.line:g} %",
-        (1, found.line),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, -3),
-        textcoords="offset points",
-        fontsize=9,
-    )
-    axes.set(xlabel="epochs", ylabel="training error rate", xlim=(0, max(curve.epochs for curve in found.curves)))
-    axes.set_ylim(0, 1.02 * max(max(curve.errors) for curve in found.curves))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
-    axes.set_title(comparison_in_words(found), fontsize=9, parse_math=False)
-    save_chart(figure, picture, 120)
+    with drawing(picture, 7, 4.2) as figure:
+        axes = figure.subplots()
+        for activation in dict.fromkeys(curve.activation for curve in found.curves):
+            style, color = _STYLES.get(activation, (":", GREEN))
+            curves = [curve for curve in found.curves if curve.activation == activation]
+            label = f"{activation}, learning rate {curves[0].learning_rate:g}, {count(len(curves), 'seed')}"
+            for curve in curves:
+                axes.plot(range(curve.epochs + 1), curve.errors, style, color=color, lw=1.4, label=label)
+                label = "_nolegend_"
+                if curve.epochs_to_line is not None:
+                    axes.plot(curve.epochs_to_line, found.line, "o", color=color, ms=5)
+        axes.axhline(found.line, color=INK, lw=0.9, dashes=(4, 4))
+        axes.text(1.01, found.line, f"{100 * found.line:g} %", transform=axes.get_yaxis_transform(), va="center")
+        axes.set(xlabel="epochs", ylabel="training error rate", xlim=(0, max(curve.epochs for curve in found.curves)))
+        axes.set_ylim(0, 1.02 * max(max(curve.errors) for curve in found.curves))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.grid()
+        axes.legend(loc="upper right")
+        axes.set_title(comparison_in_words(found))

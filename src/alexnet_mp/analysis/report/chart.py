@@ -109,11 +109,12 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between the two; over more than two decades the powers alone."""
+    """1, 2 and 5 times powers of ten between the two, over more than two decades the powers alone; or round numbers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if high / low <= 100 else (1,)
     ticks = [factor * 10.0**power for power in powers for factor in factors]
-    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    shown = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    return shown if len(shown) > 1 else nice_ticks(low, high)
 
 
 def _y_scale(values: Sequence[float], is_log: bool) -> _Scale:
@@ -144,13 +145,13 @@ def _outline(series: Series, x: _Scale, y: _Scale) -> list[tuple[float, float]]:
 
 
 def _ends(shown: Sequence[Series], x: _Scale, y: _Scale) -> list[_Word]:
-    """The words beside the last points, moved apart if they would cover each other."""
+    """The words beside the last points, moved up if they would cover each other or what stands below the axis."""
+    ends = sorted(
+        ((y(each.points[-1][1]), x(each.points[-1][0]), each.end) for each in shown if each.end), reverse=True
+    )
     words: list[_Word] = []
-    above = -math.inf
-    for top, left, word in sorted((y(each.points[-1][1]), x(each.points[-1][0]), each.end) for each in shown):
-        if word:
-            above = max(top + 4, above + 13)
-            words.append(_Word(word, left + 7, above))
+    for top, left, word in ends:
+        words.append(_Word(word, left + 7, min([top + 4, _BOTTOM, *(below.y - 15 for below in words[-1:])])))
     return words
 
 

@@ -84,7 +84,7 @@ def as_html(
         network_words=network_in_words(network) if network else None,
         layers=layers_in_words(network) if network else [],
         charts=learning_charts(run.metrics),
-        kernels=_kernels(analysis.kernels),
+        kernels=_kernels(analysis.kernels, analysis.predictions),
         predictions=analysis.predictions,
         confusion=_confusion(analysis.predictions) if analysis.predictions else None,
         speed=speed_chart(run.metrics),
@@ -98,11 +98,14 @@ def as_html(
     )
 
 
-def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:
+def _kernels(towers: Sequence[Tensor], predictions: Predictions | None) -> dict[str, Any]:
     """A sheet for each tower's kernels [kernels, channels, height, width], and the separation of the towers, if any.
 
-    There is a `problem` instead for no kernels, and for kernels whose channels cannot be shown as colors.
+    There is none if the images are `gray`: their kernels' colors are those of the initial weights. There is a `problem`
+    instead for no kernels, and for kernels whose channels cannot be shown as colors.
     """
+    shown = [each.pixels for each in (*predictions.wrong, *predictions.right)] if predictions else []
+    gray = bool(shown) and all((pixels == pixels[:, :, :1]).all() for pixels in shown)
     colors = colorfulness(towers) if towers else []
     sheets = []
     try:
@@ -110,16 +113,17 @@ def _kernels(towers: Sequence[Tensor]) -> dict[str, Any]:
             living = color[~color.isnan()]
             side, dead = kernels.shape[-1], len(color) - len(living)
             pixels = kernel_sheet([kernels], scale=max(1, _SHEET_WIDTH // (16 * (side + 1))))
-            median = f"median colorfulness {float(living.median()):.2f}" if len(living) else "all of them dead"
+            median = f", median colorfulness {float(living.median()):.2f}" * (not gray) if len(living) else ", all dead"
             ended = f", {dead} of them dead" if dead and len(living) else ""
-            words = f"Tower {tower}: {len(kernels)} kernels of {side}×{side}{ended}, {median}."
+            words = f"Tower {tower}: {len(kernels)} kernels of {side}×{side}{ended}{median}."
             sheets.append({"image": embedded_image(pixels, is_drawing=True), "words": words})
     except ConfigurationError as error:
         return {"problem": f"{error}."}
     apart = None
     with suppress(ConfigurationError):  # one tower, or one whose kernels are all dead
-        apart = separation(colors)
-    return {"problem": None if towers else "There are no kernels to show.", "sheets": sheets, "separation": apart}
+        apart = None if gray else separation(colors)
+    problem = None if towers else "There are no kernels to show."
+    return {"problem": problem, "gray": gray, "sheets": sheets, "separation": apart}
 
 
 def _confusion(predictions: Predictions) -> dict[str, Any]:

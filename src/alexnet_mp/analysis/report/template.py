@@ -38,7 +38,7 @@ def render(template: str, **values: object) -> Markup:
 
 def embedded_image(pixels: NDArray[np.uint8], is_drawing: bool = False) -> EmbeddedImage:
     """A picture [height, width, channels]; a drawing of flat colors keeps every pixel, a photograph is made smaller."""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[:, :, :3]))
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
     written = io.BytesIO()
     pixelated = is_drawing or min(image.size) <= _PHOTOGRAPH
     if pixelated:

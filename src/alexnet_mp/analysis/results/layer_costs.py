@@ -5,10 +5,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_mp.common.letters import save_chart
+from alexnet_mp.common.drawing import BLUE, GREEN, INK, SAND, WIDTH, drawing, name_bars
 from alexnet_mp.common.text import csv_table, markdown_table
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import LayerCost, LayerCosts, layer_costs
@@ -16,9 +15,9 @@ from alexnet_mp.network.table import Network
 
 _FOLDER = "layer-costs"
 _PANELS = (  # attribute, title, divisor, color; the colors differ in gray too
-    ("memory", "output memory, MB", 1e6, "#3b75b3"),
-    ("parameters", "parameters, millions", 1e6, "#e3b778"),
-    ("operations", "operations, millions", 1e6, "#7a9e5f"),
+    ("memory", "output memory, MB", 1e6, BLUE),
+    ("parameters", "parameters, millions", 1e6, SAND),
+    ("operations", "operations, millions", 1e6, GREEN),
 )
 _NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 
@@ -121,25 +120,17 @@ def _shape(sides: Sequence[int]) -> str:
 
 def _draw(costs: Sequence[LayerCost | LayerCosts], names: Sequence[str], title: str, picture: Path) -> None:
     """Draw a PNG of bars, the first at the top: memory, parameters and operations side by side."""
-    figure = Figure(figsize=(12, 1.3 + 0.27 * len(names)), layout="constrained", facecolor="white")
-    figure.suptitle(title, parse_math=False)
-    for axes, (key, panel, divisor, color) in zip(figure.subplots(1, 3, sharey=True), _PANELS, strict=True):
-        values = [getattr(each, key) / divisor for each in costs]
-        axes.barh(range(len(values)), values, 0.72, color=color, edgecolor="#222222", lw=0.6)
-        highest = max(values) or 1.0
-        for place, value in enumerate(values):
-            if value > 0:
-                axes.text(value + 0.015 * highest, place, _short(value), va="center", fontsize=8)
-        axes.set_yticks(range(len(names)), names, parse_math=False)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 1.18 * highest)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_title(panel, fontsize=10)
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="y", left=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    save_chart(figure, picture, 80)
+    with drawing(picture, WIDTH, 0.9 + 0.21 * len(names), title) as figure:
+        for axes, (key, panel, divisor, color) in zip(figure.subplots(1, 3, sharey=True), _PANELS, strict=True):
+            values = [getattr(each, key) / divisor for each in costs]
+            axes.barh(range(len(values)), values, 0.72, color=color, edgecolor=INK, lw=0.6)
+            highest = max(values) or 1.0
+            for place, value in enumerate(values):
+                if value > 0:
+                    axes.text(value + 0.015 * highest, place, _short(value), va="center")
+            name_bars(axes, names)
+            axes.set(xlim=(0, 1.25 * highest), title=panel)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _short(value: float) -> str:

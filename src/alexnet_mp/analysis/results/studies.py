@@ -11,13 +11,11 @@ from alexnet_mp.analysis.results.groups import MINUTES, TOP1_ERROR, Spread
 from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import RunRecord, read_run
 from alexnet_mp.common.disk import regular
-from alexnet_mp.common.letters import save_chart
 from alexnet_mp.common.presets import preset_names
 from alexnet_mp.common.text import count, markdown_table, printable
 from alexnet_mp.errors import explained
 
 _MOST_CURVES = 3  # more lie upon each other
-_COLORS = ("#3b75b3", "#c0392b", "#5a8f3c")
 
 
 @dataclass(frozen=True)
@@ -161,34 +159,36 @@ def _in_common(runs: Sequence[RunRecord]) -> str:
 
 def draw_study_chart(study: Study, picture: Path) -> None:
     """Draw the finished runs as a PNG. Dots are runs, a bar their median; shades are the range over the seeds."""
-    from matplotlib.figure import Figure  # slow to import
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator  # slow to import
+
+    from alexnet_mp.common.drawing import BLUE, GREEN, INK, RUST, WIDTH, drawing, name_bars
 
     variants = [variant for variant in study.variants if variant.runs]
+    names = [printable(variant.name).replace("_", " ") for variant in variants]
     with_curves = len(variants) <= _MOST_CURVES
-    height = 1.5 + 0.42 * len(variants)
-    figure = Figure(figsize=(10 if with_curves else 7.5, max(height, 4 if with_curves else 0)), layout="constrained")
-    *of_curves, last = figure.subplots(1, 1 + with_curves, squeeze=False)[0]
-    for curves in of_curves:
-        for variant, color in zip(variants, _COLORS, strict=False):
-            runs = [{found.epoch: found.top1_error for found in run.metrics.validations} for run in variant.runs]
-            epochs = sorted(set.intersection(*map(set, runs)))
-            errors = [[100 * run[epoch] for run in runs] for epoch in epochs]
-            curves.plot(epochs, list(map(median, errors)), "o-", ms=3, color=color, label=printable(variant.name))
-            curves.fill_between(epochs, list(map(min, errors)), list(map(max, errors)), color=color, alpha=0.2, lw=0)
-        curves.set(xlabel="epoch", ylabel="top-1 error, %")
-        curves.grid(alpha=0.3)
-        curves.xaxis.set_major_locator(MaxNLocator(integer=True))
-        curves.legend(frameon=False)
-    of_runs = [[100 * run.summary.top1_error for run in variant.runs] for variant in variants]
-    for place, found in enumerate(of_runs):
-        last.plot(found, [place] * len(found), "o", ms=5, color=_COLORS[0], alpha=0.8)
-        last.plot([median(found)] * 2, [place - 0.28, place + 0.28], color="#222222", lw=1.5)
-    baseline = [found for found, variant in zip(of_runs, variants, strict=True) if not variant.above_baseline]
-    if baseline and len(baseline) < len(variants):
-        last.axvline(median(baseline[0]), color="#8a8a8a", lw=0.8, ls="--")
-    last.set_yticks(range(len(variants)), [printable(variant.name) for variant in variants])
-    last.set(xlabel="top-1 error after the last epoch, %", ylim=(len(variants) - 0.5, -0.5))
-    last.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"{printable(study.name)}: top-1 error by variant and seed", parse_math=False, fontsize=11)
-    save_chart(figure, picture, 110)
+    height = max(1.2 + 0.32 * len(variants), 3.4 if with_curves else 0)
+    title = f"{printable(study.name).replace('_', ' ')}: top-1 error by variant and seed"
+    with drawing(picture, WIDTH if with_curves else 7, height, title) as figure:
+        *of_curves, last = figure.subplots(1, 1 + with_curves, squeeze=False)[0]
+        for curves in of_curves:
+            for variant, name, color in zip(variants, names, (BLUE, RUST, GREEN), strict=False):
+                runs = [{found.epoch: found.top1_error for found in run.metrics.validations} for run in variant.runs]
+                epochs = sorted(set.intersection(*map(set, runs)))
+                errors = [[100 * run[epoch] for run in runs] for epoch in epochs]
+                curves.plot(epochs, list(map(median, errors)), "o-", color=color, label=name)
+                lowest, highest = list(map(min, errors)), list(map(max, errors))
+                curves.fill_between(epochs, lowest, highest, color=color, alpha=0.2, lw=0)
+            longest = max(run.summary.epochs for run in study.runs)
+            curves.set(xlabel="epoch", ylabel="top-1 error, %", xlim=(0, longest))
+            curves.grid()
+            curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+            curves.legend()
+        of_runs = [[100 * run.summary.top1_error for run in variant.runs] for variant in variants]
+        for place, found in enumerate(of_runs):
+            last.plot(found, [place] * len(found), "o", ms=5, color=BLUE, alpha=0.8)
+            last.plot([median(found)] * 2, [place - 0.28, place + 0.28], color=INK, lw=1.5)
+        baseline = [found for found, variant in zip(of_runs, variants, strict=True) if not variant.above_baseline]
+        if baseline and len(baseline) < len(variants):
+            last.axvline(median(baseline[0]), color=INK, lw=0.8, ls="--")
+        name_bars(last, names)
+        last.set(xlabel="top-1 error after the last epoch, %")

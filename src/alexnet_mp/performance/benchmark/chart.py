@@ -1,50 +1,44 @@
 """The comparison as a picture: speed against the bound, memory of a process, and where the time of a step goes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from alexnet_mp.common.letters import save_chart
+from alexnet_mp.common.drawing import BLUE, INK, RUST, SAND, WIDTH, drawing, name_bars
 from alexnet_mp.common.text import count
 from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, VARIANTS
 
-_OURS, _STOCK, _OTHER = "#3b75b3", "#e3b778", "#bcd3eb"  # dark, light and between in gray too; stock is hatched besides
-_STOCK_HATCH = "////"
-_EDGE = "#222222"
+_OURS, _STOCK, _OTHER = (BLUE, ""), (SAND, "////"), ("#bcd3eb", "")  # colors and hatches, told apart in gray too
+_EDGE: dict[str, Any] = {"edgecolor": INK, "lw": 0.6}
 _PARTS = {  # of a step, from dark to light, with what tells them apart in gray
-    "forward": ("forward", "#1f4e8c", ""),
+    "forward": ("forward", BLUE, ""),
     "backward": ("backward", "#7fa7d6", ""),
     "forward_and_backward": ("both, interleaved", "#4d7bb1", ".."),
-    "exposed_crossing": ("exposed crossing", "#c0392b", ""),
+    "exposed_crossing": ("exposed crossing", RUST, ""),
     "skew": ("waiting for a late tower", "#e8e8e8", "xxx"),
     "optimizer": ("update", "#f4ead5", ""),
 }
 
 
 def draw_variants(report: Mapping[str, Any], picture: Path) -> None:
-    """Draw `summarize_variants`'s values as a PNG: three panels, and a row of panels for each setup of a sweep."""
-    setups = report.get("sweep", [report])
-    heights = [1.6 + 0.42 * len(setup["variants"]) for setup in setups]
-    figure = Figure(figsize=(15, 1.3 + sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(setups), 3, squeeze=False, width_ratios=(4, 2.4, 4), height_ratios=heights)
-    for (speed, memory, step), setup in zip(panels, setups, strict=True):
-        _draw_speed(speed, setup)
-        _draw_memory(memory, setup["variants"])
-        _draw_step(step, setup["variants"])
-    machine = report["machine"]
-    figure.suptitle(
-        f"{report['network']}, images {'x'.join(map(str, report['image']))}: one training step, "
-        f"{machine['threads']} threads in all for each variant\n{machine['device']}, "
-        f"torch {machine['versions']['torch']}; medians of {count(report['rounds'], 'round')}",
-        parse_math=False,
+    """Draw `summarize_variants`'s values as a PNG: three panels for each setup of a sweep."""
+    setups, machine = report.get("sweep", [report]), report["machine"]
+    heights = [2.2 + 0.4 * len(setup["variants"]) for setup in setups]
+    title = (
+        f"{report['network']}, images {'x'.join(map(str, report['image']))}: one training step, {machine['threads']} "
+        f"threads in all for each variant\n{machine['device']}, torch {machine['versions']['torch']}; medians of "
+        f"{count(report['rounds'], 'round')}"
     )
-    save_chart(figure, picture, 120)
+    with drawing(picture, WIDTH, 0.6 + sum(heights), title) as figure:
+        parts = figure.subfigures(len(setups), 1, squeeze=False, height_ratios=heights)
+        for part, setup in zip(parts[:, 0], setups, strict=True):
+            panels = part.subplot_mosaic([["speed", "memory"], ["step", "step"]], width_ratios=(4, 3))
+            _draw_speed(panels["speed"], setup)
+            _draw_memory(panels["memory"], setup["variants"])
+            _draw_step(panels["step"], setup["variants"])
 
 
 def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
@@ -63,16 +57,12 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     _draw_bars(axes, list(variants), speeds, labels, fastest, whiskers)
     if bound:
         axes.axvline(bound, color="black", ls="--", lw=1.2)
-        axes.text(bound, -0.75, f"matrix products alone: {bound:.3g} ", ha="right", va="center", fontsize=8)
-    _name_bars(axes, list(variants))
+        axes.text(bound, -0.75, f"matrix products alone: {bound:.3g} ", ha="right", va="center")
+    name_bars(axes, _in_words(variants), above=1.1)  # with room for the bound's name
     towers = f", {setup['towers']} towers" if setup["towers"] > 1 else ""
-    axes.set(
-        xlabel="images/s (and part of the bound); whiskers: all rounds", xlim=(0, 1.16 * max(bound or 0, *fastest))
-    )
-    axes.set_title(f"speed, batch {setup['batch_size']}{towers}", fontsize=10)
-    _add_legend(
-        axes, [("ours", _OURS, ""), ("ours, another network", _OTHER, ""), ("stock PyTorch", _STOCK, _STOCK_HATCH)]
-    )
+    axes.set(xlabel="images/s, and part of the bound; whiskers: all rounds", xlim=(0, 1.3 * max(bound or 0, *fastest)))
+    axes.set_title(f"speed, batch {setup['batch_size']}{towers}")
+    _add_legend(axes, [("ours", *_OURS), ("ours, another network", *_OTHER), ("stock PyTorch", *_STOCK)])
 
 
 def _draw_memory(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
@@ -80,9 +70,10 @@ def _draw_memory(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
     processes = [values["processes"] for values in variants.values()]
     labels = [f"{peak:,.0f}" + (f"  x {n}" if n > 1 else "") for peak, n in zip(peaks, processes, strict=True)]
     _draw_bars(axes, list(variants), peaks, labels, peaks)
-    _name_bars(axes, [""] * len(peaks))
-    axes.set(xlabel="MB above the imports, in each process", xlim=(0, 1.3 * max(peaks)))
-    axes.set_title("peak memory of a process", fontsize=10)
+    name_bars(axes, [""] * len(peaks), above=1.1)
+    axes.set(
+        xlabel="MB above the imports, in each process", xlim=(0, 1.4 * max(peaks)), title="peak memory of a process"
+    )
 
 
 def _draw_bars(
@@ -94,11 +85,11 @@ def _draw_bars(
     whiskers: list[list[float]] | None = None,
 ) -> None:
     """A bar for each variant, in the color of whose code it is, and its label behind `ends`."""
-    bars = axes.barh(range(len(names)), lengths, 0.72, xerr=whiskers, ecolor=_EDGE, capsize=3, edgecolor=_EDGE, lw=0.6)
+    bars = axes.barh(range(len(names)), lengths, 0.72, xerr=whiskers, ecolor=INK, capsize=2, **_EDGE)
     for place, (bar, name, label, end) in enumerate(zip(bars, names, labels, ends, strict=True)):
-        ours = _OTHER if name in OTHER_NETWORKS else _OURS
-        bar.set(facecolor=ours if VARIANTS[name].ours else _STOCK, hatch="" if VARIANTS[name].ours else _STOCK_HATCH)
-        text = axes.text(end + 0.02 * max(ends), place, label, va="center", fontsize=8, zorder=3)
+        color, hatch = _OTHER if name in OTHER_NETWORKS else _OURS if VARIANTS[name].ours else _STOCK
+        bar.set(facecolor=color, hatch=hatch)
+        text = axes.text(end + 0.02 * max(ends), place, label, va="center", zorder=3)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # over the bound's line
 
 
@@ -109,21 +100,19 @@ def _draw_step(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
         start = 0.0
         for part, spent in seconds.items():
             _, color, hatch = _PARTS[part]
-            axes.barh(place, spent, 0.72, left=start, color=color, hatch=hatch, edgecolor=_EDGE, lw=0.6 * (spent > 0))
+            if spent:
+                axes.barh(place, spent, 0.72, left=start, color=color, hatch=hatch, **_EDGE)
             start += spent
-        axes.text(start + 0.01 * longest, place, f"{start:.3g}", va="center", fontsize=8)
-    _name_bars(axes, [""] * len(variants))
-    axes.set(xlabel="seconds a step, in the slowest process", xlim=(0, 1.1 * longest))
-    axes.set_title("where a step's time goes", fontsize=10)
+        axes.text(start + 0.01 * longest, place, f"{start:.3g}", va="center")
+    name_bars(axes, _in_words(variants))
+    axes.set(xlabel="seconds, in the slowest process", xlim=(0, 1.1 * longest), title="where a step's time goes")
     _add_legend(axes, [look for part, look in _PARTS.items() if any(seconds[part] > 0 for seconds in parts.values())])
 
 
 def _add_legend(axes: Axes, looks: Sequence[tuple[str, str, str]]) -> None:
     """`looks` are labels, colors and hatches."""
-    handles = [
-        Patch(facecolor=color, hatch=hatch, edgecolor=_EDGE, lw=0.6, label=label) for label, color, hatch in looks
-    ]
-    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    handles = [Patch(facecolor=color, hatch=hatch, label=label, **_EDGE) for label, color, hatch in looks]
+    axes.legend(handles=handles, ncols=len(looks), loc="upper center", bbox_to_anchor=(0.5, -0.18))
 
 
 def _seconds(values: Mapping[str, Any], part: str) -> float:
@@ -133,10 +122,5 @@ def _seconds(values: Mapping[str, Any], part: str) -> float:
     return seconds[part] or 0.0
 
 
-def _name_bars(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -1.1)  # the first at the top, and room for the bound's name above it
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", left=False)
-    axes.spines[["top", "right"]].set_visible(False)
+def _in_words(variants: Iterable[str]) -> list[str]:
+    return [name.replace("_", " ") for name in variants]
