@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
+from alexnet_mp.commands import describe, evaluate, plan, prepare, report, sweep, train
 from alexnet_mp.common.streams import lost_output, unfailing_streams
 from tests.support.disturbed import assert_ended_alike, trained
 from tests.support.preparation import COUNTS, noise
@@ -60,7 +61,7 @@ def test_a_run_whose_streams_fail_ends_bit_equal_and_train_log_says_once_what_wa
     openers, lost = CASES[case]
     run = tmp_path / "run"
     with streams(*openers):
-        code = exit_code("launch/train.py", [f"run_dir={run}", *SHORT], tmp_path)
+        code = exit_code(train, [f"run_dir={run}", *SHORT], tmp_path)
         ends = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)]
     assert code == 0
     assert [end for end, opener in zip(ends, openers, strict=True) if opener is None and end != os.devnull] == []
@@ -75,6 +76,9 @@ BOTH = {
     "closed": (None, None, None),
     "killed readers": (null, killed_reader, killed_reader),
 }
+
+
+MODULES = {each.__name__.rpartition(".")[2]: each for each in (describe, evaluate, plan, prepare, report, sweep, train)}
 
 
 @pytest.mark.parametrize("case", sorted_by_speed(BOTH))
@@ -103,7 +107,7 @@ def test_other_commands_leave_what_they_would_have_left(
     codes = {}
     for name, (arguments, _, _) in commands.items():
         with streams(*BOTH[case]):
-            codes[name] = exit_code(f"launch/{name}.py", arguments, tmp_path)
+            codes[name] = exit_code(MODULES[name], arguments, tmp_path)
     assert codes == {name: code for name, (_, _, code) in commands.items()}
     written = [name for _, names, _ in commands.values() for name in names]
     assert [name for name in written if not (tmp_path / name).exists()] == []

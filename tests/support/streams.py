@@ -1,18 +1,15 @@
 """Standard streams that fail, put on the descriptors of this process, and of a command in one of its own."""
 
 import os
-import pty
-import runpy
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
-
-from tests.support.processes import CHECKOUT
 
 
 def full() -> int:
@@ -39,7 +36,7 @@ def head() -> int:
 
 def hung_up() -> int:
     """A terminal that is gone: EIO."""
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     os.close(ours)
     return theirs
 
@@ -76,13 +73,13 @@ def streams(*openers: Opener) -> Iterator[None]:
             setattr(sys, name, old)
 
 
-def exit_code(script: str, arguments: Sequence[str], cwd: Path) -> int:
-    """The code with which `python <script> <arguments>` ends here, the last flush of its streams included."""
+def exit_code(command: ModuleType, arguments: Sequence[str], cwd: Path) -> int:
+    """The code with which a command of `alexnet_mp.commands` ends here, the last flush of its streams included."""
     kept = Path.cwd()
     os.chdir(cwd)
     try:
-        with patch.object(sys, "argv", [script, *arguments]), patch.dict(os.environ):
-            runpy.run_path(str(CHECKOUT / script), run_name="__main__")
+        with patch.object(sys, "argv", [str(command.__file__), *arguments]), patch.dict(os.environ):
+            command.main()
     except SystemExit as ended:
         assert isinstance(ended.code, int)
         return ended.code

@@ -74,8 +74,6 @@ class Trainer:
         self._reads_every_loss = not run.mesh.placement.on_gpus
         self._batch_size = run.settings.recipe.batch_size
         self._log_every = run.settings.log_every_steps or (1 if self._reads_every_loss else LOG_EVERY_ON_GPUS)
-        self._stall = StallWatch(run.loader.data.splits["train"].labels, self._model.network)
-        self._cores = CoreWatch(time.perf_counter())
 
     def fit(self) -> None:
         """Train to the end of the recipe's epochs; validate after each, and save.
@@ -85,6 +83,8 @@ class Trainer:
         numbers are not finite any more.
         """
         epochs = self._settings.recipe.epochs
+        self._stall = StallWatch(self._loader.data.splits["train"].labels, self._model.network)
+        self._cores = CoreWatch(time.perf_counter())
         try:
             traced = traced_steps(self._settings.profile.steps, self._model, self._run.folder.path)
             with self._progress_bar(epochs) as bar, self._lost_named(), traced as self._step_done:
