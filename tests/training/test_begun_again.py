@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -72,15 +71,6 @@ def test_a_lower_learning_rate_trains_in_the_same_run_folder(tmp_path: Path) -> 
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 23)), "from the beginning"
     assert "1.0e+30" in (tmp_path / "run" / "config-earlier-1.yaml").read_text()
-    again = train(tmp_path / "run", *NARROW, "recipe.epochs=2")
-    assert "going on" in again.stderr, "what was kept is no checkpoint and stands in nobody's way"
-
-
-def test_a_run_that_resumes_needs_no_initial_weights(tmp_path: Path, after_one_epoch: Path, pretrained: Path) -> None:
-    run = shutil.copytree(after_one_epoch, tmp_path / "run")
-    finished = train(run, *NARROW, "recipe.epochs=2", "initial_weights.checkpoint=nowhere")
-    assert finished.code == 0, finished.stderr
-    assert "going on" in finished.stderr
 
 
 def test_checkpoints_that_vanish_between_two_looks_end_the_start(
