@@ -29,7 +29,6 @@ the host for as long as the peer takes, at most `patience` seconds, where NCCL's
 import contextlib
 import os
 import queue
-import runpy
 import sys
 import threading
 import time
@@ -46,6 +45,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import alexnet_mp
+from alexnet_mp.commands import train
 from alexnet_mp.errors import PeerLost
 from alexnet_mp.parallel import link_test, mesh, wait
 from alexnet_mp.training import trainer
@@ -440,7 +440,7 @@ def _noted(strict: Strict, read: Callable[..., Any], name: str) -> Callable[...,
 
 
 def main() -> None:
-    """`python strict_nccl.py PATIENCE SCRIPT ARGUMENTS`: the script, with strict groups, whose watchdog aborts.
+    """`python strict_nccl.py PATIENCE launch/train.py ARGUMENTS`: training on strict groups, whose watchdog aborts.
 
     Faults are an error line, and code 1. Nothing is waited for at the end, as groups of GPUs are not destroyed then.
     """
@@ -448,7 +448,7 @@ def main() -> None:
     code: Any = 0
     try:
         with strict_nccl(patience=float(patience), aborts=True):
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            train.main()
     except SystemExit as ended:
         code = ended.code or 0
     except StrictNcclError as error:
