@@ -192,4 +192,4 @@ def test_classes_are_shown_in_words_if_the_data_know_them(scene: Callable[..., S
     prepared(write(tmp_path / "photos", content), tmp_path / "pack", size=16)
     data = {"source": "pack", "path": str(tmp_path / "pack")}
     (first, *_) = classified(scene({**ABOUT, "data": data, "class_names": classes}))
-    assert all(re.fullmatch(r"n0000000(\d) \(bird \1\)", name) for name in first.names)
+    assert all(re.fullmatch(r"bird \d", name) for name in first.names)
