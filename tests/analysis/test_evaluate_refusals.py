@@ -162,7 +162,7 @@ def test_a_link_that_corrupts_is_found_before_anything_is_evaluated(
     saved: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("conv3", "forward"), host=True))
-    monkeypatch.setattr(alexnet_mp.analysis.evaluate.evaluate, "choose_placement", lambda *_: TWO_DEVICES)
+    monkeypatch.setattr(alexnet_mp.analysis.evaluate.evaluate, "choose_placement", lambda *_, **__: TWO_DEVICES)
     with pytest.raises(LinkError, match=r"also through host memory.*conv3 forward"):
         run(f"checkpoint={saved(network=load_network('small'), data={'source': 'digits'})}")
 

@@ -260,7 +260,7 @@ def test_torchruns_own_box_has_our_line(
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(sys, "argv", ["launch/describe.py", "network=paper"])
     with pytest.raises(SystemExit):
-        cli.run_command("describe", fail)
+        cli.run_command("describe", fail, of_all_processes=True)
     assert json.loads(file.read_text("utf-8"))["message"]["message"] == said
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(file))
     lines = str(ChildFailedError("train.py", {0: failure})).rstrip().splitlines()

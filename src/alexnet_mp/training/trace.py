@@ -33,11 +33,11 @@ def traced_steps(steps: int | None, model: TowerModel, folder: Path) -> Iterator
         path = folder / f"trace{of_rank}"
         try:
             profiler.export_chrome_trace(str(path))
-            trace = json.loads(path.read_text())
+            trace = json.loads(path.read_text("utf-8"))
             trace["traceEvents"] += exchanges(trace["traceEvents"])
-            path.write_text(json.dumps(trace))
+            path.write_text(json.dumps(trace), "utf-8")
             if on_gpus:
-                (folder / f"memory{of_rank}").write_text(json.dumps(torch.cuda.memory_snapshot()))
+                (folder / f"memory{of_rank}").write_text(json.dumps(torch.cuda.memory_snapshot()), "utf-8")
             LOG.info("%-10s %s, for ui.perfetto.dev", "trace", path)
         except (OSError, ValueError) as error:
             LOG.warning("%-10s not written: %s", "trace", error)
