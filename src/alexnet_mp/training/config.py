@@ -13,6 +13,7 @@ from alexnet_mp.data.loader import LoaderSettings
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.training.finetune import InitialWeights
+from alexnet_mp.training.loggers import LoggerName
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 
@@ -42,6 +43,7 @@ class TrainSettings:
     checkpoint_steps: PositiveInt | None
     timeout_seconds: PositiveFloat
     training_error: bool = False
+    loggers: tuple[LoggerName, ...] | None = None
     dry_run: bool | str = False
 
     @property
