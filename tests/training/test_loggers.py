@@ -186,11 +186,14 @@ def wandb_records(file: Path) -> Iterator[bytes]:
             record = b""
 
 
-def test_wandb_offline_has_the_numbers_of_the_run_folder(tmp_path, monkeypatch, caplog):
+def test_wandb_without_a_login_is_offline_and_has_the_numbers_of_the_run_folder(tmp_path, monkeypatch, caplog):
     wandb = pytest.importorskip("wandb", reason="W&B is not installed: pip install -e '.[wandb]'")
     from wandb.proto.wandb_internal_pb2 import Record
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    for login in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(login, raising=False)
+    for place in ("NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(place, str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("WANDB_SILENT", "true")
     try:

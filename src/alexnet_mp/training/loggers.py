@@ -43,7 +43,7 @@ def weights_and_biases(folder: Path, after: int, configuration: str, told: Itera
         group=folder.name,
         dir=folder,
         config=yaml.safe_load(configuration),
-        mode=os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False) else "offline"),
+        mode=None if os.environ.get("WANDB_MODE") or wandb.login(prompt=False) else "offline",
         settings=wandb.Settings(console="off", finish_timeout=SECONDS_TO_CLOSE / 2),
     ) as run:
         for step, values in told:
@@ -60,7 +60,7 @@ class LoggerThread(Thread):
     def __init__(self, name: LoggerName, folder: Path, after: int, configuration: str) -> None:
         super().__init__(name=f"logger {name}", daemon=True)
         self._told: SimpleQueue[tuple[int, Values] | None] = SimpleQueue()
-        self._log = lambda: LOGGERS[name](folder, after, configuration, iter(self._told.get, None))
+        self._log: Callable[[], None] = lambda: LOGGERS[name](folder, after, configuration, iter(self._told.get, None))
         self.start()
 
     def run(self) -> None:
