@@ -11,11 +11,10 @@ from alexnet_mp import build_model, load_network
 from alexnet_mp.analysis.figures.kernel_color import scale_for
 from alexnet_mp.analysis.figures.kernels import (
     colorfulness,
-    first_layer_kernels,
-    kernel_sheet,
     separation,
 )
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.training.kernel_sheet import first_layer_kernels, kernel_sheet
 
 
 def kernel(red: float, green: float, blue: float, size: int = 3) -> torch.Tensor:

@@ -1,10 +1,11 @@
-"""A wheel installed away from the checkout finds every preset and every command, and trains."""
+"""An sdist makes a wheel that, installed away from the checkout, finds every preset and every command, and trains."""
 
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -34,17 +35,28 @@ def checkout_files() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a wheel of the checkout is installed in."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An sdist of the checkout, made as `python -m build --sdist` makes it."""
     for tool in ("pip", "setuptools"):
         if importlib.util.find_spec(tool) is None:
-            pytest.skip(f"{tool} is not installed, so a wheel cannot be built")
-    source, wheels, target = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "target"))
+            pytest.skip(f"{tool} is not installed, so nothing can be built")
+    source, made = (tmp_path_factory.mktemp(name) for name in ("source", "sdist"))
     for name in checkout_files():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(CHECKOUT / name, source / name)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    built = run_command([sys.executable, "-c", build, str(made)], source)
+    assert built.code == 0, built.stdout + built.stderr
+    (archive,) = made.glob("alexnet_mp-*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def installed(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a wheel of the sdist is installed in."""
+    wheels, target = (tmp_path_factory.mktemp(name) for name in ("wheels", "target"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source)]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(sdist)]
     built = run_command(build, wheels)
     assert built.code == 0, built.stdout + built.stderr
     (wheel,) = wheels.glob("*.whl")
@@ -58,6 +70,13 @@ def python(installed: Path, cwd: Path, *arguments: str) -> str:
     finished = run_command([sys.executable, *arguments], cwd, PYTHONPATH=str(installed))
     assert finished.code == 0, finished.stderr
     return finished.stdout
+
+
+def test_the_sdist_holds_the_checkout_but_for_what_serves_its_repository(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        held = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
+    left_out = {path.parts[0] for path in checkout_files() if path not in held}
+    assert left_out == {".ci", ".github", ".gitignore"}
 
 
 def test_the_package_is_the_wheels(installed: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.data.pack import open_pack
 from alexnet_mp.data.prepare.tar import index_tar
 from tests.support.archives import Content, assert_the_same_pack, prepared, tar_of
-from tests.support.photographs import imagenet
+from tests.support.photographs import flat
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -73,7 +73,7 @@ def write_folders(folder: Path, train: dict[str, Content], validation: list[tupl
 
 
 def test_ilsvrcs_files_give_the_same_pack_as_folders_of_the_same_photographs(tmp_path: Path) -> None:
-    files = sorted(imagenet(tmp_path / "flat", count=16))
+    files = flat(tmp_path / "flat", count=16)
     train: dict[str, Content] = {}
     for file in files[:12]:
         train[file.name.split("_")[0]] = {f"{file.name.split('_')[0]}_{i}.JPEG": file.read_bytes() for i in (7, 10)}

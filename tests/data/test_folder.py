@@ -22,7 +22,7 @@ from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
 from alexnet_mp.data.prepare.listing import Extent, Picture
 from alexnet_mp.training.config import parse_train_settings
-from tests.support.photographs import clothing
+from tests.support.photographs import class_folders
 from tests.support.preparation import COUNTS, prepared
 from tests.support.short_runs import losses
 
@@ -71,7 +71,7 @@ def test_a_folder_is_its_pack_without_one(photos: Path, out: Path, cache: Path) 
 
 
 def test_real_photographs_are_decoded_as_in_their_pack(tmp_path: Path, cache: Path) -> None:
-    clothing(tmp_path / "photos", of_each_class=1)
+    class_folders(tmp_path / "photos", of_each_class=1)
     prepared(tmp_path / "photos", tmp_path / "pack", size=64)
     pack = load_data(DataSettings("pack", str(tmp_path / "pack")), (3, 16, 16), 10)
     assert_equal(open_folder(tmp_path / "photos", 64, cache), pack)

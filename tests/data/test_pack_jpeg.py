@@ -17,7 +17,7 @@ from alexnet_mp import ConfigurationError
 from alexnet_mp.data.jpeg import decode_jpeg, encode_jpeg
 from alexnet_mp.data.pack import JpegSplit, PackSplit, open_pack
 from tests.support.packs import write_manifest, write_pack
-from tests.support.photographs import clothing
+from tests.support.photographs import class_folders
 from tests.support.preparation import fingerprint, prepared
 from tests.support.short_runs import losses
 
@@ -191,7 +191,7 @@ def test_packs_of_the_format_before_are_still_read(tmp_path: Path) -> None:
 
 
 def test_real_photographs_lose_little_and_take_a_fraction(tmp_path: Path) -> None:
-    clothing(tmp_path / "photos", of_each_class=1)
+    class_folders(tmp_path / "photos", of_each_class=1)
     packs = []
     for codec in ("raw", "jpeg"):
         prepared(tmp_path / "photos", tmp_path / codec, codec=codec)

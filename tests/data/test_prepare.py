@@ -14,7 +14,7 @@ from alexnet_mp.common.cli import compose
 from alexnet_mp.data.pack import Pack, PackSplit, open_pack
 from alexnet_mp.data.prepare import prepare as prepare_module
 from alexnet_mp.data.prepare.prepare import images_per_shard
-from tests.support.photographs import clothing, imagenet
+from tests.support.photographs import class_folders, flat, unpack
 from tests.support.preparation import fingerprint, prepared
 from tests.support.processes import CHECKOUT, run_command, run_script
 
@@ -67,8 +67,8 @@ def assert_statistics_are_numpys(pack: Pack) -> None:
 
 
 @pytest.mark.parametrize("size", [256, 100])
-def test_the_pack_of_clothing_photographs_is_right_in_every_pixel(size: int, tmp_path: Path) -> None:
-    files = clothing(tmp_path / "photos", of_each_class=5)
+def test_the_pack_of_photographs_is_right_in_every_pixel(size: int, tmp_path: Path) -> None:
+    files = class_folders(tmp_path / "photos", of_each_class=5)
     prepared(tmp_path / "photos", tmp_path / "pack", size=size)
     pack = open_pack(tmp_path / "pack")
     assert {name: len(split) for name, split in pack.splits.items()} == {"train": 50, "validation": 50}
@@ -79,22 +79,32 @@ def test_the_pack_of_clothing_photographs_is_right_in_every_pixel(size: int, tmp
     assert_statistics_are_numpys(pack)
 
 
-def test_the_pack_of_imagenet_photographs_is_right_in_every_pixel(tmp_path: Path) -> None:
+def test_the_pack_of_photographs_named_as_imagenets_is_right_in_every_pixel(tmp_path: Path) -> None:
+    assert_the_pack_is_right(tmp_path, flat(tmp_path / "flat", count=30))
+
+
+def assert_the_pack_is_right(tmp_path: Path, photographs: list[Path]) -> None:
     files = []
-    for path in imagenet(tmp_path / "flat", count=30):
+    for path in photographs:
         folder = tmp_path / "photos" / "train" / path.name.split("_")[0]
         folder.mkdir(parents=True)
         files.append(path.rename(folder / path.name))
     prepared(tmp_path / "photos", tmp_path / "pack")
     pack = open_pack(tmp_path / "pack")
-    assert len(pack.class_names) == len(files) == 30
-    assert_holds(pack, "train", files[:10])  # the grayscale one among them
+    assert len(pack.class_names) == len(files)
+    assert_holds(pack, "train", files[:10])
     assert_statistics_are_numpys(pack)
 
 
 @pytest.mark.slow
+def test_the_pack_of_imagenets_own_photographs_is_right_in_every_pixel(tmp_path: Path) -> None:
+    unpacked = unpack("imagenet-samples.zip", tmp_path / "flat", lambda names: [n for n in names if "JPEG" in n])
+    assert_the_pack_is_right(tmp_path, unpacked)
+
+
+@pytest.mark.slow
 def test_the_pack_of_all_clothing_photographs_is_right(tmp_path: Path) -> None:
-    files = clothing(tmp_path / "photos", of_each_class=10_000)
+    files = unpack("clothing-photos.zip", tmp_path / "photos", lambda names: [n for n in names if n.endswith(".jpg")])
     prepared(tmp_path / "photos", tmp_path / "pack", workers=2)
     pack = open_pack(tmp_path / "pack")
     assert sum(len(split) for split in pack.splits.values()) == len(files) == 3409

@@ -84,13 +84,6 @@ def test_metrics_have_a_line_for_every_step_and_every_validation(one_epoch):
     assert 0 <= lines[-1]["top5_error"] <= lines[-1]["top1_error"] <= 1
 
 
-def test_tensorboard_events_are_written_where_tensorboard_is_installed(one_epoch):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(one_epoch[0])).Reload()
-    losses = [event.value for event in events.Scalars("train/loss")]
-    assert losses == pytest.approx([loss for kind, _, loss in metrics(one_epoch[0], "loss") if kind == "train"])
-
-
 def test_the_summary_records_what_the_run_was(one_epoch):
     found = summary(one_epoch[0])
     assert found["parameters"] == 2_701_194

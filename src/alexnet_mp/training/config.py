@@ -14,6 +14,7 @@ from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
 from alexnet_mp.parallel.placement import LinkChoice
 from alexnet_mp.training.finetune import InitialWeights
+from alexnet_mp.training.loggers import LoggerName
 from alexnet_mp.training.recipe import BatchScaling, Recipe
 
 
@@ -52,6 +53,7 @@ class TrainSettings:
     link: LinkChoice = "auto"
     profile: ProfileSettings = field(default_factory=ProfileSettings)
     training_error: bool = False
+    loggers: tuple[LoggerName, ...] | None = None
     dry_run: bool | str = False
 
     @property

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from alexnet_mp.checkpoint.retention import remove_unfinished, set_aside
 from alexnet_mp.common.disk import flush, write_whole
 from alexnet_mp.training.log import LOG, LogFile
+from alexnet_mp.training.loggers import INSTALLED, LoggerName, LoggerThread, Values
 from alexnet_mp.training.run_lock import RunLock
 
 
@@ -20,14 +21,16 @@ class RunFolder:
     A disk that takes nothing stops no training: lines of metrics wait in memory until it does again.
     """
 
-    def __init__(self, path: Path, is_main: bool) -> None:
+    def __init__(self, path: Path, is_main: bool, loggers: Sequence[LoggerName] | None = None) -> None:
+        """`loggers` see what it is told too; None: TensorBoard if it is installed."""
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.curves = path / "plots" / "learning_curve.png"
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self._is_main = is_main
-        self._events: Any = None
+        self._logger_names = INSTALLED if loggers is None else loggers
+        self._loggers: list[LoggerThread] = []
         self._log: logging.Handler | None = None
         self._metrics_bytes = 0
         self._unwritten = b""
@@ -39,7 +42,7 @@ class RunFolder:
             LOG.addHandler(self._log)
 
     def begin(self, lock: RunLock, step: int, configuration: str) -> None:
-        """From now on, write metrics and, where tensorboard is installed, its events.
+        """From now on, write metrics, and tell the loggers.
 
         A run that goes on after `step` keeps its metrics up to there: what it did after that, it does again. Newer
         checkpoints that are damaged are set aside, and a `config.yaml` that has changed is kept under another name.
@@ -52,16 +55,11 @@ class RunFolder:
             LOG.warning("%s; set aside as %s, going on from %s", problem, aside.name, lock.checkpoint)
         if lock.checkpoint:
             self._keep_configuration(lock.checkpoint, configuration)
-        goes_on = self.metrics.exists()
         self._keep_metrics(int(lock.description.get("metrics_bytes", 0)))
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._events = SummaryWriter(str(self.path), purge_step=step + 1 if goes_on else None)
+        self._loggers = [LoggerThread(name, self.path, step, configuration) for name in self._logger_names]
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line to `metrics.jsonl`, and its numbers to the TensorBoard events where there are any.
+        """Add one line to `metrics.jsonl`, and tell the loggers its numbers.
 
         `record` has `kind`, `step` and finite numbers by name.
         """
@@ -71,10 +69,16 @@ class RunFolder:
         self._unwritten += (json.dumps(record, allow_nan=False) + "\n").encode()
         try:
             self._write_metrics()
-            self._add_events(record)
         except OSError as error:
             if not full_before:
                 LOG.warning("metrics wait in memory, the disk does not take them: %s", error)
+        numbers = {f"{record['kind']}/{key}": value for key, value in record.items() if key not in ("kind", "step")}
+        self.show(record["step"], numbers)
+
+    def show(self, step: int, values: Values) -> None:
+        """Tell the loggers alone."""
+        for logger in self._loggers:
+            logger.tell(step, values)
 
     def flush_metrics(self) -> int:
         """Have the disk hold every line of metrics so far; return their bytes. Raises OSError if it does not."""
@@ -101,9 +105,9 @@ class RunFolder:
             raise
 
     def close(self) -> None:
-        """End `train.log` and the events."""
-        if self._events:
-            self._events.close()
+        """End the loggers and `train.log`."""
+        for logger in self._loggers:
+            logger.close()
         if self._log:
             LOG.removeHandler(self._log)
             self._log.close()
@@ -143,9 +147,3 @@ class RunFolder:
         self.metrics.touch()
         LOG.warning("%s has %d bytes, and had %d; going on with that", self.metrics, held or 0, self._metrics_bytes)
         self._metrics_bytes = held or 0
-
-    def _add_events(self, record: dict[str, Any]) -> None:
-        if self._events:
-            for name, value in record.items():
-                if name not in ("kind", "step"):
-                    self._events.add_scalar(f"{record['kind']}/{name}", value, record["step"])

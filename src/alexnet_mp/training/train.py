@@ -191,7 +191,7 @@ def _loader(settings: TrainSettings, placement: Placement, data: DataSet) -> Loa
 def _locked(settings: TrainSettings, configuration: str, mesh: Mesh) -> Iterator[tuple[RunLock, RunFolder]]:
     """The folder of this run, new or to go on in; nothing in it is changed yet."""
     lock, held = lock_run_folder(settings.run_dir, settings.experiment_name, configuration, mesh)
-    folder = RunFolder(Path(lock.path), mesh.placement.is_main)
+    folder = RunFolder(Path(lock.path), mesh.placement.is_main, settings.loggers)
     try:
         yield lock, folder
     finally:

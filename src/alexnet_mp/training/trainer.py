@@ -22,6 +22,7 @@ from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.training.busy_cores import CoreWatch
 from alexnet_mp.training.checkpointing import Checkpointer
 from alexnet_mp.training.config import TrainSettings
+from alexnet_mp.training.kernel_sheet import kernels_of_run
 from alexnet_mp.training.log import LOG
 from alexnet_mp.training.loss import LossOnEveryTower, averaging_gradients, data_parallel
 from alexnet_mp.training.nonfinite import first_nonfinite, nonfinite_state
@@ -225,6 +226,7 @@ class Trainer:
             100 * errors.top1_error,
             100 * errors.top5_error,
         )
+        self._run.folder.show(progress.step, kernels_of_run(self._model, self._mesh))
         rates = self._run.state.rates
         if rates.validated(errors.top1_error):
             LOG.info("validation error has stopped falling: learning rates lowered, drop %d", rates.state.drops)

@@ -15,9 +15,7 @@ from torch import Tensor
 from alexnet_mp.analysis.figures.kernels import (
     Separation,
     colorfulness,
-    first_layer_kernels,
     initial_kernels,
-    kernel_sheet,
     separation,
 )
 from alexnet_mp.analysis.results.groups import what_trains
@@ -29,6 +27,7 @@ from alexnet_mp.common.text import markdown_table, printable
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.rows import Classifier, reads_of
 from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.training.kernel_sheet import first_layer_kernels, kernel_sheet
 
 SIGNIFICANT = 0.05
 _TOWER_COLORS = ("#4c4c4c", "#c8553d", "#3d7dc8", "#5b9a4a")  # tower after tower, then from the front again

@@ -1,14 +1,12 @@
-"""The first layer's kernels (the paper's Figure 3): draws them, and measures how colorful they are, tower by tower."""
+"""Measures how colorful the first layer's kernels (the paper's Figure 3) are, tower by tower."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import prod
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet_mp.common.rng import keyed_generator
@@ -18,7 +16,6 @@ from alexnet_mp.network.rows import Conv
 from alexnet_mp.network.table import Network
 
 DEAD_SHARE = 0.05  # of the largest norm: a kernel below that has learned nothing, weight decay has shrunk its noise
-MOST_COLUMNS = 16  # as in the paper's picture: 96 kernels, three rows of 16 a tower
 _PERMUTATIONS = 9_999
 
 
@@ -39,20 +36,6 @@ class Separation:
     difference: float
     medians: tuple[float, ...]
     counted: tuple[int, ...]
-
-
-def first_layer_kernels(state_dict: Mapping[str, Tensor], layer: str) -> list[Tensor]:
-    """The kernels of the `layer` that reads the image, [kernels, channels, height, width] of every tower in order.
-
-    `state_dict` has all towers' parameters, as a checkpoint or `TowerModel.state_dict` names them.
-
-    Raises ConfigurationError if the layer is no convolution.
-    """
-    name = re.compile(rf"towers\.(\d+)\.{re.escape(layer)}\.weight")
-    found = {int(match[1]): state_dict[match[0]] for match in map(name.fullmatch, state_dict) if match}
-    if not found or any(kernels.ndim != 4 for kernels in found.values()):
-        raise ConfigurationError(f"{layer} is no convolution of these weights, so has no kernels")
-    return [found[tower].detach() for tower in sorted(found)]
 
 
 def initial_kernels(network: Network, seed: int) -> list[Tensor]:
@@ -141,44 +124,3 @@ def _aucs(ahead: Tensor, tower_of: Tensor, pairs: Sequence[tuple[int, int]]) -> 
         first, second = (tower_of == one).double(), (tower_of == other).double()  # [draws, all]
         found.append(((first @ ahead) * second).sum(dim=1) / (first[0].sum() * second[0].sum()))
     return torch.stack(found)
-
-
-def kernel_sheet(kernels: Sequence[Tensor], scale: int) -> NDArray[np.uint8]:
-    """The kernels of all towers as one picture, uint8 [height, width, 4]: the first tower's rows above the next one's.
-
-    `kernels` has [kernels, channels, height, width] of every tower, of one channel (drawn in gray) or three (red,
-    green, blue). Each kernel is scaled to its own range around zero: 0 is the gray 128, and its largest weight by
-    magnitude, over all colors, is 1 or 255. So brightness can be compared within a kernel and not between two, and a
-    dead kernel shows its noise. A weight is a square of `scale` pixels; what lies between kernels is transparent.
-
-    Raises ConfigurationError for another number of channels.
-    """
-    channels = kernels[0].shape[1]
-    if channels not in (1, 3):
-        raise ConfigurationError(f"kernels of {channels} channels cannot be shown as colors: 1 or 3 can")
-    gap = max(1, scale // 2)
-    columns = max(_columns(len(each)) for each in kernels)
-    blocks = [_block(each, scale, gap, columns) for each in kernels]
-    between = np.zeros((4 * gap, blocks[0].shape[1], 4), dtype=np.uint8)
-    return np.concatenate([part for block in blocks for part in (between, block)][1:])
-
-
-def _block(kernels: Tensor, scale: int, gap: int, columns: int) -> NDArray[np.uint8]:
-    weights = kernels.detach().float().cpu()
-    largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True)
-    shades = torch.where(largest > 0, weights / largest, 0.0) * 127 + 128
-    tiles = shades.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()  # [kernels, height, width, channels]
-    tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3)).repeat(scale, axis=1).repeat(scale, axis=2)
-    count, height, width, _ = tiles.shape
-    rows = -(-count // columns)
-    sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * (height + gap), place % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = np.dstack([tile, np.full((height, width), 255, np.uint8)])
-    return sheet
-
-
-def _columns(count: int) -> int:
-    """As many as make whole rows, up to MOST_COLUMNS; if only narrow rows would be whole, the last one is not."""
-    whole = max(width for width in range(1, min(count, MOST_COLUMNS) + 1) if count % width == 0)
-    return whole if whole > MOST_COLUMNS // 4 else min(count, MOST_COLUMNS)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.ensemble import EnsembleMember, open_member
 from alexnet_mp.analysis.evaluate.settings import DataChanges, InputChanges
-from alexnet_mp.analysis.figures.kernels import first_layer_kernels
 from alexnet_mp.analysis.report.folder import attempt
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.rng import keyed_generator
@@ -24,6 +23,7 @@ from alexnet_mp.model.build import build_model
 from alexnet_mp.model.tower_model import TowerModel
 from alexnet_mp.network.table import Network
 from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.training.kernel_sheet import first_layer_kernels
 from alexnet_mp.training.validation import Evaluation, evaluate
 
 _TOP_CLASSES = 5  # as many bars as the paper's Figure 4 has

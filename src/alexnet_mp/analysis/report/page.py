@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from alexnet_mp.analysis.evaluate.folder import LARGEST_MATRIX, class_errors, most_confused
-from alexnet_mp.analysis.figures.kernels import colorfulness, kernel_sheet, separation
+from alexnet_mp.analysis.figures.kernels import colorfulness, separation
 from alexnet_mp.analysis.report.checkpoint_analysis import (
     CheckpointAnalysis,
     Predictions,
@@ -32,6 +32,7 @@ from alexnet_mp.analysis.results.record import RunRecord
 from alexnet_mp.common.disk import write_whole
 from alexnet_mp.errors import ConfigurationError, explained
 from alexnet_mp.network.costs import network_cost
+from alexnet_mp.training.kernel_sheet import kernel_sheet
 
 _SHEET_WIDTH = 700  # pixels of a picture of kernels, about
 _SECTIONS = {  # each is a template of this name, and a place that links lead to
