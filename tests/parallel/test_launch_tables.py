@@ -14,7 +14,7 @@ import torch.distributed as dist
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import Placement, choose_placement
-from alexnet_mp.parallel.rendezvous import refuse_shared_gpus
+from alexnet_mp.parallel.rendezvous import link_over_gpus
 
 TOWERS = 2
 GPUS = (0, 1, 2, 3, 8)  # of a node, the columns of the tables
@@ -61,7 +61,7 @@ REFUSALS = {
     "shared": (
         "ranks {ranks} share GPU GPU-0; start no more processes on a node than it has GPUs (--nproc-per-node), and let "
         "each see either all of them or one of its own (Slurm: --gpus-per-task=1 --gpu-bind=single:1), or use "
-        "device=cpu"
+        "link=host or device=cpu"
     ),
     **{
         f"too few: {gpus}": (
@@ -79,7 +79,10 @@ REFUSALS = {
         for processes in (2, 4)
     },
     **{
-        f"4 for {gpus}": f"4 processes on this node for {gpus} GPUs; use --nproc-per-node={gpus} or less, or device=cpu"
+        f"4 for {gpus}": (
+            f"4 processes on this node for {gpus} GPUs; use --nproc-per-node={gpus} or less, or device=cpu; training and "
+            "evaluation share them with link=host"
+        )
         for gpus in (2, 3)
     },
 }
@@ -150,7 +153,7 @@ def compared(chosen: list[Placement], processes: list[Process]) -> set[str]:
         device = placement.devices[placement.first_tower]
         if device.type == "cuda":
             try:
-                refuse_shared_gpus(store, placement.launch, process.uuids[device.index])
+                link_over_gpus("direct", store, placement.launch, process.uuids[device.index])
             except ConfigurationError as error:
                 return str(error)
         return ""

@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -17,14 +18,18 @@ from alexnet_mp import load_network
 from alexnet_mp.commands import train
 from alexnet_mp.errors import LinkError, PeerLost
 from alexnet_mp.model.tower_model import TowerModel
+from alexnet_mp.parallel.host_link import HostLink
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.link_test import checked_link, differing_values, passages, what_to_do
 from alexnet_mp.parallel.links import LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import Mesh, make_mesh
-from alexnet_mp.parallel.placement import Placement, choose_placement
+from alexnet_mp.parallel.placement import LinkChoice, Placement, choose_placement
 from alexnet_mp.training.loss import LossOnEveryTower
+from tests.support.disturbed import assert_ended_alike, trained
 from tests.support.processes import as_under_torchrun, run_processes
+from tests.training.test_train import NARROW
 
+CPU = torch.device("cpu")
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}
 TWO_DEVICES = Placement("two_devices", 2, DEVICES)
 PASSAGES = [  # `small`, in the order of a step
@@ -117,24 +122,25 @@ def test_copies_that_are_corrupt_through_host_memory_too_stop_the_run(monkeypatc
         checked_link(Mesh(TWO_DEVICES, None), load_network("small"), 2)
 
 
-def of_a_process(corrupted: bool) -> tuple[str, int]:
+def of_a_process(corrupted: bool, choice: LinkChoice) -> tuple[str, int]:
     """What the check says in this process, and how many exchanges it left in the link's count."""
     world = torch.distributed.get_world_size()
     launch = Launch.from_environment(torch.distributed.get_rank(), world)
-    mesh = make_mesh(choose_placement("distributed", "cpu", 2, launch), 30)
+    mesh = make_mesh(choose_placement("distributed", "cpu", 2, launch), 30, choice)
     with patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink if corrupted else ProcessLink):
         try:
             link = checked_link(mesh, load_network("small"), 3)
         except LinkError as error:
             return str(error), 0
-    assert isinstance(link, ProcessLink)
+    assert type(link) is (HostLink if corrupted or choice == "host" else ProcessLink)
     return "", len(link.traffic.bytes_sent)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_process_stops_where_one_receives_a_flipped_bit(processes):
-    results = run_processes(processes, of_a_process, True)
+    results = run_processes(processes, of_a_process, True, "direct")
     message = results[0][0]
+    assert "; link=host in launch/train.py and launch/evaluate.py carries it through host memory; or check" in message
     sender, receiver = processes - 2, processes - 1
     assert f"fc6 backward from tower 0 (rank {sender}) to tower 1 (rank {receiver}): 1 of 384 values differ" in message
     assert results == [(message, 0)] * processes
@@ -155,8 +161,8 @@ def test_a_copy_that_hangs_between_the_gpus_of_a_process_is_not_waited_for(monke
     link = LocalLink([*DEVICES.values()])
     monkeypatch.setattr(Mesh, "link", lambda self: link)
     for placement, said in (
-        (GPUS, "torchrun --nproc-per-node=2 with NCCL_P2P_DISABLE=1 copies through host memory; turn off the IOMMU"),
-        (replace(GPUS, kind="distributed"), "start again with NCCL_P2P_DISABLE=1, or turn off the IOMMU"),
+        (GPUS, "carries it through host memory; or turn off the IOMMU"),
+        (replace(GPUS, kind="distributed"), "or start again with NCCL_P2P_DISABLE=1, or turn off the IOMMU"),
     ):
         monkeypatch.setattr(alexnet_mp.parallel.link_test, "_pattern", lambda p, s, r, a, device: torch.zeros(p.shape))
         with pytest.raises(LinkError, match=r"conv3 forward: copies between GPUs hang.*cuda:0 did not") as raised:
@@ -179,8 +185,34 @@ def test_every_process_stops_where_a_copy_of_one_replica_hangs():
     assert all("conv3 forward: copies between GPUs hang" in words for words in said[2:])
 
 
-def test_a_healthy_link_between_processes_passes_and_its_traffic_stays_uncounted():
-    assert run_processes(2, of_a_process, False) == [("", 0)] * 2
+def test_every_process_takes_the_host_link_if_one_receives_a_flipped_bit_directly_and_both_links_are_allowed():
+    assert run_processes(4, of_a_process, True, "auto") == [("", 0)] * 4
+
+
+@pytest.mark.parametrize("choice", ["auto", "host"])
+def test_a_healthy_link_between_processes_passes_and_its_traffic_stays_uncounted(choice):
+    assert run_processes(2, of_a_process, False, choice) == [("", 0)] * 2
+
+
+def test_one_process_with_a_direct_link_alone_is_refused_if_copies_between_its_devices_are_corrupt(monkeypatch):
+    monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", corrupt(LocalLink, ("fc7", "forward"), host=False))
+    with pytest.raises(
+        LinkError, match=r"does not arrive as it was sent: fc7 forward .*; link=host in launch/train.py"
+    ):
+        checked_link(make_mesh(TWO_DEVICES, 30, "direct"), load_network("small"), 2)
+    link = checked_link(make_mesh(TWO_DEVICES, 30, "host"), load_network("small"), 2)
+    assert isinstance(link, LocalLink) and link.through_host
+
+
+def test_replicas_that_average_gradients_between_gpus_do_not_go_on_with_what_crosses_through_the_host():
+    groups = [GPUS, replace(GPUS, kind="distributed"), replace(GPUS, kind="distributed", replicas=2)]
+    links = [Mesh(each, None).fallback(LocalLink([CPU])) for each in groups[:1]]
+    assert links[0] is not None and links[0].through_host
+    direct = SimpleNamespace()  # a ProcessLink, which needs processes
+    axes = SimpleNamespace(mesh=torch.tensor([[0, 1], [2, 3]]))
+    assert Mesh(groups[2], axes).fallback(direct) is None
+    assert Mesh(groups[1], axes, link_choice="host").fallback(direct) is None
+    assert Mesh(groups[1], axes, link_choice="direct").fallback(direct) is None
 
 
 def test_a_healthy_link_between_devices_passes_and_keeps_its_counts(caplog):
@@ -276,23 +308,25 @@ def test_the_message_says_what_to_do(kind, device, direct, words):
     assert ("NCCL_P2P_DISABLE" in said) == (kind == "distributed" and device == "cuda")
 
 
-def train_over_a_corrupt_link(folder: str) -> tuple[int, str]:
+def train_over_a_corrupt_link(folder: str, *overrides: str) -> tuple[int, str]:
     """Exit code and standard error of the train command in this process."""
     said = io.StringIO()
     with (
         as_under_torchrun(),
         patch.object(alexnet_mp.training.train, "keep_large_blocks"),
         patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink),
-        patch.object(sys, "argv", ["train.py", f"run_dir={folder}", "recipe.epochs=1", "device=cpu"]),
+        patch.object(sys, "argv", ["train.py", f"run_dir={folder}", "recipe.epochs=1", "device=cpu", *overrides]),
         contextlib.redirect_stderr(said),
-        pytest.raises(SystemExit) as ended,
     ):
-        train.main()
-    return ended.value.code, said.getvalue()
+        try:
+            train.main()
+        except SystemExit as ended:
+            return ended.code, said.getvalue()
+    return 0, said.getvalue()
 
 
 def test_training_over_a_corrupt_link_ends_every_process_with_one_line_before_its_first_step(tmp_path):
-    codes, said = zip(*run_processes(2, train_over_a_corrupt_link, str(tmp_path / "run")), strict=True)
+    codes, said = zip(*run_processes(2, train_over_a_corrupt_link, str(tmp_path / "run"), "link=direct"), strict=True)
     assert codes == (1, 1)
     of_rank_0, of_rank_1 = [line for line in "".join(said).splitlines() if line.startswith("error: ")]
     assert "fc6 backward from tower 0 (rank 0) to tower 1 (rank 1): 1 of 8,192 values differ" in of_rank_0
@@ -300,3 +334,14 @@ def test_training_over_a_corrupt_link_ends_every_process_with_one_line_before_it
     assert "Traceback" not in "".join(said)
     run = tmp_path / "run"
     assert (run / "config.yaml").exists() and not (run / "metrics.jsonl").exists()
+
+
+def test_training_over_a_corrupt_link_goes_on_through_the_host_and_ends_as_over_a_healthy_one(tmp_path):
+    codes, said = zip(*run_processes(2, train_over_a_corrupt_link, str(tmp_path / "run"), *NARROW), strict=True)
+    assert codes == (0, 0)
+    warned = (
+        "direct copies between the towers are corrupt: fc6 backward from tower 0 (rank 0) to tower 1 (rank 1): 1 of"
+    )
+    assert warned in said[0] and "through host memory now, as with link=host" in said[0]
+    assert warned in (tmp_path / "run" / "train.log").read_text()
+    assert_ended_alike(trained(tmp_path / "healthy", "recipe.epochs=1", *NARROW), tmp_path / "run")

@@ -1,10 +1,11 @@
 """Which placement is chosen for a number of processes, towers and GPUs, or refused in every rank with the fix."""
 
 import pytest
+import torch
 
 from alexnet_mp import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
-from alexnet_mp.parallel.placement import Placement, choose_placement
+from alexnet_mp.parallel.placement import LinkChoice, Placement, choose_placement
 
 
 def placed(
@@ -16,9 +17,10 @@ def placed(
     gpus: int = 0,
     placement: str = "auto",
     device: str = "auto",
+    link: LinkChoice = "direct",
 ) -> Placement:
     local = local_world_size or world_size
-    return choose_placement(placement, device, towers, Launch(rank, world_size, rank % local, local), gpus)
+    return choose_placement(placement, device, towers, Launch(rank, world_size, rank % local, local), gpus, link)
 
 
 def devices(placement: Placement) -> dict[int, str]:
@@ -102,6 +104,13 @@ def test_a_network_of_one_tower_is_replicated_over_any_number_of_processes() -> 
 def test_more_processes_than_gpus_are_refused(placement: str, world_size: int, gpus: int, says: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{says}.*--nproc-per-node={gpus} or less.*device=cpu"):
         placed(0, world_size, gpus=gpus, placement=placement)
+
+
+@pytest.mark.parametrize("gpus, indices", [(1, [0, 0, 0, 0]), (2, [0, 1, 0, 1]), (3, [0, 1, 2, 0])])
+def test_more_processes_than_gpus_take_them_in_turn_if_they_may_share(gpus: int, indices: list[int]) -> None:
+    placements = [placed(rank, 4, gpus=gpus, link="auto") for rank in range(4)]
+    assert [p.devices for p in placements] == [{r % 2: torch.device("cuda", i)} for r, i in enumerate(indices)]
+    assert [p.replica_devices for p in placements] == [p.devices for p in placements], "of others nothing is known"
 
 
 def test_gpus_are_counted_node_by_node() -> None:

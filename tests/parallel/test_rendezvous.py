@@ -14,7 +14,7 @@ from alexnet_mp.errors import ConfigurationError, DataLost, NotSaved, PeerLost, 
 from alexnet_mp.parallel import mesh
 from alexnet_mp.parallel.launch import Launch
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.parallel.rendezvous import name_of_start, refuse_shared_gpus, silent_ranks
+from alexnet_mp.parallel.rendezvous import link_over_gpus, name_of_start, silent_ranks
 
 SECONDS = timedelta(seconds=20)
 AT_ONCE = timedelta(seconds=0.02)
@@ -83,9 +83,9 @@ def test_groups_over_gpus_are_left_together_or_not_at_all(device, error, all_kno
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroyed"))
     monkeypatch.setattr(mesh, "rendezvous_store", lambda *_: None)
-    monkeypatch.setattr(mesh, "refuse_shared_gpus", lambda *_: None)
+    monkeypatch.setattr(mesh, "link_over_gpus", lambda link, *_: link)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Mock(uuid="GPU-1"))
-    monkeypatch.setattr(mesh, "make_mesh", lambda placement, _: mesh.Mesh(placement, None))
+    monkeypatch.setattr(mesh, "make_mesh", lambda placement, *_: mesh.Mesh(placement, None))
     placement = Placement("distributed", 2, {0: torch.device(device)}, launch=Launch(world_size=2))
     with pytest.raises(type(error)) if error else nullcontext(), mesh.open_mesh(placement, timeout_seconds=5):
         if error:
@@ -101,8 +101,9 @@ class Options:
         self._timeout = timedelta(minutes=10)
 
 
+@pytest.mark.parametrize("link", ["direct", "host"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_groups_of_gpus_wait_longer_than_we_do_and_the_towers_exchange_goes_first(device, monkeypatch):
+def test_groups_of_gpus_wait_longer_than_we_do_and_the_towers_exchange_goes_first(device, link, monkeypatch):
     made = []
 
     def new_group(ranks, timeout=None, backend=None, pg_options=None):
@@ -113,11 +114,12 @@ def test_groups_of_gpus_wait_longer_than_we_do_and_the_towers_exchange_goes_firs
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(mesh, "DeviceMesh", Mock())
     placement = Placement("distributed", 2, {1: torch.device(device)}, 1, 2, Launch(3, 4, 3, 4))
-    mesh.make_mesh(placement, timeout_seconds=40)
-    seconds, backend = (40, "gloo") if device == "cpu" else (100, "nccl")
+    mesh.make_mesh(placement, 40, link)
+    gloo = device == "cpu" or link == "host"  # which carries gradients through the host too
+    seconds, backend = (40, "gloo") if gloo else (100, "nccl")
     assert [each[:3] for each in made] == [(ranks, seconds, backend) for ranks in ([0, 1], [2, 3], [0, 2], [1, 3])]
     options = [each[3] for each in made]
-    if device == "cpu":
+    if gloo:
         assert options == [None] * 4
     else:
         assert [each.is_high_priority_stream for each in options] == [True, True, False, False]
@@ -130,7 +132,7 @@ def compared(uuids: list[str]) -> list[str]:
 
     def compare(rank: int) -> str:
         try:
-            refuse_shared_gpus(store, Launch(rank, count, 0, count), uuids[rank])
+            link_over_gpus("direct", store, Launch(rank, count, 0, count), uuids[rank])
         except ConfigurationError as error:
             return str(error)
         return ""
@@ -147,17 +149,22 @@ def test_only_gpus_that_processes_share_are_refused_and_in_all_of_them():
     assert "--gpu-bind=single:1" in said[0]
 
 
-def test_processes_that_share_a_gpu_are_refused_once_they_have_joined(monkeypatch):
+@pytest.mark.parametrize("link", ["direct", "auto"])
+def test_processes_that_share_a_gpu_go_through_the_host_once_they_have_joined_or_are_refused(link, monkeypatch, caplog):
     store, joined = dist.HashStore(), []
     store.set("gpu of rank 1", "GPU-a")
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: joined.append(True))
     monkeypatch.setattr(mesh, "rendezvous_store", lambda *_: store)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Mock(uuid="GPU-a"))
-    monkeypatch.setattr(mesh, "make_mesh", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(mesh, "make_mesh", lambda placement, _, link: mesh.Mesh(placement, None, link_choice=link))
     placement = Placement("distributed", 2, {0: torch.device("cuda", 0)}, launch=Launch(world_size=2))
-    with pytest.raises(ConfigurationError, match="ranks 0, 1 share GPU GPU-a"), mesh.open_mesh(placement, 5):
-        pass
+    said = pytest.raises(ConfigurationError, match=r"ranks 0, 1 share GPU GPU-a; .*or use link=host or device=cpu")
+    with said if link == "direct" else nullcontext(), mesh.open_mesh(placement, 5, link) as joined_mesh:
+        assert (joined_mesh.link_choice, link) == ("host", "auto")
     assert joined == [True]
+    assert bool(caplog.messages) == (link == "auto")
+    assert all("host, which is slower than from GPU to GPU: ranks 0, 1 share GPU GPU-a" in m for m in caplog.messages)
 
 
 def test_a_store_that_is_gone_knows_nobody():

@@ -18,7 +18,7 @@ from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.training.loss import LossOnEveryTower, data_parallel
 from alexnet_mp.training.optimizer import make_optimizer
 from alexnet_mp.training.recipe import Rates, Recipe
-from tests.support.processes import run_processes
+from tests.support.transports import over, run_over
 
 STEPS, BATCH = 5, 8
 RECIPE = Recipe("test", BATCH, 1, 0.9, Rates(0.01, 0.0005), Rates(0.02, 0.0))
@@ -61,16 +61,17 @@ def save_five_steps(folder: str, towers: int, placement_kind: str, dtype: torch.
     save_file(train_five_steps(towers, placement_kind, dtype), Path(folder) / f"{_world()[0]}.safetensors")
 
 
-def in_processes(count: int, folder: Path, *arguments) -> list[dict[str, Tensor]]:
-    run_processes(count, save_five_steps, str(folder), *arguments)
+def in_processes(transport: str, count: int, folder: Path, *arguments) -> list[dict[str, Tensor]]:
+    run_over(transport, count, save_five_steps, str(folder), *arguments)
     return [load_file(folder / f"{rank}.safetensors") for rank in range(count)]
 
 
 @pytest.mark.parametrize("towers", [2, 4])
-def test_one_process_a_tower_trains_bit_equal_to_one_process(towers, tmp_path):
+@over("gloo", "host")
+def test_one_process_a_tower_trains_bit_equal_to_one_process(transport, towers, tmp_path):
     expected = train_five_steps(towers, "simulated", torch.float32)
     assert len({expected[f"{step} loss"].item() for step in range(STEPS)}) == STEPS
-    results = in_processes(towers, tmp_path, towers, "distributed", torch.float32)
+    results = in_processes(transport, towers, tmp_path, towers, "distributed", torch.float32)
     assert set().union(*results) == expected.keys()
     for result in results:
         for name, tensor in result.items():
@@ -80,9 +81,10 @@ def test_one_process_a_tower_trains_bit_equal_to_one_process(towers, tmp_path):
 @pytest.mark.parametrize(
     ("towers", "kind", "processes"), [(2, "distributed", 4), (2, "simulated", 2), (1, "distributed", 2)]
 )
-def test_two_replicas_train_equal_to_one_on_the_same_global_batch(towers, kind, processes, tmp_path):
+@over("gloo")
+def test_two_replicas_train_equal_to_one_on_the_same_global_batch(transport, towers, kind, processes, tmp_path):
     expected = train_five_steps(towers, "simulated", torch.float64)
-    for result in in_processes(processes, tmp_path, towers, kind, torch.float64):
+    for result in in_processes(transport, processes, tmp_path, towers, kind, torch.float64):
         for name, tensor in result.items():
             error = (tensor - expected[name]).abs().max() / expected[name].abs().max()
             assert error <= 1e-10, f"{name} differs by {error:.1e}"

@@ -1,6 +1,7 @@
 """One forward pass for every placement: this process's towers, and the crossings to the others."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from alexnet_mp.model.stage import Logits
 from alexnet_mp.model.tower import Tower
 from alexnet_mp.network.crossings import crossing_points
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.crossing import Crossing, merge_replicated_logits, to_towers
+from alexnet_mp.parallel.crossing import Crossing, Span, merge_replicated_logits, to_towers
 from alexnet_mp.parallel.links import HalfPrecisionLink, Link
 from alexnet_mp.parallel.placement import Placement
 
@@ -83,7 +84,8 @@ class TowerModel(nn.Module):
         for crossing, *stages in zip(self._crossings, *(tower.stages for tower in towers), strict=True):
             if crossing:
                 activations, handle = crossing.start(activations)
-            partials = [stage.own_half(own) for stage, own in zip(stages, activations, strict=True)]
+            with crossing.span(f"own half {crossing.name} forward") if crossing else nullcontext():
+                partials = [stage.own_half(own) for stage, own in zip(stages, activations, strict=True)]
             peers = crossing.finish(handle) if crossing else [None] * len(towers)
             activations = [
                 stage.rest(partial, peer, mask, auxiliary)
@@ -99,6 +101,11 @@ class TowerModel(nn.Module):
                     f"tower {tower.index} was placed on {placed} and has been moved to {found}; build the model there "
                     "instead, for example build_model(..., device='cuda')"
                 )
+
+    def name_spans(self, span: Span) -> None:
+        """From now on, name the start, the own half and the wait of every crossing by `span`."""
+        for crossing in filter(None, self._crossings):
+            crossing.span = span
 
     def local_towers(self) -> list[Tower]:
         """The towers of this process, in tower order."""

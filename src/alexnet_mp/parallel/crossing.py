@@ -15,7 +15,8 @@ that its gradients leave as soon as they are there. Tokens alone order the pairs
 any `start`. So no thread waits for another, and one thread can run all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,9 @@ from alexnet_mp.common.device import upload
 from alexnet_mp.parallel.links import Link, Pending, Tensors
 
 Part = tuple[int, ...]  # local towers, counted from 0, that cross in one pair of autograd functions
+Span = Callable[
+    [str], AbstractContextManager[object]
+]  # names a stretch of time, as torch.profiler.record_function does
 
 
 class Crossing:
@@ -40,6 +44,7 @@ class Crossing:
         """`apart`: each local tower is on a device of its own."""
         self.name = name
         self.has_backward = has_backward
+        self.span: Span = nullcontext  # which names nothing
         self._link = link
         places = range(len(link.local_towers))
         self._parts: list[Part] = [(place,) for place in places] if apart else [tuple(places)]
@@ -50,10 +55,11 @@ class Crossing:
         The layer must go on with the returned halves, not with its arguments: gradients meet there.
         """
         outgoing = _to_all_peers([half.detach() for half in halves], self._link.towers)
-        arrival = self._link.post(outgoing, self.name, "forward")
+        with self.span(f"start {self.name} forward"):
+            arrival = self._link.post(outgoing, self.name, "forward")
         if not self.has_backward:
             return list(halves), Handle(arrival)
-        exchange = _ReturnOfGradients(self._link, self.name, self._parts)
+        exchange = _ReturnOfGradients(self._link, self.name, self._parts, self.span)
         owns: list[Tensor] = []
         tokens = []
         for part in self._parts:
@@ -64,7 +70,8 @@ class Crossing:
 
     def finish(self, handle: "Handle") -> list[Tensor]:
         """Wait for the exchange; for each local tower return its peers' halves, joined in tower order on dim 1."""
-        incoming = handle.arrival()
+        with self.span(f"wait {self.name} forward"):
+            incoming = handle.arrival()
         if not handle.tokens:
             return _join(incoming)
         joined: list[Tensor] = []
@@ -77,10 +84,10 @@ class Crossing:
 class _ReturnOfGradients:
     """The backward pass of one use of a crossing, part by part."""
 
-    def __init__(self, link: Link, crossing: str, parts: Sequence[Part]) -> None:
+    def __init__(self, link: Link, crossing: str, parts: Sequence[Part], span: Span) -> None:
         self.link = link
         self.parts = parts
-        self._crossing = crossing
+        self._crossing, self._span = crossing, span
         # For each part, what is on its way to it, by the part that has sent it.
         self._returning: dict[Part, dict[Part, Pending]] = {part: {} for part in parts}
 
@@ -89,7 +96,8 @@ class _ReturnOfGradients:
         of_all: Tensors = [[] for _ in self.link.local_towers]
         for place, parcels in zip(part, outgoing, strict=True):
             of_all[place] = parcels
-        pending = self.link.post(of_all, self._crossing, "backward")
+        with self._span(f"start {self._crossing} backward"):
+            pending = self.link.post(of_all, self._crossing, "backward")
         for returning in self._returning.values():
             returning[part] = pending
 
@@ -97,7 +105,8 @@ class _ReturnOfGradients:
         """Wait for the gradients of a part's halves; every part that has any to send has sent them."""
         returning, self._returning[part] = self._returning[part], {}
         waiting = part if len(self.parts) > 1 else ()
-        arrived = [returning[sender](*waiting) for sender in sorted(returning)]
+        with self._span(f"wait {self._crossing} backward"):
+            arrived = [returning[sender](*waiting) for sender in sorted(returning)]
         return [[parcel for each in arrived for parcel in each[place]] for place in part]
 
 

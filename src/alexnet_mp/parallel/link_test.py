@@ -27,6 +27,7 @@ from alexnet_mp.parallel.wait import wait_with_timeout
 
 LARGEST_PARCEL = 4 * 2**20  # bytes: enough to see a link that corrupts, and little to wait for
 HANGS_AFTER = 30.0  # seconds without such a parcel
+_BY_HOST = "link=host in launch/train.py and launch/evaluate.py carries it through host memory; or "
 _LOG = logging.getLogger("alexnet_mp.parallel.link_test")
 
 
@@ -75,23 +76,24 @@ class LinkTest:
 def checked_link(mesh: Mesh, network: Network, images_per_replica: int) -> Link | None:
     """The mesh's link, once it has carried patterns of every crossing and direction unchanged.
 
-    Every process of the run calls it. Between the devices of one process, copies go through host memory from then on,
-    with a warning, where direct ones are corrupt. Raises LinkError in every process if the link of one of them
+    Every process of the run calls it. If direct copies are corrupt and `Mesh.fallback` allows it, what crosses goes
+    through host memory from then on, with a warning. Raises LinkError in every process if the link of one of them
     cannot be used.
     """
     tested = examined_link(mesh, network, images_per_replica)
     if tested.corrupt_through_host or (tested.corrupt and tested.corrupt_through_host is None):
         found = tested.corrupt_through_host or tested.corrupt
         assert found
-        how = "also through host memory " if tested.corrupt_through_host else ""
+        how = "also " if tested.corrupt_through_host else ""
+        direct = not tested.corrupt_through_host and mesh.link_choice != "host"
         raise LinkError(
-            f"what crosses between towers does not arrive {how}as it was sent: {in_words(found)}; "
-            f"{what_to_do(mesh.placement, direct=not tested.corrupt_through_host)}"
+            f"what crosses between towers does not arrive {'' if direct else f'{how}through host memory '}as it was "
+            f"sent: {in_words(found)}; {_BY_HOST if direct else ''}{what_to_do(mesh.placement, direct)}"
         )
     if tested.corrupt:
         _LOG.warning(
-            "direct copies between the towers' devices are corrupt: %s. They go through host memory now, which is "
-            "slower; to mend it, %s",
+            "direct copies between the towers are corrupt: %s. They go through host memory now, as with link=host, "
+            "which is slower; to mend it, %s",
             in_words(tested.corrupt),
             what_to_do(mesh.placement, direct=True),
         )
@@ -101,20 +103,18 @@ def checked_link(mesh: Mesh, network: Network, images_per_replica: int) -> Link 
 def examined_link(mesh: Mesh, network: Network, images: int) -> LinkTest:
     """Test the mesh's link; every process of the run calls it, and every one gets what all have found.
 
-    Links between the devices of one process are tested again through host memory where direct copies are corrupt, and
-    stay so. Raises LinkError in every process if a device of one of them does not get what was sent to it.
+    If direct copies are corrupt and `Mesh.fallback` allows it, the link through host memory is tested and takes their
+    place. Raises LinkError in every process if a device of one of them does not get what was sent to it.
     """
     link = mesh.link()
     if link is None or (isinstance(link, LocalLink) and len(set(link.devices)) == 1):
         return LinkTest(link, None)
-    found = _tried(mesh, link, network, images)
-    corrupt = _everywhere(mesh, link, network, images, found)
-    if not corrupt or not isinstance(link, LocalLink):
+    corrupt = _everywhere(mesh, link, network, images, _tried(mesh, link, network, images))
+    fallback = mesh.fallback(link) if corrupt else None
+    if fallback is None:
         return LinkTest(link, corrupt)
-    if any(found):
-        link.through_host = True
-        found = _tried(mesh, link, network, images, attempt=1)
-    return LinkTest(link, corrupt, _everywhere(mesh, link, network, images, found))
+    found = _tried(mesh, fallback, network, images, attempt=1)
+    return LinkTest(fallback, corrupt, _everywhere(mesh, fallback, network, images, found))
 
 
 def differing_values(
@@ -173,9 +173,8 @@ def in_words(found: list[Corruption]) -> str:
 def what_to_do(placement: Placement, direct: bool) -> str:
     """What the user can mend; `direct`: copies from device to device are to blame, where the towers are on GPUs."""
     if not direct or next(iter(placement.devices.values())).type != "cuda":
-        return (
-            "check this machine's memory, and the network between processes; until then nothing trained here is right"
-        )
+        until_then = "" if direct else "; until then nothing trained here is right"
+        return f"check this machine's memory, and the network between processes{until_then}"
     through_host = "start again with NCCL_P2P_DISABLE=1, or " if placement.kind == "distributed" else ""
     return (
         f"{through_host}turn off the IOMMU (VT-d, AMD-Vi) in the firmware or on the kernel's command line, and ACS on "
@@ -192,10 +191,10 @@ def _tried(mesh: Mesh, link: Link, network: Network, images: int, attempt: int =
     except LinkError as error:
         hangs = str(error)
     if mesh.any(bool(hangs)):
-        by_nccl = f"torchrun --nproc-per-node={network.towers} with NCCL_P2P_DISABLE=1 copies through host memory; "
+        direct = mesh.link_choice != "host"
         raise LinkError(
             f"{hangs or 'what crosses between the towers of another process does not arrive'}; "
-            f"{by_nccl if mesh.placement.kind == 'two_devices' else ''}{what_to_do(mesh.placement, direct=True)}"
+            f"{_BY_HOST if direct else ''}{what_to_do(mesh.placement, direct)}"
         )
     return found
 

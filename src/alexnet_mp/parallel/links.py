@@ -16,6 +16,7 @@ from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
 Direction = Literal["forward", "backward"]
 Tensors = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
 Pending = Callable[..., Tensors]  # see Link
+Operation = tuple[Callable[..., dist.Work | None], Sequence[Tensor]]  # dist.isend or dist.irecv, a tensor for each peer
 
 
 class Traffic:
@@ -137,28 +138,41 @@ class ProcessLink:
     def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         parcels = [_as_laid_out(parcel) for parcel in outgoing[0]]
         self.traffic.add(self.tower, crossing, direction, parcels)
+        arrive = self._exchange(parcels, f"crossing {crossing}, {direction}")
+        return lambda *_waiting: [arrive()]
+
+    def _exchange(self, parcels: list[Tensor], where: str) -> Callable[[], list[Tensor]]:
+        """Launch sends of `parcels`, one to each peer; what is returned waits for what the peers sent."""
         # Towers have equal shapes, so what comes from a peer is shaped like what goes to it.
         incoming = [torch.empty_like(parcel) for parcel in parcels]
-        peers = peers_of(self.tower, self.towers)
-        operations = [
-            dist.P2POp(operation, tensor, group=self._group, group_peer=peer)
-            for peer, sent, received in zip(peers, parcels, incoming, strict=True)
-            for operation, tensor in ((dist.isend, _in_memory_order(sent)), (dist.irecv, _in_memory_order(received)))
-        ]
-        where = f"crossing {crossing}, {direction}"
-        with self._naming(where, peers):
-            requests = dist.batch_isend_irecv(operations)
-        # gloo has a request for each operation, NCCL one for all of them.
-        of_peers = [[peer] for peer in peers for _ in range(2)] if len(requests) == len(operations) else [peers]
+        wait = self._launch(where, [(dist.isend, parcels), (dist.irecv, incoming)])
 
-        def arrive(*_waiting: int) -> Tensors:
+        def arrive() -> list[Tensor]:
+            wait()
+            return incoming
+
+        return arrive
+
+    def _launch(self, where: str, operations: Sequence[Operation], tag: int = 0) -> Callable[[], None]:
+        """Launch operations, each with one tensor for every peer, as one batch; what is returned waits for them."""
+        peers = peers_of(self.tower, self.towers)
+        batch = [
+            dist.P2POp(operation, _in_memory_order(tensor), group=self._group, tag=tag, group_peer=peer)
+            for operation, tensors in operations
+            for peer, tensor in zip(peers, tensors, strict=True)
+        ]
+        with self._naming(where, peers):
+            requests = dist.batch_isend_irecv(batch)
+        # gloo has a request for each operation, NCCL one for all of them.
+        of_peers = [[peer] for _ in operations for peer in peers] if len(requests) == len(batch) else [peers]
+
+        def wait() -> None:
             for request, awaited in zip(requests, of_peers, strict=True):
                 with self._naming(where, awaited):
                     request.wait()
-            parcels.clear()  # held until here: a buffer must live as long as its send
-            return [incoming]
+            batch.clear()  # held until here: a buffer must live as long as its send
 
-        return arrive
+        return wait
 
     def _naming(self, where: str, peers: Sequence[int]) -> AbstractContextManager[None]:
         """Raise PeerLost, which names the crossing and the peers, if an exchange with them fails."""

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexnet_mp.errors import NotSaved, Stopped, in_short
+from alexnet_mp.parallel.host_link import HostLink
 from alexnet_mp.parallel.links import Link, LocalLink, ProcessLink
 from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
-from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.parallel.rendezvous import refuse_shared_gpus, rendezvous_store, silent_ranks
+from alexnet_mp.parallel.placement import LinkChoice, Placement
+from alexnet_mp.parallel.rendezvous import link_over_gpus, rendezvous_store, silent_ranks
 
 # What processes raise when they have agreed on it, with no exchange left open. A ConfigurationError is not among these:
 # in an evaluation one process alone may have it, because only its images cannot be read.
@@ -29,21 +30,43 @@ class Mesh:
     """The axes `replica` and `tower` of the processes of a run; None for a run of one process.
 
     Crossings have the tower axis to themselves, gradients the replica axis; everything else (agreements, metrics) goes
-    over the world, on CPU tensors. `store` is where the processes have met.
+    over the world, on CPU tensors. `store` is where the processes have met. With the `link_choice` host nothing is
+    copied from GPU to GPU, neither what crosses nor gradients; with auto, what crosses may be changed to that.
     """
 
     placement: Placement
     axes: DeviceMesh | None
     store: dist.Store | None = None  # type: ignore[name-defined]
+    link_choice: LinkChoice = "auto"
+    timeout_seconds: float = 600
 
     def link(self) -> Link | None:
         """What carries the crossings under this placement; None for a network of one tower."""
         if self.placement.towers == 1:
             return None
         if self.placement.kind != "distributed":
-            return LocalLink(list(self.placement.devices.values()))
+            link = LocalLink(list(self.placement.devices.values()))
+            link.through_host = self.link_choice == "host"
+            return link
         assert self.axes is not None
-        return ProcessLink(self.axes.get_group("tower"))
+        between_processes = HostLink if self.link_choice == "host" else ProcessLink
+        return between_processes(self.axes.get_group("tower"))
+
+    def fallback(self, direct: Link) -> Link | None:
+        """What carries the crossings through host memory in place of `direct`; every process of the run calls it.
+
+        None if that is done already, or not allowed, or if replicas would go on to average gradients between GPUs,
+        which nobody has tested.
+        """
+        if self.link_choice != "auto":
+            return None
+        if isinstance(direct, LocalLink):
+            direct.through_host = True
+            return direct
+        if self.axes is None or (self.placement.on_gpus and self.placement.replicas > 1):
+            return None
+        rows = [_new_group(row.tolist(), _HOST, self.timeout_seconds) for row in self.axes.mesh]
+        return HostLink(rows[self.placement.replica])
 
     def replica_group(self) -> dist.ProcessGroup | None:
         """The processes that hold the same towers in different replicas; None if there is one replica."""
@@ -140,13 +163,15 @@ def needing_all(what: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
+def open_mesh(placement: Placement, timeout_seconds: float, link: LinkChoice = "auto") -> Iterator[Mesh]:
     """Join the processes of a run, each group with an explicit time-out, and leave them at the end.
 
-    Raises ConfigurationError in every process if two of them have the same GPU.
+    `link`: what crosses goes from GPU to GPU (`direct`), through host memory (`host`), or `auto`: directly, unless
+    processes share a GPU or the link's self-test finds that copies are corrupt. Raises ConfigurationError in every
+    process if two of them have the same GPU and the link is `direct`.
     """
     if placement.launch.world_size == 1:
-        yield Mesh(placement, None)
+        yield make_mesh(placement, timeout_seconds, link)
         return
     device = next(iter(placement.devices.values()))
     launch, timeout = placement.launch, timedelta(seconds=timeout_seconds)
@@ -156,9 +181,9 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
     try:
         if device.type == "cuda":
             with needing_all("comparing the GPUs of the run"):
-                refuse_shared_gpus(store, launch, str(torch.cuda.get_device_properties(device).uuid))
+                link = link_over_gpus(link, store, launch, str(torch.cuda.get_device_properties(device).uuid))
         with needing_all("making the groups of the run"):
-            mesh = make_mesh(placement, timeout_seconds)
+            mesh = make_mesh(placement, timeout_seconds, link)
         yield replace(mesh, store=store)
     except BaseException as error:
         # NCCL's end would wait, unheard, for exchanges that the peer never joins.
@@ -168,27 +193,31 @@ def open_mesh(placement: Placement, timeout_seconds: float) -> Iterator[Mesh]:
     dist.destroy_process_group()
 
 
-def make_mesh(placement: Placement, timeout_seconds: float) -> Mesh:
-    """The mesh of processes that have joined already; every process of the world calls it.
+def make_mesh(placement: Placement, timeout_seconds: float, link: LinkChoice = "auto") -> Mesh:
+    """The mesh of processes that have joined already; every process of the world calls it. `link`: see `open_mesh`.
 
     The world is split into rows (the towers of one replica) and columns (one tower's replicas).
     """
-    launch = placement.launch
+    launch, mesh = placement.launch, Mesh(placement, None, None, link, timeout_seconds)
     if launch.world_size == 1:
-        return Mesh(placement, None)
+        return mesh
     device = next(iter(placement.devices.values()))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what NCCL takes for this process's GPU
     ranks = torch.arange(launch.world_size).view(placement.replicas, -1)  # [replicas, processes a replica]
     replica, position = divmod(launch.rank, ranks.shape[1])
-    rows = [_new_group(row.tolist(), device, timeout_seconds, urgent=True) for row in ranks]
-    columns = [_new_group(column.tolist(), device, timeout_seconds) for column in ranks.T]
-    groups = [columns[position], rows[replica]]
-    return Mesh(placement, DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "tower")))
+    memory = _HOST if link == "host" else device
+    rows = [_new_group(row.tolist(), memory, timeout_seconds, urgent=True) for row in ranks]
+    columns = [_new_group(column.tolist(), memory, timeout_seconds) for column in ranks.T]
+    groups, names = [columns[position], rows[replica]], ("replica", "tower")
+    return replace(mesh, axes=DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=names))
+
+
+_HOST = torch.device("cpu")  # for gloo, which carries what is in a GPU's memory through the host's
 
 
 def _new_group(ranks: list[int], device: torch.device, seconds: float, urgent: bool = False) -> dist.ProcessGroup:
-    """Processes that exchange what is on their devices; `urgent`: on a GPU, before kernels that wait as well."""
+    """Processes that exchange what is in a device's memory; `urgent`: on a GPU, before kernels that wait as well."""
     backend, options = "gloo", None
     if device.type == "cuda":
         backend, seconds = "nccl", seconds + NCCL_WAITS_LONGER

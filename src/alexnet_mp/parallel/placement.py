@@ -10,6 +10,7 @@ from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
 
 PlacementKind = Literal["simulated", "two_devices", "distributed"]
+LinkChoice = Literal["auto", "direct", "host"]  # see `open_mesh`
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Placement:
     """Where the towers of a replica live, seen from one process.
 
     `devices` maps each local tower to its device, in tower order; `replica` of `replicas` is the share of the global
-    batch that this process works on. `sees_own_gpu_alone`: the GPUs of other processes are hidden from this one.
+    batch that this process works on. `sees_own_gpu_alone`: the GPUs of other processes are hidden from this one, or
+    shared among them.
     """
 
     kind: PlacementKind
@@ -65,7 +67,12 @@ class Placement:
 
 
 def choose_placement(
-    requested: str, device: str, towers: int, launch: Launch | None = None, visible_gpus: int | None = None
+    requested: str,
+    device: str,
+    towers: int,
+    launch: Launch | None = None,
+    visible_gpus: int | None = None,
+    link: LinkChoice = "direct",
 ) -> Placement:
     """Decide the placement of a network of `towers` towers, or say with the numbers why it cannot be.
 
@@ -73,10 +80,11 @@ def choose_placement(
     with more than one process, two_devices with a visible GPU for every tower, simulated otherwise. `launch` is what
     torchrun says of this process, and `visible_gpus` is asked of torch, unless given. One of several processes that
     sees one GPU takes it, because Slurm and torchrun's --virtual-local-rank show each process its own;
-    `refuse_shared_gpus` finds those that have the same.
+    `link_over_gpus` finds those that have the same. If the `link` need not be direct, more processes than GPUs take
+    them in turn.
 
     Raises ConfigurationError for a world size that towers do not divide, a replica split over two nodes, two_devices
-    with fewer devices than towers or in several processes, and more processes than GPUs.
+    with fewer devices than towers or in several processes, and more processes than GPUs with a direct link.
     """
     choice(requested, ("auto", *get_args(PlacementKind)), "placement")
     choice(device, ("auto", "cpu", "cuda"), "device")
@@ -93,15 +101,15 @@ def choose_placement(
     else:
         kind = "two_devices" if 1 < towers <= gpus else "simulated"
     if kind == "distributed":
-        return _distributed(towers, launch, gpus)
+        return _distributed(towers, launch, gpus, link)
     if kind == "two_devices":
         return _two_devices(towers, launch, gpus)
-    device_of_all, alone = _device(launch, gpus)
+    device_of_all, alone = _device(launch, gpus, link)
     devices = dict.fromkeys(range(towers), device_of_all)
     return Placement("simulated", towers, devices, launch.rank, launch.world_size, launch, alone)
 
 
-def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
+def _distributed(towers: int, launch: Launch, gpus: int, link: LinkChoice) -> Placement:
     if launch.world_size % towers:
         raise ConfigurationError(
             f"{launch.world_size} process{'es' if launch.world_size > 1 else ''} cannot hold replicas of {towers} "
@@ -114,7 +122,7 @@ def _distributed(towers: int, launch: Launch, gpus: int) -> Placement:
         )
     # Tower is the fastest axis, so that a replica's processes are neighbors on one node.
     replica, tower = divmod(launch.rank, towers)
-    device, alone = _device(launch, gpus)
+    device, alone = _device(launch, gpus, link)
     return Placement("distributed", towers, {tower: device}, replica, launch.world_size // towers, launch, alone)
 
 
@@ -136,15 +144,17 @@ def _two_devices(towers: int, launch: Launch, gpus: int) -> Placement:
     return Placement("two_devices", towers, devices, launch=launch)
 
 
-def _device(launch: Launch, gpus: int) -> tuple[torch.device, bool]:
-    """The device of a process, and whether it is the only GPU that the process sees though it is not alone."""
+def _device(launch: Launch, gpus: int, link: LinkChoice) -> tuple[torch.device, bool]:
+    """The device of a process, and whether it says nothing of the other processes' devices."""
     if not gpus:
         return torch.device("cpu"), False
     if gpus == 1 and not launch.planned:
         return torch.device("cuda", 0), launch.world_size > 1
-    if gpus < launch.local_world_size:
+    if gpus < launch.local_world_size and link == "direct":
         raise ConfigurationError(
             f"{launch.local_world_size} processes on this node for {gpus} GPU{'s' if gpus > 1 else ''}; "
-            f"use --nproc-per-node={gpus} or less, or device=cpu"
+            f"use --nproc-per-node={gpus} or less, or device=cpu; training and evaluation share them with link=host"
         )
+    if gpus < launch.local_world_size:
+        return torch.device("cuda", launch.local_rank % gpus), True
     return torch.device("cuda", launch.local_rank), False

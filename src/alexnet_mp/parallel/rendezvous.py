@@ -1,5 +1,6 @@
 """Rendezvous at start-up, and detection of ranks that stop responding."""
 
+import logging
 import os
 import threading
 import time
@@ -12,6 +13,9 @@ import torch.distributed as dist
 
 from alexnet_mp.errors import ConfigurationError
 from alexnet_mp.parallel.launch import Launch
+from alexnet_mp.parallel.placement import LinkChoice
+
+_LOG = logging.getLogger("alexnet_mp.parallel.rendezvous")
 
 
 def rendezvous_store(launch: Launch, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
@@ -64,22 +68,27 @@ def _wait_until(deadline: float, what: str) -> None:
     time.sleep(0.01)
 
 
-def refuse_shared_gpus(store: dist.Store, launch: Launch, uuid: str) -> None:  # type: ignore[name-defined]
-    """Raise ConfigurationError, in every process alike, if two processes have the GPU of the same `uuid`.
+def link_over_gpus(link: LinkChoice, store: dist.Store, launch: Launch, uuid: str) -> LinkChoice:  # type: ignore[name-defined]
+    """`link`, or `host` with a warning if two processes have the GPU of the same `uuid`; all of them get the same.
 
     Each process calls it with its own. A process that sees one GPU cannot tell from this that it has it to itself.
+    Raises ConfigurationError, in every process alike, if they share a GPU and the link is to be direct.
     """
     store.set(f"gpu of rank {launch.rank}", uuid)
     ranks: dict[str, list[int]] = {}
     for rank in range(launch.world_size):
         ranks.setdefault(store.get(f"gpu of rank {rank}").decode(), []).append(rank)
     shared = {gpu: sharing for gpu, sharing in ranks.items() if len(sharing) > 1}
-    if shared:
-        found = "; ".join(f"ranks {', '.join(map(str, sharing))} share GPU {gpu}" for gpu, sharing in shared.items())
+    found = "; ".join(f"ranks {', '.join(map(str, sharing))} share GPU {gpu}" for gpu, sharing in shared.items())
+    if shared and link == "direct":
         raise ConfigurationError(
             f"{found}; start no more processes on a node than it has GPUs (--nproc-per-node), and let each see either "
-            "all of them or one of its own (Slurm: --gpus-per-task=1 --gpu-bind=single:1), or use device=cpu"
+            "all of them or one of its own (Slurm: --gpus-per-task=1 --gpu-bind=single:1), or use link=host or "
+            "device=cpu"
         )
+    if shared and link == "auto":
+        _LOG.warning("%-10s host, which is slower than from GPU to GPU: %s", "link", found)
+    return "host" if shared else link
 
 
 def silent_ranks(

@@ -39,7 +39,8 @@ def try_run(configuration: Mapping[str, Any], classes_of_data: bool = False) -> 
     settings, placement = run.settings, run.placement
     named = settings.dry_run if isinstance(settings.dry_run, str) else _ON_GPUS if placement.on_gpus else _ON_CPUS
     predicted = _prediction(run, named)
-    with open_mesh(placement, settings.timeout_seconds) as mesh, open_telemetry(placement) as telemetry:
+    joined = open_mesh(placement, settings.timeout_seconds, settings.link)
+    with joined as mesh, open_telemetry(placement) as telemetry:
         check_agreement(run.text, run.data, mesh)
         loss, seconds = _one_step(run, mesh)
     if not placement.is_main:

@@ -63,7 +63,8 @@ def make_jobs(settings: SweepSettings, compose: Compose) -> list[Job]:
                 if training.run_dir != str(run_dir):
                     raise ConfigurationError(f"out={out} cannot be handed to a job, it becomes {training.run_dir}")
                 towers, layers = training.network.towers, training.network.learned_layers
-                placement = choose_placement(training.placement, training.device, towers, launch)
+                asked_for = (training.placement, training.device, towers, launch)
+                placement = choose_placement(*asked_for, link=training.link)
                 training.on_replicas(placement.replicas).recipe.check(layers, placement.replicas)
             jobs.append(Job(name, seed, run_dir, asked, configuration))
     return jobs

@@ -1,7 +1,7 @@
 """The configuration of a training run, checked key by key."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -12,8 +12,16 @@ from alexnet_mp.data.load import DataSettings
 from alexnet_mp.data.loader import LoaderSettings
 from alexnet_mp.network.costs import network_cost
 from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.parallel.placement import LinkChoice
 from alexnet_mp.training.finetune import InitialWeights
 from alexnet_mp.training.recipe import BatchScaling, Recipe
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """How many steps of a run are traced; see `conf/train.yaml`."""
+
+    steps: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class TrainSettings:
     checkpoint_minutes: PositiveFloat
     checkpoint_steps: PositiveInt | None
     timeout_seconds: PositiveFloat
+    link: LinkChoice = "auto"
+    profile: ProfileSettings = field(default_factory=ProfileSettings)
     training_error: bool = False
     dry_run: bool | str = False
 

@@ -62,7 +62,7 @@ def prepare_run(configuration: Mapping[str, Any], classes_of_data: bool = False)
     keep_large_blocks()
     settings = parse_train_settings(configuration)
     network = settings.network
-    placement = choose_placement(settings.placement, settings.device, network.towers)
+    placement = choose_placement(settings.placement, settings.device, network.towers, link=settings.link)
     settings = settings.on_replicas(placement.replicas)
     recipe = settings.recipe
     recipe.check(network.learned_layers, placement.replicas)
@@ -101,7 +101,7 @@ def train(configuration: Mapping[str, Any], classes_of_data: bool = False) -> di
     data, loader, text = run.data, run.loader, run.text
     if settings.dry_run:
         raise ConfigurationError("dry_run is set, and train would train: call alexnet_mp.performance.dry_run.try_run")
-    with console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds) as mesh:
+    with console_log(placement.is_main), open_mesh(placement, settings.timeout_seconds, settings.link) as mesh:
         check_agreement(text, data, mesh)
         with _locked(settings, text, mesh) as (lock, folder), open_telemetry(placement) as telemetry:
             progress = progress_of_checkpoint(lock, settings, data)

@@ -29,6 +29,7 @@ from alexnet_mp.training.optimizer import set_learning_rates
 from alexnet_mp.training.run_folder import RunFolder
 from alexnet_mp.training.signals import StopSignals
 from alexnet_mp.training.state import TrainingState
+from alexnet_mp.training.trace import traced_steps
 from alexnet_mp.training.validation import Errors, evaluate
 
 LOG_EVERY_ON_GPUS = 20  # steps, if the configuration does not say; reading a loss makes the host wait for the GPU
@@ -82,7 +83,8 @@ class Trainer:
         """
         epochs = self._settings.recipe.epochs
         try:
-            with self._progress_bar(epochs) as bar, self._lost_named():
+            traced = traced_steps(self._settings.profile.steps, self._model, self._run.folder.path)
+            with self._progress_bar(epochs) as bar, self._lost_named(), traced as self._step_done:
                 while self._progress.epoch < epochs:
                     self._train_epoch(bar)
                     self._validate(bar)
@@ -140,6 +142,7 @@ class Trainer:
         steps_since = 0
         for batch in self._loader.training(progress.epoch, progress.samples_of_epoch):
             agreed = self.step(batch)
+            self._step_done()
             steps_since += 1
             bar.update()
             now = time.perf_counter()

@@ -48,7 +48,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     """
     members = open_ensemble(settings)
     network = members[0].network
-    placement = choose_placement(settings.placement, settings.device, network.towers)
+    placement = choose_placement(settings.placement, settings.device, network.towers, link=settings.link)
     # One process of a node checks the checksums for all of them.
     data = members[0].load_data(verify=members[0].data.verify and placement.launch.local_rank == 0)
     for member in members:
@@ -65,7 +65,7 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> CheckpointEvaluation:
     folder = make_results_folder(settings.out, members[0].folder, question, placement.is_main)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with open_mesh(placement, settings.timeout_seconds) as mesh:
+    with open_mesh(placement, settings.timeout_seconds, settings.link) as mesh:
         said = [(member.folder.name, member.network, member.data, member.input) for member in members]
         check_agreement(repr((settings, said)), data, mesh)
         models = []

@@ -12,6 +12,7 @@ from alexnet_mp.common.schema import Bound, PositiveFloat, PositiveInt
 from alexnet_mp.data.augmentation import ViewCount
 from alexnet_mp.data.manifest import LARGEST_SIZE
 from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.parallel.placement import LinkChoice
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class EvaluateSettings:
     timeout_seconds: PositiveFloat
     most_confused: PositiveInt
     out: str | None
+    link: LinkChoice = "auto"
 
     def __post_init__(self) -> None:
         folders = [folder.resolve() for folder in self.folders]
