@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from alexnet_mp.parallel import links
 from alexnet_mp.parallel.links import ProcessLink
 
 
@@ -24,8 +25,8 @@ class HostLink(ProcessLink):
         self._exchanges += 1
         tag = self._exchanges  # alike on all towers: what leaves late is not taken for what was posted after it
         device = parcels[0].device
-        if device.type == "cuda" and self._stream is None:
-            self._stream = torch.cuda.Stream(device)
+        if device.type == links.WITH_STREAMS and self._stream is None:
+            self._stream = links.STREAMS.Stream(device)
         sent, copied = self._to_host(parcels)
         received = [_host_buffer(parcel) for parcel in parcels]
         waits = [self._launch(where, [(dist.irecv, received)], tag)]
@@ -46,8 +47,8 @@ class HostLink(ProcessLink):
         """Copies of the parcels, and what to wait for before they are read."""
         if self._stream is None:
             return [_host_buffer(parcel).copy_(parcel) for parcel in parcels], None
-        self._stream.wait_stream(torch.cuda.current_stream(parcels[0].device))
-        with torch.cuda.stream(self._stream):
+        self._stream.wait_stream(links.STREAMS.current_stream(parcels[0].device))
+        with links.STREAMS.stream(self._stream):
             sent = [_host_buffer(parcel).copy_(parcel, non_blocking=True) for parcel in parcels]
         for parcel in parcels:
             parcel.record_stream(self._stream)
@@ -57,8 +58,8 @@ class HostLink(ProcessLink):
         """What was received, for the current stream of the device."""
         if self._stream is None:
             return received
-        current = torch.cuda.current_stream(device)
-        with torch.cuda.stream(self._stream):
+        current = links.STREAMS.current_stream(device)
+        with links.STREAMS.stream(self._stream):
             incoming = [buffer.to(device, non_blocking=True) for buffer in received]
         current.wait_stream(self._stream)
         for parcel in incoming:
