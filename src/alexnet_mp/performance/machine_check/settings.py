@@ -1,12 +1,19 @@
-"""The settings of `check`, key by key, and the result of each check: a line of the table and an entry of the file."""
+"""The settings of `check`, what its parts share, and a result: a line of the table and an entry of the file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
+
 from alexnet_mp.common.schema import OutputFile, PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.common.text import aligned
 from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.link_test import Passage
+from alexnet_mp.parallel.links import Link
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import LinkChoice
+from alexnet_mp.parallel.telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,12 @@ class CheckSettings:
     towers: int | None
     placement: str
     device: str
+    link: LinkChoice
+    parts: tuple[str, ...] | None
     batch_size: PositiveInt
+    batch_sizes: tuple[PositiveInt, ...]
     rounds: PositiveInt
+    repetitions: PositiveInt
     threads: PositiveInt | None
     seed: int
     timeout_seconds: PositiveFloat
@@ -43,6 +54,37 @@ class CheckResult:
     found: str
     numbers: dict[str, float] = field(default_factory=dict)
     what_to_do: str = ""
+
+
+@dataclass
+class Check:
+    """What the parts of a check share. Without `link` its test has not come to an end, or there is one tower."""
+
+    settings: CheckSettings
+    mesh: Mesh
+    link: Link | None
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    speeds: "list[Speed]" = field(default_factory=list)
+    not_deterministic: list[str] = field(default_factory=list)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Those of the local towers, in tower order."""
+        return list(self.mesh.placement.devices.values())
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one exchange of a passage takes: each tower sends `sent` bytes to all its peers, and receives as many."""
+
+    passage: Passage
+    sent: int
+    seconds: float
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Of one direction; the other is carried meanwhile."""
+        return self.sent / self.seconds
 
 
 def check_table(results: Sequence[CheckResult]) -> str:
