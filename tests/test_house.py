@@ -24,7 +24,7 @@ FLOORS = (
     ("commands",),
     ("__init__",),
 )
-LONGEST_FILE, LONGEST_FUNCTION, ALL_LINES = 330, 60, 22_220
+LONGEST_FILE, LONGEST_FUNCTION, ALL_LINES = 330, 60, 22_600
 
 
 def sources() -> list[Path]:

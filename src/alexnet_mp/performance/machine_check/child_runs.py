@@ -100,6 +100,5 @@ def _code(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
+    with socket.create_server(("", 0)) as found:
         return int(found.getsockname()[1])

@@ -104,12 +104,12 @@ def crossing_results(check: Check) -> list[CheckResult]:
     *crossings, single = check.speeds
     results = [
         CheckResult(
-            f"{speed.passage.crossing} {speed.passage.direction}",
+            f"{passage.crossing} {passage.direction}",
             "measured",
-            f"{speed.sent:,} bytes each way in {1e3 * speed.seconds:.2f} ms: {speed.bytes_per_second / 1e9:.3g} GB/s",
-            {"bytes": float(speed.sent), "seconds": speed.seconds, "bytes_per_second": speed.bytes_per_second},
+            f"{sent:,} bytes each way in {1e3 * seconds:.2f} ms: {sent / seconds / 1e9:.3g} GB/s",
+            {"bytes": float(sent), "seconds": seconds, "bytes_per_second": sent / seconds},
         )
-        for speed in crossings
+        for passage, sent, seconds in crossings
     ]
     latency = f"{1e6 * single.seconds:.0f} µs for one float each way"
     return [*results, CheckResult("latency", "measured", latency, {"seconds": single.seconds})]

@@ -14,7 +14,7 @@ from alexnet_mp.common.host import now
 from alexnet_mp.errors import PeerLost
 from alexnet_mp.parallel.wait import wait_with_timeout
 from alexnet_mp.performance.machine_check.settings import Check, CheckResult
-from alexnet_mp.performance.machine_check.step import WARMUP_STEPS, prepared_step, slowest, timed_link
+from alexnet_mp.performance.machine_check.step import WARMUP_STEPS, prepared_step, slowest
 
 _WAITS = "called a synchronizing CUDA operation"  # what torch.cuda.set_sync_debug_mode("warn") says
 _STALL, _TIME_OUT, _SIDE = 4.0, 1.0, 8192  # seconds of work, and of waiting for it; of products of such matrices
@@ -22,7 +22,7 @@ _STALL, _TIME_OUT, _SIDE = 4.0, 1.0, 8192  # seconds of work, and of waiting for
 
 def step_on_gpus(check: Check) -> list[CheckResult]:
     """Queue a few steps; every process calls it, and gets the same."""
-    train_step, batch = prepared_step(check, timed_link(check), check.settings.batch_size)
+    train_step, batch = prepared_step(check, check.settings.batch_size)
     numbers = count()
 
     def queue() -> float:

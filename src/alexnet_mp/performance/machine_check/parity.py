@@ -167,11 +167,10 @@ def _result(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, t
 
 def _together(values: Values) -> Values:
     """All logits as one tensor, and all gradients."""
-    found: Values = {}
+    groups: dict[str, list[Tensor]] = {"logits": [], "gradients": []}
     for name, value in values.items():
-        group, flat = "logits" if "logits" in name else "gradients", value.cpu().double().flatten()
-        found[group] = torch.cat([found.get(group, flat[:0]), flat])
-    return found
+        groups["logits" if "logits" in name else "gradients"].append(value.cpu().double().flatten())
+    return {name: torch.cat(group) for name, group in groups.items()}
 
 
 def _worst(found: Values, expected: Values, norm: float) -> tuple[float, str]:

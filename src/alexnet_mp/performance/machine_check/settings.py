@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ class CheckSettings:
     link: LinkChoice
     parts: tuple[str, ...] | None
     batch_size: PositiveInt
-    batch_sizes: tuple[PositiveInt, ...]
+    batch_sizes: tuple[PositiveInt, ...] | None
     rounds: PositiveInt
     repetitions: PositiveInt
     threads: PositiveInt | None
@@ -56,6 +56,14 @@ class CheckResult:
     what_to_do: str = ""
 
 
+class Speed(NamedTuple):
+    """What one exchange of a passage takes: each tower sends `sent` bytes to all its peers, and receives as many."""
+
+    passage: Passage
+    sent: int
+    seconds: float
+
+
 @dataclass
 class Check:
     """What the parts of a check share. Without `link` its test has not come to an end, or there is one tower."""
@@ -64,7 +72,7 @@ class Check:
     mesh: Mesh
     link: Link | None
     telemetry: Telemetry = field(default_factory=Telemetry)
-    speeds: "list[Speed]" = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
     not_deterministic: list[str] = field(default_factory=list)
 
     @property
@@ -73,26 +81,12 @@ class Check:
         return list(self.mesh.placement.devices.values())
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What one exchange of a passage takes: each tower sends `sent` bytes to all its peers, and receives as many."""
-
-    passage: Passage
-    sent: int
-    seconds: float
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Of one direction; the other is carried meanwhile."""
-        return self.sent / self.seconds
-
-
 def check_table(results: Sequence[CheckResult]) -> str:
-    """One line a check, and under a failed one what to do."""
+    """One line a check, and under a failed one what to do; what is long, as an error of CUDA, is cut."""
     rows = []
     for each in results:
-        rows.append([each.name, each.result, each.found])
+        rows.append([each.name, each.result, " ".join(each.found.split())[:500]])
         if each.what_to_do:
-            rows.append(["", "", each.what_to_do])
+            rows.append(["", "", " ".join(each.what_to_do.split())[:500]])
     first, _, *others = aligned(rows, text_columns=3)  # without a rule: the table has no head
     return "\n".join([first, *others])

@@ -17,23 +17,16 @@ from alexnet_mp.performance.machine_check.settings import Check, CheckResult, Ch
 WARMUP_STEPS = 2  # steps that are not timed; in the first ones memory is new to the process
 
 
-Batch = tuple[list[Tensor], list[Tensor]]  # images and labels, for each local tower
-
-
 def prepared_step(
-    check: Check, link: TimedLink | None, batch_size: int, autocast: torch.dtype | None = None, compiled: bool = False
-) -> tuple[TrainStep, Batch]:
-    """The training step of this launch with `batch_size` images a replica, its LRN compiled or not, and a batch."""
+    check: Check, batch_size: int, autocast: torch.dtype | None = None, compiled: bool = False
+) -> tuple[TrainStep, tuple[list[Tensor], list[Tensor]]]:
+    """The training step of this launch with `batch_size` images a replica, its LRN compiled or not, and its batch."""
     mesh, settings = check.mesh, check.settings
-    images = batch_size * mesh.placement.replicas
+    images, link = batch_size * mesh.placement.replicas, TimedLink(check.link) if check.link else None
     model = TowerModel(settings.network, mesh.placement, link, settings.seed)
     compile_lrn(model, compiled)
     train_step = towers_train_step(model, mesh, link, images, autocast)
     return train_step, train_step.random_batch(settings.network, images, settings.seed)
-
-
-def timed_link(check: Check) -> TimedLink | None:
-    return TimedLink(check.link) if check.link else None
 
 
 def step_results(check: Check) -> list[CheckResult]:
@@ -42,8 +35,8 @@ def step_results(check: Check) -> list[CheckResult]:
     Without the speeds of every passage alone, nothing is carried and nothing can be hidden.
     """
     settings, mesh, speeds = check.settings, check.mesh, check.speeds
-    on_gpu, timed = mesh.placement.on_gpus, timed_link(check)
-    train_step, batch = prepared_step(check, timed, settings.batch_size)
+    train_step, batch = prepared_step(check, settings.batch_size)
+    on_gpu, timed = mesh.placement.on_gpus, train_step.link
     losses = [_timed_step(train_step, *batch, number)[1] for number in range(WARMUP_STEPS)]
     before = train_step.sent()
     if timed:

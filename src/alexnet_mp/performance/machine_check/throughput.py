@@ -9,7 +9,7 @@ from alexnet_mp.common.text import count
 from alexnet_mp.network import rows
 from alexnet_mp.performance.benchmark.variants.train_step import train_steps
 from alexnet_mp.performance.machine_check.settings import Check, CheckResult
-from alexnet_mp.performance.machine_check.step import WARMUP_STEPS, prepared_step, slowest, timed_link
+from alexnet_mp.performance.machine_check.step import WARMUP_STEPS, prepared_step, slowest
 from alexnet_mp.training.compile import missing_compiler
 
 SECONDS, MOST_STEPS = 1.0, 500  # of the steps that are timed
@@ -25,7 +25,8 @@ def throughput_results(check: Check) -> list[CheckResult]:
     elif not any(isinstance(row, rows.LocalResponseNorm) for row in layers):
         why_not["compiled"] = "the network has no LRN"
     results = [CheckResult(f"images/s, {what}", "not possible here", reason) for what, reason in why_not.items()]
-    for compiled, batch_size, precision in product(("", "compiled"), check.settings.batch_sizes, PRECISIONS):
+    batch_sizes = check.settings.batch_sizes or ((128,) if device.type == "cpu" else (128, 1024))
+    for compiled, batch_size, precision in product(("", "compiled"), batch_sizes, PRECISIONS):
         if compiled not in why_not and precision not in why_not:
             set_precision(precision)
             name = f"images/s, {', '.join(filter(None, (f'batch {batch_size:,}', precision, compiled)))}"
@@ -37,7 +38,7 @@ def throughput_results(check: Check) -> list[CheckResult]:
 def _of_one_way(check: Check, name: str, batch_size: int, bf16: bool, compiled: bool) -> CheckResult:
     try:
         autocast = torch.bfloat16 if bf16 else None
-        train_step, batch = prepared_step(check, timed_link(check), batch_size, autocast, compiled)
+        train_step, batch = prepared_step(check, batch_size, autocast, compiled)
         for step in range(WARMUP_STEPS):
             took, _ = train_steps(train_step, *batch, range(step, step + 1))
         steps = max(1, min(MOST_STEPS, int(SECONDS / slowest(check.mesh, sum(took)))))
