@@ -82,7 +82,7 @@ def test_one_process_on_a_cpu_checks_its_towers_and_says_what_is_not_possible(tm
     finished = run_script("launch/check.py", QUICK, tmp_path)
     assert finished.code == 0, finished.stderr
     found = report(tmp_path)
-    assert found["passed"] and found["placement"].startswith("simulated")
+    assert found["passed"] and found["complete"] and found["placement"].startswith("simulated")
     assert results(found) == {
         "link": "not possible here",
         "link under load": "not possible here",
@@ -220,6 +220,18 @@ def test_a_part_that_breaks_off_has_failed_and_the_next_ones_are_made(monkeypatc
     found = report(tmp_path)
     assert results(found)["parity"] == "fail" and results(found)["step"] == "pass" and not found["passed"]
     assert "illegal memory access" in check_of(found, "parity")["found"]
+
+
+def test_what_was_found_before_the_command_ends_is_in_the_file_which_is_not_complete(monkeypatch, tmp_path):
+    def interrupted(check):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(run.PARTS, "step", (interrupted, lambda check: None))
+    with patch.dict(os.environ), pytest.raises(KeyboardInterrupt):
+        run.run_checks(compose("check", [*QUICK, f"json={tmp_path}/check.json", "parts=[link,step]"]))
+    found = report(tmp_path)
+    assert results(found) == {"link": "not possible here"} and not found["passed"] and not found["complete"]
+    assert "Ended before all parts were made." in (tmp_path / "check.html").read_text()
 
 
 def test_what_a_link_test_that_breaks_off_leaves_is_not_used(monkeypatch, two_devices):

@@ -91,14 +91,15 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
     joined = open_mesh(placement, settings.timeout_seconds, settings.link)
     with joined as mesh, open_telemetry(placement) as telemetry:
         check, everyone = Check(settings, mesh, mesh.link(), telemetry), _agreement(mesh)
+        made = 0
         try:
-            for found in _make(check, names, everyone):
+            for made, found in enumerate(_make(check, names, everyone), 1):
                 results += found
                 if placement.is_main:  # after every part: it is there whatever the next one does to this process
-                    _write(_report(check, results), settings.json)
+                    _write(_report(check, results, made == len(names)), settings.json)
         finally:
             if placement.is_main:
-                _publish(_report(check, results), results, settings.json)
+                _publish(_report(check, results, made == len(names)), results, settings.json)
         # A process that ends with code 1 has torchrun end the main one, which must have written.
         return not any(everyone(float(_failed(results))))
 
@@ -161,8 +162,8 @@ def _write(report: Mapping[str, Any], path: str | None) -> None:
         Path(path).with_suffix(".html").write_text(page)
 
 
-def _report(check: Check, results: Sequence[CheckResult]) -> dict[str, Any]:
-    """The file: the launch, the main process's machine, and every check."""
+def _report(check: Check, results: Sequence[CheckResult], complete: bool) -> dict[str, Any]:
+    """The file: the launch, the main process's machine, and every check; `complete` once all parts were made."""
     settings, placement = check.settings, check.mesh.placement
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     checks = [asdict(result) for result in results]
@@ -170,7 +171,8 @@ def _report(check: Check, results: Sequence[CheckResult]) -> dict[str, Any]:
         each["numbers"] = {name: x if math.isfinite(x) else None for name, x in each["numbers"].items()}
     about = ("batch_size", "batch_sizes", "rounds", "repetitions", "seed", "link")
     return {
-        "passed": not _failed(results),
+        "passed": complete and not _failed(results),
+        "complete": complete,
         "command": own_command_line("launch/check.py", placement.launch, but="json"),
         "network": settings.network.name,
         "towers": settings.network.towers,
