@@ -9,19 +9,21 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import alexnet_mp.parallel.mesh
 from alexnet_mp.common.cli import compose
-from alexnet_mp.errors import ConfigurationError
+from alexnet_mp.errors import ConfigurationError, LinkError
 from alexnet_mp.parallel.link_test import Passage
-from alexnet_mp.parallel.links import LocalLink, ProcessLink
+from alexnet_mp.parallel.links import Link, LocalLink, ProcessLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
 from alexnet_mp.performance.benchmark.timed_link import Exchange
+from alexnet_mp.performance.machine_check import link as link_check
 from alexnet_mp.performance.machine_check import run, step
 from alexnet_mp.performance.machine_check.link import exchange_seconds
 from alexnet_mp.performance.machine_check.parity import parity_results
-from alexnet_mp.performance.machine_check.settings import CheckSettings, parse_check_settings
+from alexnet_mp.performance.machine_check.settings import Check, CheckSettings, Speed, parse_check_settings
 from tests.support.processes import CHECKOUT, as_under_torchrun, run_processes, run_script, torchrun
 
 DEVICES = {tower: torch.device(f"cpu:{tower}") for tower in range(2)}
@@ -31,7 +33,13 @@ CROSSINGS = [
     *("fc7 backward", "fc6 backward", "conv3 backward"),
 ]
 STEP_BYTES = 4 * 8 * (2 * (128 * 9 + 128 + 256) + 10)  # of the network `small`, 8 images: gradients of fc8 do not cross
-QUICK = ("device=cpu", "batch_size=8", "rounds=1")
+QUICK = (
+    "device=cpu",
+    "batch_size=8",
+    "rounds=1",
+    "repetitions=2",
+    "parts=[link,link under load,parity,crossings,step]",
+)
 
 
 def report(folder: Path, name: str = "check.json") -> dict:
@@ -51,12 +59,16 @@ def settings(*overrides: str) -> CheckSettings:
     return parse_check_settings(compose("check", [*QUICK, *overrides]))
 
 
+def check_with(link: Link | None, placement: Placement = TWO_DEVICES, *overrides: str) -> Check:
+    return Check(settings(*overrides), Mesh(placement, None), link)
+
+
 @pytest.fixture
 def two_devices(monkeypatch, tmp_path):
     """Run the checks in this process as if it had two devices, the towers on cpu:0 and cpu:1."""
 
     def checked(link: type[LocalLink] = LocalLink, *overrides: str) -> tuple[bool, dict]:
-        monkeypatch.setattr(run, "choose_placement", lambda *arguments: TWO_DEVICES)
+        monkeypatch.setattr(run, "choose_placement", lambda *arguments, **link: TWO_DEVICES)
         monkeypatch.setattr(alexnet_mp.parallel.mesh, "LocalLink", link)
         monkeypatch.chdir(tmp_path)
         with patch.dict(os.environ):
@@ -70,12 +82,14 @@ def test_one_process_on_a_cpu_checks_its_towers_and_says_what_is_not_possible(tm
     finished = run_script("launch/check.py", QUICK, tmp_path)
     assert finished.code == 0, finished.stderr
     found = report(tmp_path)
-    assert found["passed"] and found["placement"].startswith("simulated")
+    assert found["passed"] and found["complete"] and found["placement"].startswith("simulated")
     assert results(found) == {
         "link": "not possible here",
+        "link under load": "not possible here",
         "parity: one device": "pass",
         "parity: two_devices": "not possible here",
         "parity: distributed": "not possible here",
+        "crossings": "not possible here",
         "step": "pass",
         "hidden": "not possible here",
     }
@@ -95,6 +109,7 @@ def test_two_processes_check_their_link_and_leave_one_report(tmp_path):
     assert finished.stdout.count("parity: distributed") == 1
     assert results(found) == {
         "link": "pass",
+        "link under load": "pass",
         "parity: one device": "pass",
         "parity: two_devices": "not possible here",
         "parity: distributed": "pass",
@@ -105,7 +120,7 @@ def test_two_processes_check_their_link_and_leave_one_report(tmp_path):
     }
     # One thread each: the same operations on the same numbers.
     numbers = check_of(found, "parity: distributed")["numbers"]
-    assert numbers["float64_error"] == numbers["float32_error"] == 0
+    assert numbers["float64_error"] == numbers["float32_error"] == numbers["bfloat16_error"] == 0
     assert sum(check_of(found, name)["numbers"]["bytes"] for name in CROSSINGS) == STEP_BYTES
     assert all(check_of(found, name)["numbers"]["bytes_per_second"] > 0 for name in CROSSINGS)
     assert 0 <= check_of(found, "hidden")["numbers"]["hidden"] <= 1
@@ -115,7 +130,7 @@ def test_two_devices_are_compared_with_one(two_devices, one_thread):
     passed, found = two_devices()
     assert passed
     assert {name for name, result in results(found).items() if result == "pass"} == {
-        *("link", "parity: one device", "parity: two_devices", "step")
+        *("link", "link under load", "parity: one device", "parity: two_devices", "step")
     }
     assert check_of(found, "parity: two_devices")["numbers"]["float64_error"] == 0
     assert results(found)["hidden"] == "measured"
@@ -195,15 +210,57 @@ def test_a_failed_check_ends_the_command_with_code_1(tmp_path):
     assert "a loss is not finite" in finished.stdout
 
 
-def test_a_check_that_breaks_off_is_in_the_file(monkeypatch, tmp_path):
-    def broken(*arguments):
+def test_a_part_that_breaks_off_has_failed_and_the_next_ones_are_made(monkeypatch, tmp_path):
+    def broken(check):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(run, "parity_results", broken)
-    with patch.dict(os.environ), pytest.raises(RuntimeError, match="illegal memory access"):
-        run.run_checks(compose("check", [*QUICK, f"json={tmp_path}/check.json"]))
-    assert results(report(tmp_path)) == {"link": "not possible here", "parity": "fail"}
-    assert "illegal memory access" in check_of(report(tmp_path), "parity")["found"]
+    monkeypatch.setitem(run.PARTS, "parity", (broken, lambda check: None))
+    with patch.dict(os.environ):
+        assert not run.run_checks(compose("check", [*QUICK, f"json={tmp_path}/check.json"]))
+    found = report(tmp_path)
+    assert results(found)["parity"] == "fail" and results(found)["step"] == "pass" and not found["passed"]
+    assert "illegal memory access" in check_of(found, "parity")["found"]
+
+
+def test_what_was_found_before_the_command_ends_is_in_the_file_which_is_not_complete(monkeypatch, tmp_path):
+    def interrupted(check):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(run.PARTS, "step", (interrupted, lambda check: None))
+    with patch.dict(os.environ), pytest.raises(KeyboardInterrupt):
+        run.run_checks(compose("check", [*QUICK, f"json={tmp_path}/check.json", "parts=[link,step]"]))
+    found = report(tmp_path)
+    assert results(found) == {"link": "not possible here"} and not found["passed"] and not found["complete"]
+    assert "Ended before all parts were made." in (tmp_path / "check.html").read_text()
+
+
+def test_what_a_link_test_that_breaks_off_leaves_is_not_used(monkeypatch, two_devices):
+    def hangs(*arguments):
+        raise LinkError("copies between GPUs hang")
+
+    monkeypatch.setattr(link_check, "examined_link", hangs)
+    passed, found = two_devices()
+    assert not passed
+    assert results(found) == {"link": "fail", **dict.fromkeys(list(run.PARTS)[1:5], "not possible here")}
+    assert check_of(found, "step")["found"] == "the test of the link did not come to its end"
+
+
+def check_that_one_process_leaves(path: str) -> bool:
+    def leaves(check):
+        if dist.get_rank() == 1:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return []
+
+    parts = {"parity": (leaves, lambda check: None), "step": run.PARTS["step"]}
+    with as_under_torchrun(), patch.object(run, "keep_large_blocks"), patch.object(run, "PARTS", parts):
+        return run.run_checks(compose("check", [*QUICK, f"json={path}", "parts=null"]))
+
+
+def test_where_processes_part_the_rest_is_not_made(tmp_path):
+    assert run_processes(2, check_that_one_process_leaves, str(tmp_path / "check.json")) == [False, False]
+    found = report(tmp_path)
+    assert results(found) == {"parity": "fail", "step": "not possible here"}
+    assert check_of(found, "step")["found"].startswith("since parity the processes")
 
 
 class CorruptProcessLink(ProcessLink):
@@ -221,23 +278,31 @@ class CorruptProcessLink(ProcessLink):
         return corrupted
 
 
-def check_over_a_corrupt_link(path: str) -> bool:
+def check_over_a_corrupt_link(path: str, link: str) -> bool:
     with (
         as_under_torchrun(),
         patch.object(run, "keep_large_blocks"),
         patch.object(alexnet_mp.parallel.mesh, "ProcessLink", CorruptProcessLink),
     ):
-        return run.run_checks(compose("check", [*QUICK, f"json={path}"]))
+        return run.run_checks(compose("check", [*QUICK, f"json={path}", f"link={link}"]))
 
 
-def test_every_process_fails_where_the_link_between_them_is_corrupt_and_the_rest_goes_through_the_host(tmp_path):
-    assert run_processes(2, check_over_a_corrupt_link, str(tmp_path / "check.json")) == [False, False]
+def test_every_process_fails_where_the_link_between_them_is_corrupt(tmp_path):
+    assert run_processes(2, check_over_a_corrupt_link, str(tmp_path / "check.json"), "direct") == [False, False]
     found = report(tmp_path)
-    assert {name for name, result in results(found).items() if result == "fail"} == {"link"}
-    said = check_of(found, "link")["found"]
-    assert "fc7 forward from tower 0 (rank 0) to tower 1 (rank 1): 1 of 2,048" in said
-    assert "through host memory: right, and what training falls back to" in said
-    assert results(found)["parity: distributed"] == "pass"
+    assert {"link", "link under load", "parity: distributed"} <= {
+        name for name, result in results(found).items() if result == "fail"
+    }
+    assert "fc7 forward from tower 0 (rank 0) to tower 1 (rank 1): 1 of 2,048" in check_of(found, "link")["found"]
+    # Wrong in both processes alike, because logits are summed over the towers; the first names its own.
+    assert "logits of tower 0" in check_of(found, "parity: distributed")["found"]
+
+
+def test_between_processes_the_rest_goes_through_host_memory_if_it_may(tmp_path):
+    assert run_processes(2, check_over_a_corrupt_link, str(tmp_path / "check.json"), "auto") == [False, False]
+    found = report(tmp_path)
+    assert [name for name, result in results(found).items() if result == "fail"] == ["link"]
+    assert "through host memory: right" in check_of(found, "link")["found"]
 
 
 @pytest.mark.parametrize("overrides", [("network=cifar10_batchnorm",), ("network=cifar10_lrn",), ("towers=4",)])
@@ -246,7 +311,7 @@ def test_other_networks_agree_with_one_without_towers(overrides):
     placement = Placement(
         "two_devices", of.network.towers, {t: torch.device(f"cpu:{t}") for t in range(of.network.towers)}
     )
-    checks, _ = parity_results(of, Mesh(placement, None), LocalLink(list(placement.devices.values())))
+    checks = parity_results(Check(of, Mesh(placement, None), LocalLink(list(placement.devices.values()))))
     assert [check.result for check in checks] == ["pass", "pass", "not possible here"]
 
 
@@ -268,7 +333,7 @@ def test_parity_leaves_torchs_settings_as_they_were():
         )
 
     before = state()
-    parity_results(settings("towers=1"), Mesh(Placement("simulated", 1, {0: torch.device("cpu")}), None), None)
+    parity_results(check_with(None, Placement("simulated", 1, {0: torch.device("cpu")}), "towers=1"))
     assert state() == before
 
 
@@ -297,16 +362,16 @@ def test_on_gpus_what_shows_is_the_step_with_the_link_less_the_step_without(monk
         _, losses = train_steps(*arguments)
         return [0.0, 0.0, 3.0 if posted[-1] else 5.0], losses
 
-    monkeypatch.setattr(step, "_on_gpu", lambda mesh: True)
+    monkeypatch.setattr(Placement, "on_gpus", True)
     monkeypatch.setattr(step.TimedLink, "post", noted)
     monkeypatch.setattr(step, "train_steps", timed)
     link = LocalLink([*DEVICES.values()])
-    speeds = [
-        step.Speed(Passage("conv3", "forward", (1,)), 4, 8.0),
-        step.Speed(Passage("one float", "forward", (1,)), 4, 1.0),
+    check = check_with(link, TWO_DEVICES, "rounds=2")
+    check.speeds += [
+        Speed(Passage("conv3", "forward", (1,)), 4, 8.0),
+        Speed(Passage("one float", "forward", (1,)), 4, 1.0),
     ]
-    of = replace(settings(), rounds=2)
-    took, hidden = step.step_results(of, Mesh(TWO_DEVICES, None), link, speeds)
+    took, hidden = step.step_results(check)
     assert took.result == "pass" and took.numbers["seconds"] == 5.0
     assert took.numbers["crossing_bytes"] == STEP_BYTES  # those of the silent steps are none
     assert hidden.numbers == {"hidden": 0.75, "exposed_seconds": 2.0, "alone_seconds": 8.0}

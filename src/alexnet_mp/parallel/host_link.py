@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from alexnet_mp.parallel import links
 from alexnet_mp.parallel.links import ProcessLink
 
 
@@ -44,9 +45,9 @@ class HostLink(ProcessLink):
         """Copies of the parcels, and what to wait for before they are read."""
         if device.type == "cpu":
             return [_host_buffer(parcel).copy_(parcel) for parcel in parcels], None
-        self._stream = self._stream or torch.cuda.Stream(device)
-        self._stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(self._stream):
+        self._stream = self._stream or links.STREAMS.Stream(device)
+        self._stream.wait_stream(links.STREAMS.current_stream(device))
+        with links.STREAMS.stream(self._stream):
             sent = [_host_buffer(parcel).copy_(parcel, non_blocking=True) for parcel in parcels]
         for parcel in parcels:
             parcel.record_stream(self._stream)
@@ -56,8 +57,8 @@ class HostLink(ProcessLink):
         """What was received, for the current stream of the device."""
         if self._stream is None:
             return received
-        current = torch.cuda.current_stream(device)
-        with torch.cuda.stream(self._stream):
+        current = links.STREAMS.current_stream(device)
+        with links.STREAMS.stream(self._stream):
             incoming = [buffer.to(device, non_blocking=True) for buffer in received]
         current.wait_stream(self._stream)
         for parcel in incoming:

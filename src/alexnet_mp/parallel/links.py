@@ -16,6 +16,8 @@ from alexnet_mp.parallel.peer_errors import failing_as_peer_lost
 Direction = Literal["forward", "backward"]
 Tensors = list[list[Tensor]]  # for each local tower, one tensor for (or from) each of its peers, peers in tower order
 Pending = Callable[..., Tensors]  # see Link
+# Links take every stream from here, for devices of this type: tests/support/happens_before.py takes the place of both.
+STREAMS, WITH_STREAMS = torch.cuda, "cuda"
 Operation = tuple[Callable[..., dist.Work | None], Sequence[Tensor]]  # dist.isend or dist.irecv, a tensor for each peer
 
 
@@ -69,10 +71,10 @@ class LocalLink:
         self.devices = list(devices)
         self.through_host = through_host
         self.traffic = Traffic()
-        apart = len(set(devices)) > 1 and all(device.type == "cuda" for device in devices)
+        apart = len(set(devices)) > 1 and all(device.type == WITH_STREAMS for device in devices)
         # A stream for each direction, so that what a GPU sends does not wait for what it receives.
-        self._sending = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
-        self._receiving = {device: torch.cuda.Stream(device) for device in devices} if apart else {}
+        self._sending = {device: STREAMS.Stream(device) for device in devices} if apart else {}
+        self._receiving = {device: STREAMS.Stream(device) for device in devices} if apart else {}
 
     def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
         sending = [tower for tower, parcels in enumerate(outgoing) if parcels]
@@ -90,7 +92,7 @@ class LocalLink:
         ]
 
     def _check_stream(self, device: torch.device) -> None:
-        if device in self._sending and torch.cuda.current_stream(device) != torch.cuda.default_stream(device):
+        if device in self._sending and STREAMS.current_stream(device) != STREAMS.default_stream(device):
             raise RuntimeError(
                 f"the towers are on several GPUs, and the current stream of {device} is not its default stream; run "
                 "forward and backward outside of torch.cuda.stream(...)"
@@ -109,15 +111,15 @@ class LocalLink:
         # Beside both GPUs' current streams, so that the own half's kernels, queued next, do not wait behind the copy.
         # It waits for what the sender has queued so far, and for nothing of the receiver's.
         source, target = self._sending[parcel.device], self._receiving[device]
-        source.wait_stream(torch.cuda.current_stream(parcel.device))
-        with torch.cuda.stream(target), torch.cuda.stream(source):
+        source.wait_stream(STREAMS.current_stream(parcel.device))
+        with STREAMS.stream(target), STREAMS.stream(source):
             copy = parcel.to(device, non_blocking=True)
         parcel.record_stream(source)
         return copy
 
     def _await(self, parcels: list[Tensor], device: torch.device) -> list[Tensor]:
         if device in self._receiving:
-            waiting = torch.cuda.current_stream(device)
+            waiting = STREAMS.current_stream(device)
             waiting.wait_stream(self._receiving[device])
             for parcel in parcels:
                 parcel.record_stream(waiting)

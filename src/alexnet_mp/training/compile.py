@@ -39,7 +39,7 @@ def choose_kernels(
         return (
             f"nothing: {steps:,} steps would save about {saved:.0f} s, and compiling takes {SECONDS_TO_COMPILE:.0f} s"
         )
-    missing = _missing_compiler(device)
+    missing = missing_compiler(device)
     if mesh.any(missing is not None):
         return f"nothing: {missing or 'another process has no compiler'}"
     started = time.perf_counter()
@@ -64,7 +64,8 @@ def _seconds_saved(model: TowerModel, steps: int, images: int, device: torch.dev
     return steps * images * seconds
 
 
-def _missing_compiler(device: torch.device) -> str | None:
+def missing_compiler(device: torch.device) -> str | None:
+    """Why kernels for `device` cannot be compiled here; None if they can."""
     if device.type == "cuda":
         return None if importlib.util.find_spec("triton") else "there is no triton, which compiles for GPUs"
     candidates = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]

@@ -1,7 +1,7 @@
 """Tests the link alone: whether patterns cross it unchanged, and how long each crossing takes."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import median
 from typing import TypeVar
 
@@ -9,47 +9,42 @@ import torch
 
 from alexnet_mp.common.host import now
 from alexnet_mp.network.table import Network
-from alexnet_mp.parallel.link_test import LinkTest, Passage, in_words, passages, what_to_do
-from alexnet_mp.parallel.links import Link
+from alexnet_mp.parallel.link_test import (
+    Passage,
+    differing_values,
+    examined_link,
+    in_words,
+    passages,
+    what_to_do,
+)
+from alexnet_mp.parallel.links import Direction, Link, Pending, Tensors
 from alexnet_mp.parallel.mesh import Mesh
-from alexnet_mp.performance.machine_check.settings import CheckResult
+from alexnet_mp.performance.machine_check.settings import Check, CheckResult, Speed
 
 T = TypeVar("T")
 
+_LATE = {"cuda": 4096, "cpu": 256}  # size of the matrices that a late tower multiplies first
 WARMUP_EXCHANGES = 2  # exchanges that are not timed: NCCL connects at the first
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What one exchange of a passage takes: each tower sends `sent` bytes to all its peers, and receives as many."""
-
-    passage: Passage
-    sent: int
-    seconds: float
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Of one direction; the other is carried meanwhile."""
-        return self.sent / self.seconds
-
-
-def link_result(tested: LinkTest, mesh: Mesh, network: Network, images: int) -> CheckResult:
-    """The self-test in words."""
-    if tested.corrupt is None:
-        return CheckResult("link", "not possible here", why_nothing_is_carried(network))
-    tried = passages(network, images)
-    transfers = len(tried) * mesh.placement.towers * (mesh.placement.towers - 1) * mesh.placement.replicas
+def link_results(check: Check) -> list[CheckResult]:
+    """The self-test in words; the link that it leaves, perhaps through host memory, is that of the later parts."""
+    mesh, network, check.link = check.mesh, check.settings.network, None
+    tested = examined_link(mesh, network, check.settings.batch_size)
+    check.link = tested.link
+    assert tested.corrupt is not None
+    tried = len(passages(network, check.settings.batch_size))
+    transfers = tried * network.towers * (network.towers - 1) * mesh.placement.replicas
     numbers = {"transfers": float(transfers), "corrupt_transfers": float(len(tested.corrupt))}
     if not tested.corrupt:
-        return CheckResult("link", "pass", f"{transfers} transfers of patterns, every bit as sent", numbers)
-    if tested.corrupt_through_host is None:
-        found, direct = in_words(tested.corrupt), True
-    else:
+        return [CheckResult("link", "pass", f"{transfers} transfers of patterns, every bit as sent", numbers)]
+    found, direct = in_words(tested.corrupt), mesh.link_choice != "host"
+    if tested.corrupt_through_host is not None:
         direct = not tested.corrupt_through_host
         numbers["corrupt_transfers_through_host"] = float(len(tested.corrupt_through_host))
         host = "right, and what training falls back to" if direct else in_words(tested.corrupt_through_host)
-        found = f"direct copies: {in_words(tested.corrupt)}; through host memory: {host}"
-    return CheckResult("link", "fail", found, numbers, what_to_do(mesh.placement, direct))
+        found = f"direct copies: {found}; through host memory: {host}"
+    return [CheckResult("link", "fail", found, numbers, what_to_do(mesh.placement, direct))]
 
 
 def why_nothing_is_carried(network: Network) -> str:
@@ -63,27 +58,58 @@ def why_nothing_is_carried(network: Network) -> str:
     )
 
 
-def measured_speeds(mesh: Mesh, link: Link, network: Network, images: int, rounds: int) -> list[Speed]:
-    """Time every passage of a step on `images` images; every process calls it, and gets the same.
+class LoadedLink:
+    """A link under load: parcels are copies, of one tower in turn made late, whose memory is written over once free."""
 
-    Last comes an exchange of a single float, whose time is the link's latency.
+    def __init__(self, link: Link, devices: Sequence[torch.device]) -> None:
+        self.towers, self.local_towers, self.traffic = link.towers, link.local_towers, link.traffic
+        self._link, self._posts = link, 0
+        self._work = [torch.ones(_LATE[device.type], _LATE[device.type], device=device) for device in devices]
+
+    def post(self, outgoing: Tensors, crossing: str, direction: Direction) -> Pending:
+        self._posts += 1
+        for tower, matrix in zip(self.local_towers, self._work, strict=True):
+            if tower == self._posts % self.towers:
+                matrix @ matrix
+        pending = self._link.post([[each.clone() for each in parcels] for parcels in outgoing], crossing, direction)
+        for parcel in (each for parcels in outgoing for each in parcels):
+            torch.full_like(parcel, math.nan)
+        return pending
+
+
+def under_load(check: Check) -> list[CheckResult]:
+    """Repeat the link's test under load; every process calls it, and gets the same."""
+    assert check.link is not None
+    link, repetitions, of = LoadedLink(check.link, check.devices), check.settings.repetitions, check.settings
+    tests = (
+        differing_values(link, check.devices, of.network, of.batch_size, attempt) for attempt in range(repetitions)
+    )
+    (total,) = check.mesh.sum_over_processes([sum(map(sum, tests))])
+    found = f"{total:,.0f} values differ in {repetitions} repetitions, senders late and memory used again"
+    advice = "trust no training on this link; link=host carries what crosses through host memory" if total else ""
+    numbers = {"repetitions": float(repetitions), "differing_values": total}
+    return [CheckResult("link under load", "fail" if total else "pass", found, numbers, advice)]
+
+
+def crossing_results(check: Check) -> list[CheckResult]:
+    """Time every passage of a step, and one float, the link's latency; every process calls it, and gets the same.
+
+    What returns in a crossing's backward pass is as large, and is measured for itself.
     """
-    timed = [*passages(network, images, largest=None), Passage("one float", "forward", (1, 1))]
-    each = 4 * (link.towers - 1)
-    return [Speed(p, each * math.prod(p.shape), exchange_seconds(mesh, link, p, rounds)) for p in timed]
-
-
-def speed_results(speeds: list[Speed]) -> list[CheckResult]:
-    """One line a crossing; what returns in its backward pass is as large, and is measured for itself."""
-    *crossings, single = speeds
+    assert check.link is not None
+    network, images, peers = check.settings.network, check.settings.batch_size, check.link.towers - 1
+    for p in [*passages(network, images, largest=None), Passage("one float", "forward", (1, 1))]:
+        seconds = exchange_seconds(check.mesh, check.link, p, check.settings.rounds)
+        check.speeds.append(Speed(p, 4 * peers * math.prod(p.shape), seconds))
+    *crossings, single = check.speeds
     results = [
         CheckResult(
-            f"{speed.passage.crossing} {speed.passage.direction}",
+            f"{passage.crossing} {passage.direction}",
             "measured",
-            f"{speed.sent:,} bytes each way in {1e3 * speed.seconds:.2f} ms: {speed.bytes_per_second / 1e9:.3g} GB/s",
-            {"bytes": float(speed.sent), "seconds": speed.seconds, "bytes_per_second": speed.bytes_per_second},
+            f"{sent:,} bytes each way in {1e3 * seconds:.2f} ms: {sent / seconds / 1e9:.3g} GB/s",
+            {"bytes": float(sent), "seconds": seconds, "bytes_per_second": sent / seconds},
         )
-        for speed in crossings
+        for passage, sent, seconds in crossings
     ]
     latency = f"{1e6 * single.seconds:.0f} µs for one float each way"
     return [*results, CheckResult("latency", "measured", latency, {"seconds": single.seconds})]

@@ -14,60 +14,62 @@ from alexnet_mp.checkpoint.convert.layout import to_single_device
 from alexnet_mp.common.rng import keyed_generator
 from alexnet_mp.model.single_device import single_device_model
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.parallel.links import Link, LocalLink
+from alexnet_mp.parallel.links import LocalLink
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.parallel.placement import Placement
-from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
+from alexnet_mp.performance.machine_check.settings import Check, CheckResult, CheckSettings
 
 IMAGES = 4  # batch normalization of fewer has gradients that are rounding alone
 # Largest difference of a tensor, relative to its largest value. In float32 another order of summation turns a ReLU or
 # a maximum over now and then, where two values are nearly equal; a wrong transfer shows as a difference of about 1.
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3}
+# In bfloat16 (autocast) that happens in every layer: there all logits and all gradients together are compared, by the
+# length of the difference; one device beside float64 differs by 0.07 to 0.11 on a CPU, for four networks.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3, torch.bfloat16: 0.3}
 Values = dict[str, Tensor]
 
 
-def parity_results(settings: CheckSettings, mesh: Mesh, link: Link | None) -> tuple[list[CheckResult], list[str]]:
-    """Compare what this launch has; every process calls it, and gets the same.
-
-    Returns also the operations that have no deterministic implementation here.
-    """
-    with _exact() as not_deterministic:
-        model = _simulated(settings, mesh, torch.float64)
-        _draw_weights(model, settings.seed)
-        results = [
-            _against_the_grouped_network(settings, mesh, model.eval()),
-            *_of_the_placements(settings, mesh, link, model.train()),
-        ]
-    return results, not_deterministic
+def parity_results(check: Check) -> list[CheckResult]:
+    """Compare what this launch has; every process calls it, and gets the same."""
+    with _exact() as without:
+        model = _simulated(check, torch.float64)
+        _draw_weights(model, check.settings.seed)
+        results = [_against_the_grouped_network(check, model.eval()), *_of_the_placements(check, model.train())]
+    check.not_deterministic += without
+    return results
 
 
-def _against_the_grouped_network(settings: CheckSettings, mesh: Mesh, model: TowerModel) -> CheckResult:
+def _against_the_grouped_network(check: Check, model: TowerModel) -> CheckResult:
     """All towers on one device, `model`, against one network of stock PyTorch's layers that knows of no towers."""
-    network, device = settings.network, _first_device(mesh)
-    images, labels = _batch(settings, torch.float64)
+    network, device = check.settings.network, check.devices[0]
+    images, labels = _batch(check.settings, torch.float64)
     single = single_device_model(network).to(device, torch.float64).eval()
     own = single.state_dict()
     weights = {name: tensor.view(own[name].shape) for name, tensor in to_single_device(model.state_dict()).items()}
     missing, unexpected = single.load_state_dict(weights, strict=False)
     # torch counts batches where it normalizes them; nothing here reads the count.
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
-    ours, theirs = model(images.to(device)), single(images.to(device))
-    for logits in (ours, theirs):
-        F.cross_entropy(logits, labels.to(device)).backward()
-    found = {"logits": ours.detach(), **to_single_device(_gradients(model))}
-    expected = {"logits": theirs.detach(), **_gradients(single)}
-    expected = {name: value.view(found[name].shape) for name, value in expected.items()}
-    return _result("parity: one device", "a network without towers", mesh, {torch.float64: (found, expected)})
+    theirs = single(images.to(device))
+    F.cross_entropy(theirs, labels.to(device)).backward()
+    in_float32 = _simulated(check, torch.float32).eval()
+    in_float32.load_state_dict(model.state_dict())
+    compared = {}
+    for dtype, towers in ((torch.float64, model), (torch.bfloat16, in_float32)):
+        with _autocast(device, dtype):
+            ours = towers(images.to(device, next(towers.parameters()).dtype))
+        F.cross_entropy(ours.to(torch.float64), labels.to(device)).backward()
+        found = {"logits": ours.detach(), **to_single_device(_gradients(towers))}
+        expected = {"logits": theirs.detach(), **_gradients(single)}
+        compared[dtype] = found, {name: value.view(found[name].shape) for name, value in expected.items()}
+    return _result("parity: one device", "a network without towers", check.mesh, compared)
 
 
-def _of_the_placements(
-    settings: CheckSettings, mesh: Mesh, link: Link | None, simulated: TowerModel
-) -> list[CheckResult]:
+def _of_the_placements(check: Check, simulated: TowerModel) -> list[CheckResult]:
     """This launch's placement, against all towers on its first device; in training mode, dropout included.
 
     `simulated` has the weights that all models here get.
     """
-    placement, towers = mesh.placement, settings.network.towers
+    settings, placement, link = check.settings, check.mesh.placement, check.link
+    towers = settings.network.towers
     reasons = {
         "two_devices": f"needs one process that sees {towers} GPUs; torch sees {torch.cuda.device_count()} here",
         "distributed": f"needs a process for each tower: torchrun --nproc-per-node={towers}",
@@ -81,24 +83,25 @@ def _of_the_placements(
             continue
         compared = {}
         for dtype in TOLERANCES:
-            one_device = _simulated(settings, mesh, dtype)
-            model = TowerModel(settings.network, placement, link, settings.seed, dtype)
+            own = torch.float32 if dtype == torch.bfloat16 else dtype
+            one_device = _simulated(check, own)
+            model = TowerModel(settings.network, placement, link, settings.seed, own)
             for each in (one_device, model):
                 each.load_state_dict({name: weights[name] for name in each.state_dict()})
-            expected, found = (_of_a_training_step(settings, each) for each in (one_device, model))
+            expected, found = (_of_a_training_step(settings, each, dtype) for each in (one_device, model))
             compared[dtype] = found, {name: expected[name] for name in found}
-        results.append(_result(f"parity: {kind}", "all towers on one device", mesh, compared))
+        results.append(_result(f"parity: {kind}", "all towers on one device", check.mesh, compared))
     return results
 
 
-def _simulated(settings: CheckSettings, mesh: Mesh, dtype: torch.dtype) -> TowerModel:
+def _simulated(check: Check, dtype: torch.dtype) -> TowerModel:
     """All towers on this process's first device."""
-    network, placement = settings.network, mesh.placement
-    devices = dict.fromkeys(range(network.towers), _first_device(mesh))
+    network, placement = check.settings.network, check.mesh.placement
+    devices = dict.fromkeys(range(network.towers), check.devices[0])
     # The same replica, so that dropout draws the same masks.
     alone = Placement("simulated", network.towers, devices, placement.replica, placement.replicas, placement.launch)
     local = LocalLink(list(devices.values())) if network.towers > 1 else None
-    return TowerModel(network, alone, local, settings.seed, dtype)
+    return TowerModel(network, alone, local, check.settings.seed, dtype)
 
 
 @torch.no_grad()
@@ -116,15 +119,20 @@ def _batch(settings: CheckSettings, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     return images.to(dtype), torch.randint(network.classes, (IMAGES,), generator=generator)
 
 
-def _of_a_training_step(settings: CheckSettings, model: TowerModel) -> Values:
+def _of_a_training_step(settings: CheckSettings, model: TowerModel, precision: torch.dtype) -> Values:
     """Each local tower's logits and gradients, by the way that training takes: a loss on every tower."""
     devices = model.placement.devices
     images, labels = _batch(settings, next(model.parameters()).dtype)
-    logits = model.tower_logits([images.to(device) for device in devices.values()], step=0)
+    with _autocast(next(iter(devices.values())), precision):
+        logits = model.tower_logits([images.to(device) for device in devices.values()], step=0)
     losses = [F.cross_entropy(each, labels.to(each.device)) for each in logits]
     torch.autograd.backward(losses)
     found = {f"logits of tower {tower}": each.detach() for tower, each in zip(devices, logits, strict=True)}
     return found | _gradients(model)
+
+
+def _autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
 def _gradients(model: nn.Module) -> Values:
@@ -140,7 +148,9 @@ def _result(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, t
     words, failed = [], False
     numbers: dict[str, float] = {}
     for dtype, (found, expected) in compared.items():
-        worst, where = _worst(found, expected)
+        if dtype == torch.bfloat16:
+            found, expected = _together(found), _together(expected)
+        worst, where = _worst(found, expected, 2 if dtype == torch.bfloat16 else inf)
         everyone = [error for (error,) in mesh.gather([worst])]
         error, allowed, precision = max(everyone), TOLERANCES[dtype], str(dtype).removeprefix("torch.")
         failed = failed or error > allowed
@@ -155,20 +165,24 @@ def _result(name: str, beside: str, mesh: Mesh, compared: Mapping[torch.dtype, t
     return CheckResult(name, "fail", text, numbers, "if the link passes, report it with the file of this check")
 
 
-def _worst(found: Values, expected: Values) -> tuple[float, str]:
+def _together(values: Values) -> Values:
+    """All logits as one tensor, and all gradients."""
+    groups: dict[str, list[Tensor]] = {"logits": [], "gradients": []}
+    for name, value in values.items():
+        groups["logits" if "logits" in name else "gradients"].append(value.cpu().double().flatten())
+    return {name: torch.cat(group) for name, group in groups.items()}
+
+
+def _worst(found: Values, expected: Values, norm: float) -> tuple[float, str]:
     assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
     errors = dict.fromkeys(found, 0.0)
     for name, value in expected.items():
-        difference, scale = (vector_norm(x.cpu(), inf).item() for x in (found[name].cpu() - value.cpu(), value))
+        difference, scale = (vector_norm(x.cpu(), norm).item() for x in (found[name].cpu() - value.cpu(), value))
         errors[name] = difference / scale if scale else (inf if difference else 0.0)
         if not math.isfinite(errors[name]):
             errors[name] = inf
     where = max(errors, key=lambda name: errors[name])
     return errors[where], where
-
-
-def _first_device(mesh: Mesh) -> torch.device:
-    return mesh.placement.devices[mesh.placement.first_tower]
 
 
 @contextmanager

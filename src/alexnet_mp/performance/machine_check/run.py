@@ -1,38 +1,81 @@
-"""Runs all checks of a launch, one after another, and writes their report."""
+"""Makes the parts of a check one after another, and writes their report: a table, a file and a page."""
 
+import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from alexnet_mp.common.device import use_threads
-from alexnet_mp.common.disk import write_json
+from alexnet_mp.analysis.report.template import render
+from alexnet_mp.common.device import set_precision, use_threads
+from alexnet_mp.common.disk import regular
 from alexnet_mp.common.host import device_name, keep_large_blocks, usable_cores, versions
-from alexnet_mp.parallel.launch import Launch, own_command_line
-from alexnet_mp.parallel.link_test import examined_link
-from alexnet_mp.parallel.mesh import Mesh, open_mesh
-from alexnet_mp.parallel.placement import Placement, choose_placement
+from alexnet_mp.common.schema import choice
+from alexnet_mp.errors import PeerLost, explained
+from alexnet_mp.parallel.launch import own_command_line
+from alexnet_mp.parallel.mesh import Mesh, needing_all, open_mesh
+from alexnet_mp.parallel.placement import choose_placement
 from alexnet_mp.parallel.telemetry import open_telemetry
-from alexnet_mp.performance.machine_check.link import Speed, link_result, measured_speeds, speed_results
+from alexnet_mp.performance.machine_check.child_runs import killed_and_resumed, sanitizer_results
+from alexnet_mp.performance.machine_check.link import crossing_results, link_results, under_load, why_nothing_is_carried
+from alexnet_mp.performance.machine_check.on_gpus import stall_result, step_on_gpus
 from alexnet_mp.performance.machine_check.parity import parity_results
-from alexnet_mp.performance.machine_check.settings import (
-    CheckResult,
-    CheckSettings,
-    check_table,
-    parse_check_settings,
-)
+from alexnet_mp.performance.machine_check.settings import Check, CheckResult, check_table, parse_check_settings
 from alexnet_mp.performance.machine_check.step import step_results
+from alexnet_mp.performance.machine_check.throughput import throughput_results
 
 REPORTED_ENVIRONMENT = ("NCCL_", "CUDA_", "OMP_", "TORCH_NCCL_", "GLOO_")
 
 
+Part = Callable[[Check], list[CheckResult]]
+Needs = Callable[[Check], str | None]  # why a part cannot be made here; the same in every process
+
+
+def _link(check: Check) -> str | None:
+    lacking = check.link is None and check.settings.network.towers > 1
+    return "the test of the link did not come to its end" if lacking else None
+
+
+def _two_places(check: Check) -> str | None:
+    carried = check.mesh.placement.kind != "simulated" and check.settings.network.towers > 1
+    return _link(check) if carried else why_nothing_is_carried(check.settings.network)
+
+
+def _gpus(check: Check) -> str | None:
+    return _link(check) if check.mesh.placement.on_gpus else "needs a GPU"
+
+
+def _nvml(check: Check) -> list[CheckResult]:
+    """The readings that the main process takes of its replica's GPUs."""
+    readings = check.telemetry.metrics()
+    words = [*check.telemetry.words.split("\n"), *(f"{name} {value:g}" for name, value in readings.items())]
+    return [CheckResult("NVML", "measured" if readings else "not possible here", "; ".join(words), readings)]
+
+
+PARTS: dict[str, tuple[Part, Needs]] = {
+    "link": (link_results, _two_places),
+    "link under load": (under_load, _two_places),
+    "parity": (parity_results, _link),
+    "crossings": (crossing_results, _two_places),
+    "step": (step_results, _link),
+    "throughput": (throughput_results, _link),
+    "CUDA sanitizer": (sanitizer_results, _gpus),
+    "step on GPUs": (step_on_gpus, _gpus),
+    "stalled GPU": (stall_result, _gpus),
+    "kill and resume": (killed_and_resumed, lambda _: None),
+    "NVML": (_nvml, lambda _: None),
+}
+
+
 def run_checks(configuration: Mapping[str, Any]) -> bool:
-    """Carry out every check, print the table and write the file; every process of the launch calls it.
+    """Make every part, print the table and write file and page; every process of the launch calls it.
 
     Returns, in every process, whether nothing failed.
     """
@@ -40,47 +83,58 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_large_blocks()
     settings = parse_check_settings(configuration)
-    launch = Launch.from_environment()
-    placement = choose_placement(settings.placement, settings.device, settings.network.towers, launch)
+    names = [choice(name, PARTS, "parts") for name in settings.parts or PARTS]
+    placement = choose_placement(settings.placement, settings.device, settings.network.towers, link=settings.link)
+    set_precision("float32")
     use_threads(settings.threads, placement.launch.local_world_size, says=placement.launch.local_rank == 0)
     results: list[CheckResult] = []
-    not_deterministic: list[str] = []
-    running = "link"
-    with open_mesh(placement, settings.timeout_seconds) as mesh, open_telemetry(placement) as telemetry:
+    joined = open_mesh(placement, settings.timeout_seconds, settings.link)
+    with joined as mesh, open_telemetry(placement) as telemetry:
+        check, everyone = Check(settings, mesh, mesh.link(), telemetry), _agreement(mesh)
+        made = 0
         try:
-            for found, following in _checks(settings, mesh, not_deterministic):
+            for made, found in enumerate(_make(check, names, everyone), 1):
                 results += found
-                running = following
-        except BaseException as error:
-            stopped = f"stopped: {type(error).__name__}: {error}"
-            results.append(CheckResult(running, "fail", stopped, what_to_do="the checks after it were not made"))
-            raise
+                if placement.is_main:  # after every part: it is there whatever the next one does to this process
+                    _write(_report(check, results, made == len(names)), settings.json)
         finally:
             if placement.is_main:
-                about = {"nvml": telemetry.words.split("\n"), "not_deterministic": not_deterministic}
-                _publish(_report(settings, placement, results, about), results, settings.json)
-        mesh.gather([0.0])  # a process that ends with code 1 has torchrun end the main one, which must have written
-    return not _failed(results)
+                _publish(_report(check, results, made == len(names)), results, settings.json)
+        # A process that ends with code 1 has torchrun end the main one, which must have written.
+        return not any(everyone(float(_failed(results))))
 
 
-def _checks(
-    settings: CheckSettings, mesh: Mesh, not_deterministic: list[str]
-) -> Iterator[tuple[list[CheckResult], str]]:
-    """All checks, in their order, with what one hands to the next: what each found, and the name of the one after it.
+def _agreement(mesh: Mesh) -> Callable[[float], list[float]]:
+    """Gives every process's value, by rank, over a group of its own: some may still wait in a part's exchanges."""
+    timeout = timedelta(seconds=3 * mesh.timeout_seconds)  # those that wait give up after one, and come here
+    group = dist.new_group(backend="gloo", timeout=timeout) if mesh.axes else None
 
-    Adds to `not_deterministic` what has no deterministic implementation here.
-    """
-    network, images = settings.network, settings.batch_size
-    tested = examined_link(mesh, network, images)
-    yield [link_result(tested, mesh, network, images)], "parity"
-    found, without = parity_results(settings, mesh, tested.link)
-    not_deterministic += without
-    yield found, "speed"
-    speeds: list[Speed] = []
-    if tested.link is not None and tested.corrupt is not None:
-        speeds = measured_speeds(mesh, tested.link, network, images, settings.rounds)
-    yield speed_results(speeds) if speeds else [], "step"
-    yield step_results(settings, mesh, tested.link, speeds), ""
+    def everyone(value: float) -> list[float]:
+        values = [torch.tensor([value]) for _ in range(mesh.placement.launch.world_size)]
+        if group is not None:
+            with needing_all("an agreement after a part of the check"):
+                dist.all_gather(values, torch.tensor([value]), group=group)
+        return [float(each) for each in values]
+
+    return everyone
+
+
+def _make(check: Check, names: Sequence[str], everyone: Callable[[float], list[float]]) -> Iterator[list[CheckResult]]:
+    """What each part found. One that raises has failed, and the next is made, unless processes have parted over it."""
+    parted = ""
+    for name in names:
+        (make, needs), found, ended = PARTS[name], list[CheckResult](), 0.0
+        why_not = parted or needs(check)
+        try:
+            found = [CheckResult(name, "not possible here", why_not)] if why_not else make(check)
+        except Exception as error:
+            ended = 2.0 if isinstance(error, PeerLost) else 1.0
+            found = [CheckResult(name, "fail", f"stopped: {type(error).__name__}: {error}")]
+        ends = everyone(ended)
+        if len(ends) > 1 and set(ends) not in ({0.0}, {1.0}):
+            parted = f"since {name} the processes of this launch no longer follow each other"
+            found = found if ended else [CheckResult(name, "fail", "stopped in another process")]
+        yield found
 
 
 def _failed(results: Sequence[CheckResult]) -> bool:
@@ -88,31 +142,41 @@ def _failed(results: Sequence[CheckResult]) -> bool:
 
 
 def _publish(report: Mapping[str, Any], results: Sequence[CheckResult], path: str | None) -> None:
-    """Print the table, and write the file that `json` names."""
+    """Print the table, and write the file that `json` names and the page beside it."""
     for name in ("network", "placement", "machine"):
         print(f"{name:<10} {report[name] if name != 'machine' else ', '.join(report['machine']['devices'])}")
     print(check_table(results), flush=True)
+    _write(report, path)
     if path:
-        write_json(path, report)
-        print(f"written to {path}, to attach to an issue")
+        print(f"written to {path} and {Path(path).with_suffix('.html')}, to attach to an issue")
 
 
-def _report(
-    settings: CheckSettings, placement: Placement, results: Sequence[CheckResult], about: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The file: the launch, the main process's machine, `about`, and every check."""
+def _write(report: Mapping[str, Any], path: str | None) -> None:
+    """After every part, so that what was found is there whatever the next one does to this process."""
+    if path is None:
+        return
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    page = render("check.html.j2", report=report, text=text)
+    with explained(f"cannot write json={path}"):
+        regular(Path(path)).write_text(text, "utf-8")
+        regular(Path(path).with_suffix(".html")).write_text(page, "utf-8")
+
+
+def _report(check: Check, results: Sequence[CheckResult], complete: bool) -> dict[str, Any]:
+    """The file: the launch, the main process's machine, and every check; `complete` once all parts were made."""
+    settings, placement = check.settings, check.mesh.placement
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     checks = [asdict(result) for result in results]
-    for check in checks:  # JSON has no infinity: a number that is not finite becomes null
-        check["numbers"] = {name: x if math.isfinite(x) else None for name, x in check["numbers"].items()}
+    for each in checks:  # JSON has no infinity: a number that is not finite becomes null
+        each["numbers"] = {name: x if math.isfinite(x) else None for name, x in each["numbers"].items()}
+    about = ("batch_size", "batch_sizes", "rounds", "repetitions", "seed", "link")
     return {
-        "passed": not _failed(results),
+        "passed": complete and not _failed(results),
+        "complete": complete,
         "command": own_command_line("launch/check.py", placement.launch, but="json"),
         "network": settings.network.name,
         "towers": settings.network.towers,
-        "batch_size": settings.batch_size,
-        "rounds": settings.rounds,
-        "seed": settings.seed,
+        **{key: getattr(settings, key) for key in about},
         "placement": placement.in_words(),
         "world_size": placement.launch.world_size,
         "replicas": placement.replicas,
@@ -124,7 +188,8 @@ def _report(
         },
         "versions": versions() | _gpu_versions(),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(REPORTED_ENVIRONMENT)},
-        **about,
+        "nvml": check.telemetry.words.split("\n"),
+        "not_deterministic": check.not_deterministic,
         "checks": checks,
     }
 

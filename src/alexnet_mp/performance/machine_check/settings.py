@@ -1,12 +1,19 @@
-"""The settings of `check`, key by key, and the result of each check: a line of the table and an entry of the file."""
+"""The settings of `check`, what its parts share, and a result: a line of the table and an entry of the file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import torch
 
 from alexnet_mp.common.schema import OutputFile, PositiveFloat, PositiveInt, from_mapping
 from alexnet_mp.common.text import aligned
 from alexnet_mp.network.table import Network
+from alexnet_mp.parallel.link_test import Passage
+from alexnet_mp.parallel.links import Link
+from alexnet_mp.parallel.mesh import Mesh
+from alexnet_mp.parallel.placement import LinkChoice
+from alexnet_mp.parallel.telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,12 @@ class CheckSettings:
     towers: int | None
     placement: str
     device: str
+    link: LinkChoice
+    parts: tuple[str, ...] | None
     batch_size: PositiveInt
+    batch_sizes: tuple[PositiveInt, ...] | None
     rounds: PositiveInt
+    repetitions: PositiveInt
     threads: PositiveInt | None
     seed: int
     timeout_seconds: PositiveFloat
@@ -45,12 +56,37 @@ class CheckResult:
     what_to_do: str = ""
 
 
+class Speed(NamedTuple):
+    """What one exchange of a passage takes: each tower sends `sent` bytes to all its peers, and receives as many."""
+
+    passage: Passage
+    sent: int
+    seconds: float
+
+
+@dataclass
+class Check:
+    """What the parts of a check share. Without `link` its test has not come to an end, or there is one tower."""
+
+    settings: CheckSettings
+    mesh: Mesh
+    link: Link | None
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    speeds: list[Speed] = field(default_factory=list)
+    not_deterministic: list[str] = field(default_factory=list)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Those of the local towers, in tower order."""
+        return list(self.mesh.placement.devices.values())
+
+
 def check_table(results: Sequence[CheckResult]) -> str:
-    """One line a check, and under a failed one what to do."""
+    """One line a check, and under a failed one what to do; what is long, as an error of CUDA, is cut."""
     rows = []
     for each in results:
-        rows.append([each.name, each.result, each.found])
+        rows.append([each.name, each.result, " ".join(each.found.split())[:500]])
         if each.what_to_do:
-            rows.append(["", "", each.what_to_do])
+            rows.append(["", "", " ".join(each.what_to_do.split())[:500]])
     first, _, *others = aligned(rows, text_columns=3)  # without a rule: the table has no head
     return "\n".join([first, *others])

@@ -3,30 +3,40 @@
 import math
 from statistics import median
 
+import torch
 from torch import Tensor
 
 from alexnet_mp.model.tower_model import TowerModel
-from alexnet_mp.parallel.links import Link
 from alexnet_mp.parallel.mesh import Mesh
 from alexnet_mp.performance.benchmark.timed_link import Exchange, TimedLink, added, waiting
-from alexnet_mp.performance.benchmark.variants.ours import towers_train_step
+from alexnet_mp.performance.benchmark.variants.ours import compile_lrn, towers_train_step
 from alexnet_mp.performance.benchmark.variants.train_step import TrainStep, train_steps
-from alexnet_mp.performance.machine_check.link import Speed, by_replica, why_nothing_is_carried
-from alexnet_mp.performance.machine_check.settings import CheckResult, CheckSettings
+from alexnet_mp.performance.machine_check.link import by_replica, why_nothing_is_carried
+from alexnet_mp.performance.machine_check.settings import Check, CheckResult, CheckSettings
 
 WARMUP_STEPS = 2  # steps that are not timed; in the first ones memory is new to the process
 
 
-def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds: list[Speed]) -> list[CheckResult]:
+def prepared_step(
+    check: Check, batch_size: int, autocast: torch.dtype | None = None, compiled: bool = False
+) -> tuple[TrainStep, tuple[list[Tensor], list[Tensor]]]:
+    """The training step of this launch with `batch_size` images a replica, its LRN compiled or not, and its batch."""
+    mesh, settings = check.mesh, check.settings
+    images, link = batch_size * mesh.placement.replicas, TimedLink(check.link) if check.link else None
+    model = TowerModel(settings.network, mesh.placement, link, settings.seed)
+    compile_lrn(model, compiled)
+    train_step = towers_train_step(model, mesh, link, images, autocast)
+    return train_step, train_step.random_batch(settings.network, images, settings.seed)
+
+
+def step_results(check: Check) -> list[CheckResult]:
     """Time a few steps; every process calls it, and gets the same.
 
-    `speeds` are those of every passage alone; without any, nothing is carried and nothing can be hidden.
+    Without the speeds of every passage alone, nothing is carried and nothing can be hidden.
     """
-    on_gpu, timed = _on_gpu(mesh), TimedLink(link) if link else None
-    model = TowerModel(settings.network, mesh.placement, timed, settings.seed)
-    batch_size = settings.batch_size * mesh.placement.replicas
-    train_step = towers_train_step(model, mesh, timed, batch_size)
-    batch = train_step.random_batch(settings.network, batch_size, settings.seed)
+    settings, mesh, speeds = check.settings, check.mesh, check.speeds
+    train_step, batch = prepared_step(check, settings.batch_size)
+    on_gpu, timed = mesh.placement.on_gpus, train_step.link
     losses = [_timed_step(train_step, *batch, number)[1] for number in range(WARMUP_STEPS)]
     before = train_step.sent()
     if timed:
@@ -46,7 +56,7 @@ def step_results(settings: CheckSettings, mesh: Mesh, link: Link | None, speeds:
     if not speeds or not timed:
         return [*results, CheckResult("hidden", "not possible here", why_nothing_is_carried(settings.network))]
     if on_gpu:
-        exposed = _slowest_median(mesh, seconds) - _slowest_median(mesh, silent_seconds)
+        exposed = slowest(mesh, median(seconds)) - slowest(mesh, median(silent_seconds))
     else:
         exposed = exposed_seconds(mesh, timed.exchanges, settings.rounds)
     exposed = max(0.0, exposed)
@@ -69,7 +79,7 @@ def _timed_step(train_step: TrainStep, images: list[Tensor], labels: list[Tensor
 def _step_result(
     settings: CheckSettings, mesh: Mesh, seconds: list[float], losses: list[float], sent: int, expected: int
 ) -> CheckResult:
-    took = _slowest_median(mesh, seconds)
+    took = slowest(mesh, median(seconds))
     rate = settings.batch_size * mesh.placement.replicas / took
     everyone = mesh.gather([all(map(math.isfinite, losses)), sent == expected])
     finite, right_bytes = (all(each) for each in zip(*everyone, strict=True))
@@ -95,9 +105,6 @@ def exposed_seconds(mesh: Mesh, exchanges: list[Exchange], steps: int) -> float:
     return max(wait.exposed for wait in waits) / steps
 
 
-def _on_gpu(mesh: Mesh) -> bool:
-    return next(iter(mesh.placement.devices.values())).type == "cuda"
-
-
-def _slowest_median(mesh: Mesh, seconds: list[float]) -> float:
-    return max(values[0] for values in mesh.gather([median(seconds)]))
+def slowest(mesh: Mesh, seconds: float) -> float:
+    """Those of the process that takes longest; every process calls it."""
+    return max(values[0] for values in mesh.gather([seconds]))

@@ -53,7 +53,9 @@ def towers(task: Task) -> Iterator[TrainStep]:
         yield towers_train_step(model, mesh, timed, task.batch_size)
 
 
-def towers_train_step(model: TowerModel, mesh: Mesh, link: TimedLink | None, batch_size: int) -> TrainStep:
+def towers_train_step(
+    model: TowerModel, mesh: Mesh, link: TimedLink | None, batch_size: int, autocast: torch.dtype | None = None
+) -> TrainStep:
     """The step of a process that holds towers of `model`, which cross over `link`; `batch_size` is global."""
     placement, costs = mesh.placement, network_cost(model.network)
     counter = GradientBytes(model) if placement.replicas > 1 else None
@@ -63,7 +65,7 @@ def towers_train_step(model: TowerModel, mesh: Mesh, link: TimedLink | None, bat
         return Sent(crossing=crossed, all_reduced=counter.total if counter else 0)
 
     return TrainStep(
-        forward=data_parallel(LossOnEveryTower(model), mesh),
+        forward=data_parallel(LossOnEveryTower(model, autocast), mesh),
         optimizer=make_optimizer(dict(model.towers.items()), paper_recipe(batch_size)),
         mesh=mesh,
         sent=sent,
