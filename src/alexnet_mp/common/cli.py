@@ -182,7 +182,10 @@ def _hand_to_hydra(
     if not several:  # so that a mistake is explained by us, also before --cfg
         overrides = readable(overrides)
         named = re.search(r"^(?:--config-dir|-cd)[=\n](.*)", "\n".join(flags), re.MULTILINE)
-        _composed(configuration_name, overrides, Path(named[1]).absolute() if named else None)
+        presets = Path(named[1]).absolute() if named else None
+        if presets and not presets.is_dir():
+            raise ConfigurationError(f"--config-dir {presets} is no folder")
+        _composed(configuration_name, overrides, presets)
     sys.argv = [given[0], *OF_HYDRA, f"hydra.help.app_name='alexnet-mp {configuration_name}'", *overrides, *flags]
 
     def job(configuration: DictConfig) -> None:
