@@ -36,7 +36,8 @@ class FullDisk:
 
 
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_no_more(after_two_epochs, tmp_path):
-    with patch.object(checkpoint_files, "save_file", FullDisk(3).save_file):
+    disk = FullDisk(0)
+    with patch.object(checkpoint_files, "save_file", disk.save_file), at_step(5, lambda: setattr(disk, "left", 3)):
         finished = train(tmp_path / "run", *SHORT, "checkpoint_steps=10")
     assert finished.code == 0, finished.stderr
     assert finished.stderr.count("No space left on device (os error 28); the newest checkpoint is") == 3

@@ -73,7 +73,7 @@ def test_curves_are_drawn_of_a_run_that_is_writing_a_line(tmp_path: Path, capsys
     plot.run(compose("plot", [f"run_dir={tmp_path}", "figure=curves"]))
     assert "line 4: " in capsys.readouterr().out
     with Image.open(tmp_path / "plots" / "learning_curve.png") as picture:
-        assert picture.size == (1200, 480)
+        assert picture.size == (1660, 680)
 
     write(tmp_path, [TRAIN], half)
     with pytest.raises(ConfigurationError, match="no validation yet"):

@@ -72,7 +72,7 @@ def test_the_quickstart_says_what_it_does_and_where_it_wrote(one_epoch):
         assert words in finished.stderr, words
     assert (folder / "config.yaml").exists()
     assert "top-1 error" in (folder / "train.log").read_text()
-    assert Image.open(folder / "plots" / "learning_curve.png").size == (1200, 480)
+    assert Image.open(folder / "plots" / "learning_curve.png").size == (1660, 680)
 
 
 def test_metrics_have_a_line_for_every_step_and_every_validation(one_epoch):
