@@ -26,7 +26,7 @@ def sanitizer_results(check: Check) -> list[CheckResult]:
         log = Path(folder) / "log"
         asked = ["dry_run=true", "network=small", "device=cuda"]
         with _training(asked, log, **_ALONE, TORCH_CUDA_SANITIZER="1") as process:
-            code, said = _code(process, check.settings.timeout_seconds), log.read_text(errors="replace")
+            code, said = _code(process, check.settings.timeout_seconds), log.read_text("utf-8", "replace")
     races = said.count("CSAN detected")
     found = f"{races} possible data races in a step of `small`, exit code {code}"
     advice = f"report it with what was said last: {said[-2000:]}" if code or races else ""
@@ -64,14 +64,14 @@ def killed_and_resumed(check: Check) -> list[CheckResult]:
 
 def _problem(root: Path, killed: list[int], resumed: list[int]) -> str:
     """What went wrong with the run in `root`, by the exit codes of its processes; empty if nothing did."""
-    run, said = root / "run", (root / "log-0").read_text(errors="replace")[-2000:]
+    run, said = root / "run", (root / "log-0").read_text("utf-8", "replace")[-2000:]
     if killed[0] != -signal.SIGKILL or any(code <= 0 for code in killed[1:]):
         return f"one process was to be killed and the others to end with an error; exit codes {killed}: {said}"
     if any(resumed):
         return f"started again, it ended with exit codes {resumed}: {said}"
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     steps = [line["step"] for line in lines if line["kind"] == "train"]
-    if "going on" not in (run / "train.log").read_text() or steps != list(range(1, len(steps) + 1)):
+    if "going on" not in (run / "train.log").read_text("utf-8") or steps != list(range(1, len(steps) + 1)):
         return f"it did not go on from its checkpoint: steps {steps}: {said}"
     return ""
 
