@@ -62,7 +62,7 @@ def test_what_is_said_names_the_layers_that_begin_narrow() -> None:
     wide = "network.layers.conv3.std=he network.layers.conv4.std=he network.layers.conv5.std=he"
     (words,) = said([5.298] * 600).values()
     assert "within 2% of 5.298 for 500 steps" in words
-    assert f"in another run_dir: {wide}; another seed or a higher learning rate does not" in words
+    assert f"in another run_dir: {wide}; another seed or a higher learning rate did not in the narrow runs" in words
     (exploded,) = said([16.0] + [5.298] * 600).values()
     assert exploded.endswith("; it was 16 before, and a lower learning rate may keep it from that")
     (he,) = said([5.298] * 600, network="small").values()

@@ -46,7 +46,7 @@ class StallWatch:
             "labels, the loss of a network that tells no image from another. The run goes on. AlexNets of others stood "
             "so for 150 to 10,000 steps and then learned, or stood for ever. What ends it is wider initial weights in "
             f"the middle layers{', in another run_dir: ' if stds else ''}{' '.join(stds)}; another seed or a higher "
-            f"learning rate does not"
+            "learning rate did not in the narrow runs that were tried"
             f"{exploded if self._highest > EXPLODED * self._entropy else ''}"
         )
 
