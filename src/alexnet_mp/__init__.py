@@ -1,10 +1,8 @@
 """The 2012 AlexNet as its authors trained it: one network in two towers, which meet at conv3 and the fc layers."""
 
-import os
+from alexnet_mp.common.openmp import choose_wait_policy
 
-# Before torch loads OpenMP. Threads that wait for the last one of a layer sleep; by default they spin for milliseconds,
-# and on a core that others use too, the one that they wait for does not get it meanwhile: docs/performance.md.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+choose_wait_policy()  # before the next imports load torch
 
 from alexnet_mp.checkpoint.convert.layout import from_single_device, to_single_device
 from alexnet_mp.checkpoint.files import load_checkpoint

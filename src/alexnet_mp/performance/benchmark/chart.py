@@ -62,7 +62,9 @@ def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
     towers = f", {setup['towers']} towers" if setup["towers"] > 1 else ""
     axes.set(xlabel="images/s, and part of the bound; whiskers: all rounds", xlim=(0, 1.3 * max(bound or 0, *fastest)))
     axes.set_title(f"speed, batch {setup['batch_size']}{towers}")
-    _add_legend(axes, [("ours", *_OURS), ("ours, another network", *_OTHER), ("stock PyTorch", *_STOCK)])
+    looks = {"ours": _OURS, "ours, another network": _OTHER, "stock PyTorch": _STOCK}
+    drawn = set(map(_look, variants))
+    _add_legend(axes, [(label, *look) for label, look in looks.items() if look in drawn])
 
 
 def _draw_memory(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
@@ -87,7 +89,7 @@ def _draw_bars(
     """A bar for each variant, in the color of whose code it is, and its label behind `ends`."""
     bars = axes.barh(range(len(names)), lengths, 0.72, xerr=whiskers, ecolor=INK, capsize=2, **_EDGE)
     for place, (bar, name, label, end) in enumerate(zip(bars, names, labels, ends, strict=True)):
-        color, hatch = _OTHER if name in OTHER_NETWORKS else _OURS if VARIANTS[name].ours else _STOCK
+        color, hatch = _look(name)
         bar.set(facecolor=color, hatch=hatch)
         text = axes.text(end + 0.02 * max(ends), place, label, va="center", zorder=3)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # over the bound's line
@@ -107,6 +109,11 @@ def _draw_step(axes: Axes, variants: Mapping[str, Mapping[str, Any]]) -> None:
     name_bars(axes, _in_words(variants))
     axes.set(xlabel="seconds, in the slowest process", xlim=(0, 1.1 * longest), title="where a step's time goes")
     _add_legend(axes, [look for part, look in _PARTS.items() if any(seconds[part] > 0 for seconds in parts.values())])
+
+
+def _look(variant: str) -> tuple[str, str]:
+    """The color and the hatch of a variant's bars."""
+    return _OTHER if variant in OTHER_NETWORKS else _OURS if VARIANTS[variant].ours else _STOCK
 
 
 def _add_legend(axes: Axes, looks: Sequence[tuple[str, str, str]]) -> None:
