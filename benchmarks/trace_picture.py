@@ -83,16 +83,13 @@ def draw(processes: list[list[Span]], picture: Path) -> None:
         axes = f.subplots()
         for tower, spans in enumerate(processes):
             origin = min(span.begin for span in spans)
-            whole = max(span.end for span in spans) - origin
             for span in spans:
                 place = len(LANES) * tower + list(LANES).index(span.lane)
                 width = span.end - span.begin
                 axes.barh(place, width, 0.7, span.begin - origin, color=LANES[span.lane], edgecolor="white", lw=0.3)
-                if span.lane == "crossing" and width > 0.05 * whole:  # so that its name fits in
-                    axes.text(
-                        (span.begin + span.end) / 2 - origin, place, short(span.crossing), ha="center", va="center"
-                    )
-        name_bars(axes, names)
+                if span.lane == "crossing":
+                    axes.text(span.begin - origin, place - 0.37, short(span.crossing), va="bottom", fontsize=7)
+        name_bars(axes, names, above=0.9)
         axes.set(xlabel="milliseconds since the first crossing of the step", xlim=(0, None))
 
 
