@@ -119,7 +119,7 @@ def _look(variant: str) -> tuple[str, str]:
 def _add_legend(axes: Axes, looks: Sequence[tuple[str, str, str]]) -> None:
     """`looks` are labels, colors and hatches."""
     handles = [Patch(facecolor=color, hatch=hatch, label=label, **_EDGE) for label, color, hatch in looks]
-    axes.legend(handles=handles, ncols=len(looks), loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    axes.legend(handles=handles, ncols=len(looks), loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5)
 
 
 def _seconds(values: Mapping[str, Any], part: str) -> float:
