@@ -28,9 +28,7 @@ from alexnet_mp.common.device import upload
 from alexnet_mp.parallel.links import Link, Pending, Tensors
 
 Part = tuple[int, ...]  # local towers, counted from 0, that cross in one pair of autograd functions
-Span = Callable[
-    [str], AbstractContextManager[object]
-]  # names a stretch of time, as torch.profiler.record_function does
+Span = Callable[[str], AbstractContextManager[object]]  # names a stretch of time, as record_function does
 
 
 class Crossing:
