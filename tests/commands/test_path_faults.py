@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,8 +222,9 @@ def without_privileges() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    if not all(each.stat().st_mode & 0o001 for each in (CHECKOUT, *CHECKOUT.parents)):
-        pytest.skip("another user cannot read the checkout")
+    for place in (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix)):
+        if not all(each.stat().st_mode & 0o001 for each in (place, *place.parents)):
+            pytest.skip(f"another user cannot read {place}")
     os.seteuid(NOBODY)
     try:
         yield
