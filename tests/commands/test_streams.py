@@ -13,7 +13,7 @@ import pytest
 
 from alexnet_mp.commands import describe, evaluate, plan, prepare, report, sweep, train
 from alexnet_mp.common.streams import lost_output, unfailing_streams
-from tests.support.disturbed import assert_ended_alike, trained
+from tests.support.disturbed import TORCHRUN, TRAIN, assert_ended_alike, trained
 from tests.support.preparation import COUNTS, noise
 from tests.support.processes import CHECKOUT
 from tests.support.reports import a_run
@@ -69,6 +69,19 @@ def test_a_run_whose_streams_fail_ends_bit_equal_and_train_log_says_once_what_wa
     assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
     said = [line for line in (run / "train.log").read_text().splitlines() if line.startswith("lost ")]
     assert sorted(said) == sorted(f"lost       what is printed to {name}: {why}" for name, why in lost.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2>&1 | head -1"])
+def test_two_processes_of_torchrun_under_a_shell_end_bit_equal(
+    redirection: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}'
+    launcher = [*TORCHRUN, "--nproc-per-node=2", TRAIN, f"run_dir={run}", *SHORT]
+    finished = subprocess.run(["bash", "-c", command, "bash", *launcher], capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert_ended_alike(undisturbed, run)
 
 
 BOTH = {
