@@ -1,10 +1,15 @@
-"""The comparison as a picture: speed against the bound, memory of a process, and where the time of a step goes."""
+"""The comparison as a picture: speed against the bound, memory of a process, and where the time of a step goes.
+
+A sweep of three setups or more along one key is drawn as curves over it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from alexnet_mp.common.drawing import BLUE, INK, RUST, SAND, WIDTH, drawing, name_bars
@@ -13,6 +18,7 @@ from alexnet_mp.performance.benchmark.variants import OTHER_NETWORKS, VARIANTS
 
 _OURS, _STOCK, _OTHER = (BLUE, ""), (SAND, "////"), ("#bcd3eb", "")  # colors and hatches, told apart in gray too
 _EDGE: dict[str, Any] = {"edgecolor": INK, "lw": 0.6}
+_SWEPT = {"batch_size": "batch size", "towers": "towers"}
 _PARTS = {  # of a step, from dark to light, with what tells them apart in gray
     "forward": ("forward", BLUE, ""),
     "backward": ("backward", "#7fa7d6", ""),
@@ -24,14 +30,19 @@ _PARTS = {  # of a step, from dark to light, with what tells them apart in gray
 
 
 def draw_variants(report: Mapping[str, Any], picture: Path) -> None:
-    """Draw `summarize_variants`'s values as a PNG: three panels for each setup of a sweep."""
+    """Draw `summarize_variants`'s values as a PNG: curves, or three panels for each setup."""
     setups, machine = report.get("sweep", [report]), report["machine"]
-    heights = [2.2 + 0.4 * len(setup["variants"]) for setup in setups]
     title = (
         f"{report['network']}, images {'x'.join(map(str, report['image']))}: one training step, {machine['threads']} "
         f"threads in all for each variant\n{machine['device']}, torch {machine['versions']['torch']}; medians of "
         f"{count(report['rounds'], 'round')}"
     )
+    varied = [key for key in _SWEPT if len({setup[key] for setup in setups}) > 1]
+    if len(setups) > 2 and len(varied) == 1:
+        with drawing(picture, WIDTH, 3.6, title) as figure:
+            _draw_curves(figure, varied[0], sorted(setups, key=itemgetter(varied[0])))
+        return
+    heights = [2.2 + 0.4 * len(setup["variants"]) for setup in setups]
     with drawing(picture, WIDTH, 0.6 + sum(heights), title) as figure:
         parts = figure.subfigures(len(setups), 1, squeeze=False, height_ratios=heights)
         for part, setup in zip(parts[:, 0], setups, strict=True):
@@ -39,6 +50,30 @@ def draw_variants(report: Mapping[str, Any], picture: Path) -> None:
             _draw_speed(panels["speed"], setup)
             _draw_memory(panels["memory"], setup["variants"])
             _draw_step(panels["step"], setup["variants"])
+
+
+def _draw_curves(figure: Figure, key: str, setups: Sequence[Mapping[str, Any]]) -> None:
+    """Speed and memory of every variant, at the setups that could have it, over what was varied."""
+    speed, memory = figure.subplots(1, 2, sharex=True)
+    places = [setup[key] for setup in setups]
+    for number, name in enumerate(dict.fromkeys(name for setup in setups for name in setup["variants"])):
+        found = [(setup[key], setup["variants"][name]) for setup in setups if name in setup["variants"]]
+        look: Any = {"marker": "osD^vP*X<>h"[number], "ls": "-" if VARIANTS[name].ours else ":"}
+        at = [place for place, _ in found]
+        (drawn,) = speed.plot(
+            at, [values["images_per_second"] for _, values in found], label=_in_words([name])[0], **look
+        )
+        memory.plot(at, [values["peak_memory_bytes"] / 1e6 for _, values in found], color=drawn.get_color(), **look)
+    bounds = [(setup[key], setup["matrix_bound_images_per_second"]) for setup in setups]
+    measured = [(place, bound) for place, bound in bounds if bound]
+    if measured:
+        speed.plot(*zip(*measured, strict=True), color="black", ls="--", label="matrix products alone")
+    for axes, title in ((speed, "speed, images/s"), (memory, "peak memory of a process, MB above the imports")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(places, map(str, places))
+        axes.set(xlabel=_SWEPT[key], title=title, ylim=(0, None))
+        axes.grid()
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def _draw_speed(axes: Axes, setup: Mapping[str, Any]) -> None:
