@@ -243,7 +243,10 @@ def test_runs_on_copies_of_one_pack_are_averaged(home: Path, tmp_path: Path) -> 
     assert found == pytest.approx(results(home / RUN)["loss"], rel=1e-6)
 
 
-def test_without_a_fingerprint_the_path_alone_is_known(home: Path, tmp_path: Path) -> None:
+def test_without_a_fingerprint_the_path_alone_is_known(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no other `photos` is
     settings = DataSettings("pack", str(PACK))
     assert find_data(settings, home / RUN, None, None) == settings
     assert find_data(DataSettings("digits"), home / RUN, None, 1) == DataSettings("digits")
