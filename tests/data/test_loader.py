@@ -1,6 +1,5 @@
 """Batches are the same however they are read, nothing is left running, and what cannot be is said with its numbers."""
 
-import json
 import os
 import re
 import threading
@@ -23,7 +22,7 @@ from alexnet_mp.data.load import DataSettings, load_data
 from alexnet_mp.data.loader import Loader, LoaderSettings
 from alexnet_mp.data.preprocessing import Batch
 from alexnet_mp.training.config import parse_train_settings
-from tests.support.packs import LABELS, pixels, write_manifest, write_pack
+from tests.support.packs import LABELS, write_pack
 
 CROP, BATCH = (5, 6), 8
 PAPER = Augmentation("random", flip=True, color=ColorNoise(0.1, "root"))
@@ -183,93 +182,20 @@ def test_no_more_is_read_than_was_taken_and_read_ahead_allows(threads: int, read
     assert 2 <= len(train.reads) <= 2 + read_ahead  # type: ignore[attr-defined]
 
 
-def of_pack(folder: Path, verify: bool = True, image: tuple[int, int, int] = (3, 3, 3), classes: int = 3) -> DataSet:
-    return load_data(DataSettings("pack", str(folder), verify), image, classes)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Eight training images of 4x4 in shards of 3, 1 and 4, two to validate on, three classes."""
-    (tmp_path / "photos").mkdir()
-    write_pack(tmp_path / "photos")
-    return tmp_path / "photos"
-
-
-def test_a_packs_images_labels_and_statistics_come_through(folder: Path) -> None:
-    data = of_pack(folder)
-    assert (data.name, data.class_names, data.held_out) == ("photos", ("cat", "dog", "owl"), "validation")
-    assert "4x4 in 3 classes: train 8, validation 2" in data.description
-    np.testing.assert_array_equal(data.statistics.mean_image, pixels("train").mean(axis=0))
-    assert data.statistics.eigenvalues.tolist() == [3, 2, 1]
-    batches = list(Loader(data, (4, 4), 4, Share(), 0, order="fixed").training(0))
-    np.testing.assert_array_equal(torch.cat([batch.pixels for batch in batches]).numpy(), pixels("train"))
-    assert torch.cat([batch.labels for batch in batches]).tolist() == LABELS["train"]
-
-
 @pytest.mark.usefixtures("no_threads_left")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_shard_cut_short_while_training_is_the_callers_error_and_the_batches_before_it_come(
-    folder: Path, threads: int
+    tmp_path: Path, threads: int
 ) -> None:
-    source = Loader(of_pack(folder), (3, 3), 2, Share(), 0, order="fixed", settings=LoaderSettings(threads, 4))
-    os.truncate(folder / "train/00002.npy", 128 + 2 * 4 * 4 * 3)  # images 6 and 7 are gone
+    write_pack(tmp_path)  # eight training images in shards of 3, 1 and 4
+    data = load_data(DataSettings("pack", str(tmp_path)), (3, 3, 3), 3)
+    source = Loader(data, (3, 3), 2, Share(), 0, order="fixed", settings=LoaderSettings(threads, 4))
+    os.truncate(tmp_path / "train/00002.npy", 128 + 2 * 4 * 4 * 3)  # images 6 and 7 are gone
     got = []
     with pytest.raises(ConfigurationError, match=r"train/00002\.npy has become shorter"):
         for batch in source.training(0):
             got += batch.labels.tolist()
     assert got == LABELS["train"][:6]
-
-
-def test_a_pack_with_other_classes_than_the_network_is_refused_with_the_fix(folder: Path) -> None:
-    message = r"the network has 1000 classes and photos has 3; use network\.classes=3"
-    with pytest.raises(ConfigurationError, match=message):
-        of_pack(folder, classes=1000)
-
-
-def test_a_pack_with_other_channels_than_the_network_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match="the network reads 1 channels and the images of photos have 3"):
-        of_pack(folder, image=(1, 3, 3))
-
-
-def test_a_pack_with_nothing_held_out_is_refused(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["splits"]["validation"]
-    write_manifest(folder, manifest)
-    with pytest.raises(ConfigurationError, match="photos has no images to validate on"):
-        of_pack(folder)
-
-
-def test_a_pack_without_validation_is_validated_on_its_test_split(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["splits"]["test"] = manifest["splits"].pop("validation")
-    write_manifest(folder, manifest)
-    data = of_pack(folder)
-    assert data.held_out == "test"
-    batches = list(Loader(data, (3, 3), 4, Share(), 0).validation())
-    assert torch.cat([batch.labels for batch in batches]).tolist() == LABELS["validation"]
-
-
-def test_a_pack_needs_a_path_that_is_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"needs data\.path"):
-        load_data(DataSettings("pack"), (3, 3, 3), 3)
-    with pytest.raises(ConfigurationError, match=r"nowhere/manifest\.json does not exist"):
-        of_pack(tmp_path / "nowhere")
-
-
-def test_digits_have_no_path() -> None:
-    with pytest.raises(ConfigurationError, match=r"data\.path is 'photos', but data\.source=digits has none"):
-        load_data(DataSettings("digits", "photos"), (3, 16, 16), 10)
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_changed_pixel_is_found_only_with_verify(folder: Path, split: str) -> None:
-    shard = folder / split / "00000.npy"
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
-    shard.write_bytes(content)
-    assert len(of_pack(folder, verify=False).splits[split]) == len(LABELS[split])
-    with pytest.raises(ConfigurationError, match=rf"{split}/00000\.npy is damaged"):
-        of_pack(folder, verify=True)
 
 
 def test_what_was_just_used_is_forgotten_and_not_before() -> None:

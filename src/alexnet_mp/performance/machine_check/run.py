@@ -95,8 +95,8 @@ def run_checks(configuration: Mapping[str, Any]) -> bool:
         try:
             for made, found in enumerate(_make(check, names, everyone), 1):
                 results += found
-                if placement.is_main:  # after every part: it is there whatever the next one does to this process
-                    _write(_report(check, results, made == len(names)), settings.json)
+                if placement.is_main and made < len(names):  # it is there whatever the next part does to this process
+                    _write(_report(check, results, complete=False), settings.json)
         finally:
             if placement.is_main:
                 _publish(_report(check, results, made == len(names)), results, settings.json)
@@ -142,7 +142,7 @@ def _failed(results: Sequence[CheckResult]) -> bool:
 
 
 def _publish(report: Mapping[str, Any], results: Sequence[CheckResult], path: str | None) -> None:
-    """Print the table, and write the file that `json` names and the page beside it."""
+    """Print the table, and write file and page."""
     for name in ("network", "placement", "machine"):
         print(f"{name:<10} {report[name] if name != 'machine' else ', '.join(report['machine']['devices'])}")
     print(check_table(results), flush=True)
@@ -152,7 +152,7 @@ def _publish(report: Mapping[str, Any], results: Sequence[CheckResult], path: st
 
 
 def _write(report: Mapping[str, Any], path: str | None) -> None:
-    """After every part, so that what was found is there whatever the next one does to this process."""
+    """Write the file that `json` names, and the page beside it."""
     if path is None:
         return
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
