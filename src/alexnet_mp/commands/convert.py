@@ -1,9 +1,16 @@
-"""Convert weights: a checkpoint's towers to one device's file or to ONNX, and files of others to a checkpoint."""
+"""Convert weights: a checkpoint's towers to one device's file or to ONNX, and files of others to a checkpoint.
 
-from dataclasses import dataclass
+Layer definitions of the authors' code become a network table and a recipe.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from shlex import quote
+from typing import Any, Literal
+
+import yaml
 
 from alexnet_mp.checkpoint.convert.foreign import ForeignInput
 from alexnet_mp.checkpoint.convert.onnx import save_onnx
@@ -12,11 +19,14 @@ from alexnet_mp.checkpoint.convert.weight_files import CAFFE_SUFFIX, TORCH_SUFFI
 from alexnet_mp.checkpoint.files import load_checkpoint, save_checkpoint
 from alexnet_mp.checkpoint.names import find_checkpoint
 from alexnet_mp.common.cli import Configuration, run_command, show
-from alexnet_mp.common.schema import from_mapping
+from alexnet_mp.common.disk import write_files
+from alexnet_mp.common.schema import PositiveInt, from_mapping
 from alexnet_mp.common.text import count
 from alexnet_mp.errors import ConfigurationError, explained
+from alexnet_mp.network.authors.layers import read_authors_layers
 from alexnet_mp.network.rows import Convention
 from alexnet_mp.network.table import Network, parse_network
+from alexnet_mp.training.authors_rates import read_authors_rates
 
 _WRITERS = {".safetensors": save_single_device, ".onnx": save_onnx}
 
@@ -31,6 +41,8 @@ class ConvertSettings:
     channels: Literal["rgb", "bgr"] | None = None
     input_std: tuple[float, ...] | None = None
     network: Network | None = None
+    params: str | None = None
+    image_size: PositiveInt = 224
 
     @property
     def foreign_input(self) -> ForeignInput:
@@ -41,6 +53,14 @@ def run(configuration: Configuration) -> None:
     """Convert `source` to `out`, from or to a checkpoint: the kind of `source` and the name of `out` decide."""
     settings = from_mapping(ConvertSettings, configuration, "")
     source, out = Path(settings.source), Path(settings.out)
+    if source.suffix.lower() == ".cfg":
+        with explained(f"cannot write out={out}"):
+            _from_layers(source, out, settings)
+        return
+    if settings.params is not None:
+        raise ConfigurationError(
+            f"params={settings.params} belongs to a layer definition of the authors' code, FILE.cfg"
+        )
     if not source.is_file():
         source = find_checkpoint(source)
     if out.exists():
@@ -85,6 +105,46 @@ def _from_file(source: Path, out: Path, settings: ConvertSettings) -> None:
     if any(theirs != ours for theirs, ours in others.items()):
         show("\n".join(f"{theirs} is {ours}" for theirs, ours in others.items()))
     show(f"wrote {out}: {found.network.name} in {count(found.network.towers, 'tower')}")
+
+
+def _from_layers(source: Path, out: Path, settings: ConvertSettings) -> None:
+    """Two files of the authors' code to `network/NAME.yaml` and `recipe/NAME.yaml` beside out=NAME.yaml."""
+    if settings.params is None or out.suffix != ".yaml":
+        raise ConfigurationError(f"{source} is a layer definition; it needs params=FILE.cfg and out=FOLDER/NAME.yaml")
+    layers = read_authors_layers(source, Path(settings.params), out.stem, settings.image_size)
+    recipe = read_authors_rates(layers.parameters, out.stem)
+    presets = {"network": layers.network.to_mapping(), "recipe": asdict(recipe)}
+    for path in (out.parent / group / out.name for group in presets):
+        if path.exists():
+            raise ConfigurationError(f"{path} exists already; nothing was written")
+    for group, mapping in presets.items():
+        text = f"# Made of {source.name} and {Path(settings.params).name} of the authors' code.\n{_as_yaml(mapping)}"
+        write = partial(Path.write_text, data=text, encoding="utf-8")
+        [path] = write_files(out.parent / group, {out.name: write})
+        show(f"wrote {path}")
+    show(
+        f"Neither file says how large an image is, {settings.image_size} pixels here (image_size=), nor batches, "
+        "augmentation and schedule, which are run #145's.\nIts learning rates are those of the end of a run: "
+        f"{recipe.weights.learning_rate:g} for weights, {recipe.biases.learning_rate:g} for biases, and others for "
+        f"{count(len(recipe.layers), 'layer')}.\n"
+        f"python launch/describe.py {quote(f'--config-dir={out.parent}')} network={out.stem}"
+    )
+
+
+def _as_yaml(mapping: Mapping[str, Any]) -> str:
+    """A preset as those of `conf` are written: a line for each value, and for each layer."""
+    lines = []
+    for key, value in mapping.items():
+        layers = value if key == "layers" else {}
+        lines += [f"{key}:", *map("  {}".format, _in_lines(layers))] if layers else _in_lines({key: value})
+    return "\n".join(lines) + "\n"
+
+
+def _in_lines(mapping: Mapping[str, Any]) -> list[str]:
+    return [
+        yaml.safe_dump({key: value}, default_flow_style=True, sort_keys=False, width=float("inf")).strip()[1:-1]
+        for key, value in mapping.items()
+    ]
 
 
 main = partial(run_command, "convert", run)  # what launch/convert.py calls

@@ -1,0 +1,1 @@
+"""Networks of the authors' code, from its own files."""
