@@ -147,6 +147,13 @@ def test_kernels_of_gray_images_have_no_colors_to_compare(page: ET.Element, fini
     assert "median colorfulness 0.6" in text_of(part(colored, "kernels"))
 
 
+def test_the_median_of_an_even_number_of_kernels_is_between_the_two_in_the_middle(finished: Path) -> None:
+    gray, off_gray = torch.ones(3, 5, 5), torch.tensor([1.0, -1.0, 0.0])[:, None, None].expand(3, 5, 5)
+    towers = [torch.stack([gray, off_gray])] * 2  # colorfulness 0 and 1
+    made = parsed(as_html(read_folder(finished), CheckpointAnalysis(kernels=towers), {}, "python"))
+    assert "Tower 1: 2 kernels of 5×5, median colorfulness 0.50." in text_of(part(made, "kernels"))
+
+
 def test_between_kernels_the_page_shows_through_in_both_themes(page: ET.Element) -> None:
     for image in part(page, "kernels").iter("img"):
         pixels = np.asarray(Image.open(io.BytesIO(b64decode(image.attrib["src"].partition(",")[2]))))

@@ -143,8 +143,8 @@ def test_towers_of_one_and_windows_over_both_edges(tmp_path: Path) -> None:
     params = "".join(section(name, **rates(0.001, 0.002)) for name in ("conv1", "local2", "fc10"))
     found = read_authors_layers(*files(tmp_path, "".join(layers), params), "one", 24)
     assert found.network.towers == 1
-    # Windows of 3 pixels begin at -1, 1, ..., 21, and the last ends with the maps: 12 of them. Then windows of 5 begin at
-    # 0, 2, ..., 8, and the last hangs over by one pixel.
+    # Windows of 3 pixels begin at -1, 1, ..., 21, and the last ends with the maps: 12 of them. Then windows of 5 begin
+    # at 0, 2, ..., 8, and the last hangs over by one pixel.
     assert {name: row.to_mapping().get("pad") for name, row in found.network.rows.items()} == {
         "conv1": [2, 2],
         "pool1": [1, 0],

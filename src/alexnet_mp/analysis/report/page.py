@@ -114,7 +114,7 @@ def _kernels(towers: Sequence[Tensor], predictions: Predictions | None) -> dict[
             living = color[~color.isnan()]
             side, dead = kernels.shape[-1], len(color) - len(living)
             pixels = kernel_sheet([kernels], scale=max(1, _SHEET_WIDTH // (16 * (side + 1))))
-            median = f", median colorfulness {float(living.median()):.2f}" * (not gray) if len(living) else ", all dead"
+            median = f", median colorfulness {living.quantile(0.5):.2f}" * (not gray) if len(living) else ", all dead"
             ended = f", {dead} of them dead" if dead and len(living) else ""
             words = f"Tower {tower}: {len(kernels)} kernels of {side}×{side}{ended}{median}."
             sheets.append({"image": embedded_image(pixels, is_drawing=True), "words": words})
