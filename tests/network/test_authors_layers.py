@@ -98,10 +98,10 @@ def files(folder: Path, layers: str | None = None, params: str | None = None) ->
 
 
 def test_run_145_becomes_its_preset_row_by_row(tmp_path: Path) -> None:
-    found = read_authors_layers(*files(tmp_path), "original_2012", 224)
-    assert list(found.network.rows.items()) == list(load_network("original_2012").rows.items())
-    assert found.network == load_network("original_2012")
-    recipe = read_authors_rates(found.parameters, "original_2012")
+    network, learned = read_authors_layers(*files(tmp_path), "original_2012", 224)
+    assert list(network.rows.items()) == list(load_network("original_2012").rows.items())
+    assert network == load_network("original_2012")
+    recipe = read_authors_rates(learned, "original_2012")
     assert (recipe.weights, recipe.biases) == (Rates(0.00001, 0.0005), Rates(0.02, 0))
     assert recipe.layers == {"conv1": LayerRates(Rates(0, 0.0005), Rates(0, 0))}
     assert recipe.momentum == 0.9
@@ -117,7 +117,7 @@ def test_what_is_written_composes_and_is_never_written_over(tmp_path: Path, caps
     written = load_network(tmp_path / "mine/network/run_145.yaml")
     assert written.rows == load_network("original_2012").rows
     recipe = Recipe.load(tmp_path / "mine/recipe/run_145.yaml")
-    assert recipe == read_authors_rates(read_authors_layers(source, params, "run_145", 224).parameters, "run_145")
+    assert recipe == read_authors_rates(read_authors_layers(source, params, "run_145", 224)[1], "run_145")
     with pytest.raises(ConfigurationError, match=r"network/run_145\.yaml exists already; nothing was written"):
         convert.run(compose("convert", command))
 
@@ -141,17 +141,17 @@ def test_towers_of_one_and_windows_over_both_edges(tmp_path: Path) -> None:
         section("probs", type="softmax", inputs="fc10"),
     ]
     params = "".join(section(name, **rates(0.001, 0.002)) for name in ("conv1", "local2", "fc10"))
-    found = read_authors_layers(*files(tmp_path, "".join(layers), params), "one", 24)
-    assert found.network.towers == 1
+    network, _ = read_authors_layers(*files(tmp_path, "".join(layers), params), "one", 24)
+    assert network.towers == 1
     # Windows of 3 pixels begin at -1, 1, ..., 21, and the last ends with the maps: 12 of them. Then windows of 5 begin
     # at 0, 2, ..., 8, and the last hangs over by one pixel.
-    assert {name: row.to_mapping().get("pad") for name, row in found.network.rows.items()} == {
+    assert {name: row.to_mapping().get("pad") for name, row in network.rows.items()} == {
         "conv1": [2, 2],
         "pool1": [1, 0],
         "local2": [0, 1],
         "fc3": None,
     }
-    assert found.network.to_mapping()["layers"]["fc3"] == {"kind": "classifier", "std": 0.01, "bias": 0.0}
+    assert network.to_mapping()["layers"]["fc3"] == {"kind": "classifier", "std": 0.01, "bias": 0.0}
 
 
 def swap(old: str, new: str) -> Edit:
@@ -205,7 +205,7 @@ def test_what_no_row_can_say_is_refused_by_line_and_section(
 ) -> None:
     layers, params = (edit(definition()), parameters()) if of_layers else (definition(), edit(parameters()))
     with pytest.raises(ConfigurationError, match=said):
-        read_authors_rates(read_authors_layers(*files(tmp_path, layers, params), "x", 224).parameters, "x")
+        read_authors_rates(read_authors_layers(*files(tmp_path, layers, params), "x", 224)[1], "x")
 
 
 def test_dropout_that_is_switched_off_is_no_row(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_dropout_that_is_switched_off_is_no_row(tmp_path: Path) -> None:
     off = off.replace("[hs2b]\nenable=true", "[hs2b]\nenable=0")
     with pytest.raises(ConfigurationError, match=r"\[hs2b\]: its enable is not that of \[hs2a\]"):
         read_authors_layers(*files(tmp_path, params=off), "x", 224)
-    rows = read_authors_layers(*files(tmp_path, params=off.replace("enable=0", "enable=false")), "x", 224).network.rows
+    rows = read_authors_layers(*files(tmp_path, params=off.replace("enable=0", "enable=false")), "x", 224)[0].rows
     assert [name for name in load_network("original_2012").rows if name not in rows] == ["dropout7"]
 
 
@@ -244,8 +244,7 @@ def test_two_hundred_damages_are_read_or_refused(tmp_path: Path) -> None:
         for path, text in zip(paths, texts, strict=True):
             path.write_bytes(text.encode("utf-8", "surrogatepass"))
         try:
-            found = read_authors_layers(*paths, "x", 224)
-            read_authors_rates(found.parameters, "x")
+            read_authors_rates(read_authors_layers(*paths, "x", 224)[1], "x")
         except ConfigurationError:
             refused += 1
     assert refused > 100

@@ -111,9 +111,9 @@ def _from_layers(source: Path, out: Path, settings: ConvertSettings) -> None:
     """Two files of the authors' code to `network/NAME.yaml` and `recipe/NAME.yaml` beside out=NAME.yaml."""
     if settings.params is None or out.suffix != ".yaml":
         raise ConfigurationError(f"{source} is a layer definition; it needs params=FILE.cfg and out=FOLDER/NAME.yaml")
-    layers = read_authors_layers(source, Path(settings.params), out.stem, settings.image_size)
-    recipe = read_authors_rates(layers.parameters, out.stem)
-    presets = {"network": layers.network.to_mapping(), "recipe": asdict(recipe)}
+    network, learned = read_authors_layers(source, Path(settings.params), out.stem, settings.image_size)
+    recipe = read_authors_rates(learned, out.stem)
+    presets = {"network": network.to_mapping(), "recipe": asdict(recipe)}
     for path in (out.parent / group / out.name for group in presets):
         if path.exists():
             raise ConfigurationError(f"{path} exists already; nothing was written")

@@ -34,19 +34,12 @@ _POOLS = {"max": "maxpool", "avg": "avgpool"}
 _NEURONS = {"relu": ["relu"], "ident": [], "": []}
 
 
-@dataclass(frozen=True)
-class AuthorsLayers:
-    """The table, and for every row that learns its section of the parameters file, which is alike for all towers."""
-
-    network: Network
-    parameters: dict[str, Section]
-
-
-def read_authors_layers(source: Path, params: Path, name: str, image_size: int) -> AuthorsLayers:
+def read_authors_layers(source: Path, params: Path, name: str, image_size: int) -> tuple[Network, dict[str, Section]]:
     """The network of a definition and its parameters file, for images of `image_size` pixels a side.
 
-    Rows are named as those of the presets are: by kind and the number of the last layer with weights, `conv1`, `lrn1`,
-    ..., `fc8`. Raises ConfigurationError, which names file, line and section, for what no row can say.
+    With it, for every row that learns, its section of the parameters file, which is alike for all towers. Rows are
+    named as those of the presets are: by kind and the number of the last layer with weights, `conv1`, `lrn1`, ...,
+    `fc8`. Raises ConfigurationError, which names file, line and section, for what no row can say.
     """
     sections, parameters = read_sections(source), read_sections(params)
     computing = {each.name: each for each in sections.values() if each.one_of("type", _TYPES)}
@@ -63,7 +56,7 @@ def read_authors_layers(source: Path, params: Path, name: str, image_size: int) 
     (first, *_), (last, *_) = groups[0], groups[-1]
     table = {"name": name, "towers": rows.towers, "image": [first.count("channels"), image_size, image_size]}
     network = parse_network({**table, "classes": last.count("outputs"), "layers": rows.rows})
-    return AuthorsLayers(network, rows.learned)
+    return network, rows.learned
 
 
 def _groups(sections: Mapping[str, Section]) -> Iterator[list[Section]]:
