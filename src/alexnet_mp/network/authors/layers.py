@@ -18,8 +18,7 @@ from alexnet_mp.network.table import Network, parse_network
 _TOWERS = "abcdefgh"
 _WEIGHTED = {"conv": "conv", "local": "local", "fc": "fc"}
 _NAMES = _WEIGHTED | {"cmrnorm": "lrn", "rnorm": "spatial", "pool": "pool", "hs": "dropout"}  # of rows, by type
-_OTHERS = ("data", "softmax", "cost.logreg")
-_TYPES = _NAMES | dict.fromkeys(_OTHERS, "")
+_OTHERS = {"data": "", "softmax": "", "cost.logreg": ""}  # which are no rows
 _KEYS = {  # besides type, inputs, gpu and neuron
     "conv": "channels filters padding stride filterSize initW initB partialSum",
     "local": "channels filters padding stride filterSize initW initB",
@@ -42,7 +41,7 @@ def read_authors_layers(source: Path, params: Path, name: str, image_size: int) 
     `fc8`. Raises ConfigurationError, which names file, line and section, for what no row can say.
     """
     sections, parameters = read_sections(source), read_sections(params)
-    computing = {each.name: each for each in sections.values() if each.one_of("type", _TYPES)}
+    computing = {each.name: each for each in sections.values() if each.one_of("type", _NAMES | _OTHERS)}
     others = {kind: [each for each in sections.values() if each.values["type"] == kind] for kind in _OTHERS}
     for cost in (parameters[each.name] for each in others["cost.logreg"] if each.name in parameters):
         cost.check(("topk",), {"coeff": 1})
@@ -55,8 +54,7 @@ def read_authors_layers(source: Path, params: Path, name: str, image_size: int) 
         rows.add(group, is_last=group is groups[-1])
     (first, *_), (last, *_) = groups[0], groups[-1]
     table = {"name": name, "towers": rows.towers, "image": [first.count("channels"), image_size, image_size]}
-    network = parse_network({**table, "classes": last.count("outputs"), "layers": rows.rows})
-    return network, rows.learned
+    return parse_network({**table, "classes": last.count("outputs"), "layers": rows.rows}), rows.learned
 
 
 def _groups(sections: Mapping[str, Section]) -> Iterator[list[Section]]:
@@ -103,28 +101,33 @@ class _Rows:
         name = f"{_NAMES[kind]}{number}"
         if kind in _WEIGHTED:
             self.learned[name] = said
-            learned = {"reads": reads, "std": section.number("initW", 0.01), "bias": section.number("initB", 0)}
-        if kind in ("conv", "local"):
-            padding = section.count("padding", 0)
-            windows = self._windows(section, section.count("filterSize"), padding, self.side + 2 * padding)
-            self._put(section, name, {"kind": kind, "kernels": section.count("filters"), **windows, **learned})
-        elif kind == "fc" and is_last:
-            self._put(section, name, {"kind": "classifier", "std": learned["std"], "bias": learned["bias"]})
-        elif kind == "fc":
-            self._put(section, name, {"kind": "fc", "units": section.count("outputs"), **learned})
-        elif kind == "pool":
-            before = -section.count("start", 0)
-            windows = self._windows(section, section.count("sizeX"), before, self.side + before)
-            self._put(section, name, {"kind": section.one_of("pool", _POOLS), **windows})
-        elif kind == "hs" and said.number("enable"):
-            self._put(section, name, {"kind": "dropout", "p": 1 - section.number("keep")})
-        elif kind != "hs":
-            across = {"kind": "lrn", "n": section.count("size"), "k": said.number("minDiv", 1), "alpha_scales": "mean"}
-            row = across if kind == "cmrnorm" else {"kind": "spatial_norm", "size": section.count("size"), "k": 1.0}
-            self._put(section, name, row | {"alpha": said.number("scale"), "beta": said.number("pow")})
+        if kind != "hs" or said.number("enable"):
+            self._put(section, name, self._row(section, said, reads, is_last))
         for neuron in section.one_of("neuron", _NEURONS):
             self._put(section, f"{neuron}{number}", {"kind": neuron})
         self.before = [each.name for each in group]
+
+    def _row(self, section: Section, said: Section, reads: str, is_last: bool) -> dict[str, Any]:
+        """The layer as a row of a table; `said` is its section of the parameters file."""
+        kind = section.values["type"]
+        if kind == "pool":
+            before = -section.count("start", 0)
+            windows = self._windows(section, section.count("sizeX"), before, self.side + before)
+            return {"kind": section.one_of("pool", _POOLS), **windows}
+        if kind == "hs":
+            return {"kind": "dropout", "p": 1 - section.number("keep")}
+        if kind in ("cmrnorm", "rnorm"):
+            size, numbers = section.count("size"), {"alpha": said.number("scale"), "beta": said.number("pow")}
+            if kind == "rnorm":
+                return {"kind": "spatial_norm", "size": size, "k": 1.0, **numbers}
+            return {"kind": "lrn", "n": size, "k": said.number("minDiv", 1), **numbers, "alpha_scales": "mean"}
+        initial = {"std": section.number("initW", 0.01), "bias": section.number("initB", 0)}
+        if kind == "fc":
+            hidden = {"kind": "fc", "units": section.count("outputs"), "reads": reads, **initial}
+            return {"kind": "classifier", **initial} if is_last else hidden
+        padding = section.count("padding", 0)
+        windows = self._windows(section, section.count("filterSize"), padding, self.side + 2 * padding)
+        return {"kind": kind, "kernels": section.count("filters"), **windows, "reads": reads, **initial}
 
     def _put(self, section: Section, name: str, row: dict[str, Any]) -> None:
         if name in self.rows:
