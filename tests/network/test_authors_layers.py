@@ -255,6 +255,9 @@ def test_what_belongs_to_a_definition_is_asked_for_and_refused_elsewhere(tmp_pat
     for command in ([f"out={tmp_path}/x.yaml"], [f"params={params}", f"out={tmp_path}/x"]):
         with pytest.raises(ConfigurationError, match=r"needs params=FILE\.cfg and out=FOLDER/NAME\.yaml"):
             convert.run(compose("convert", [f"source={source}", *command]))
+    for key in ("network=paper", "dropout=inverted", "channels=bgr"):
+        with pytest.raises(ConfigurationError, match=r"layers-145\.cfg has no weights, which network="):
+            convert.run(compose("convert", [f"source={source}", f"params={params}", f"out={tmp_path}/x.yaml", key]))
     with pytest.raises(ConfigurationError, match="belongs to a layer definition of the authors"):
         convert.run(compose("convert", [f"source={tmp_path}", f"params={params}", "out=x"]))
     with pytest.raises(ConfigurationError, match=r"cannot read .*nowhere\.cfg"):

@@ -1,7 +1,4 @@
-"""Convert weights: a checkpoint's towers to one device's file or to ONNX, and files of others to a checkpoint.
-
-Layer definitions of the authors' code become a network table and a recipe.
-"""
+"""Convert weights: towers to one device's file or ONNX, files of others to towers, the authors' layers to a table."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -58,9 +55,7 @@ def run(configuration: Configuration) -> None:
             _from_layers(source, out, settings)
         return
     if settings.params is not None:
-        raise ConfigurationError(
-            f"params={settings.params} belongs to a layer definition of the authors' code, FILE.cfg"
-        )
+        raise ConfigurationError(f"params={settings.params} belongs to a layer definition of the authors, FILE.cfg")
     if not source.is_file():
         source = find_checkpoint(source)
     if out.exists():
@@ -111,6 +106,8 @@ def _from_layers(source: Path, out: Path, settings: ConvertSettings) -> None:
     """Two files of the authors' code to `network/NAME.yaml` and `recipe/NAME.yaml` beside out=NAME.yaml."""
     if settings.params is None or out.suffix != ".yaml":
         raise ConfigurationError(f"{source} is a layer definition; it needs params=FILE.cfg and out=FOLDER/NAME.yaml")
+    if settings.network is not None or settings.dropout is not None or not settings.foreign_input.is_ours:
+        raise ConfigurationError(f"{source} has no weights, which network=, dropout=, channels= and input_std= are for")
     network, learned = read_authors_layers(source, Path(settings.params), out.stem, settings.image_size)
     recipe = read_authors_rates(learned, out.stem)
     presets = {"network": network.to_mapping(), "recipe": asdict(recipe)}
