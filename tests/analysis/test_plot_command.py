@@ -293,7 +293,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(pack: str, tmp_path: Path) -> 
     assert "which run?" in refused()
     assert "give one of them" in refused(f"run_dir={run}", f"runs=[{run}]")
     assert "needs out=FOLDER" in refused("figure=kernels", f"runs=[{run}]")
-    assert "figure=kernels and figure=relu" in refused(f"runs=[{run}]", out)
+    assert "figure=curves, kernels and relu" in refused(f"runs=[{run}]", out)
     assert f"both photos, small{MEET}, seed 0" in refused("figure=kernels", f"runs=[{run},{again}]", out)
     assert "named twice" in refused("figure=kernels", f"runs=[{run},{run}]", out)
     assert "images 0 to 8" in refused(f"run_dir={run}", "figure=nearest_neighbors", "split=test", "images=[9]")

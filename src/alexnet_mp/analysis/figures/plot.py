@@ -10,7 +10,7 @@ from typing import Any
 
 from alexnet_mp.analysis.evaluate.ensemble import open_member
 from alexnet_mp.analysis.evaluate.settings import InputChanges
-from alexnet_mp.analysis.figures import kernel_color, nearest_neighbors, training_error
+from alexnet_mp.analysis.figures import kernel_color, learning_curves, nearest_neighbors, training_error
 from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.device import use_threads
@@ -53,8 +53,8 @@ def plot(settings: PlotSettings) -> Iterator[str]:
     """
     use_threads(settings.threads)
     if settings.runs:
-        figure = _kernel_study(settings) if settings.figure == "kernels" else _training_errors(settings)
-        yield from figure.write(settings.folder)
+        of_several = {"curves": _curves_of_runs, "kernels": _kernel_study, "relu": _training_errors}
+        yield from of_several[str(settings.figure)](settings).write(settings.folder)
         return
     if not settings.run.is_dir():
         raise ConfigurationError(f"run_dir={settings.run} is no folder")
@@ -109,6 +109,11 @@ def _nearest_neighbors(settings: PlotSettings) -> _Figure:
         [f"of the nearest training images {same} of {count} have the label of the image they are near to"],
         nearest_neighbors.neighbor_values(neighbors),
     )
+
+
+def _curves_of_runs(settings: PlotSettings) -> _Figure:
+    runs = learning_curves.read_curves(settings.runs)
+    return _Figure("learning_curves", lambda picture: learning_curves.draw_curves_of_runs(runs, picture))
 
 
 def _kernel_study(settings: PlotSettings) -> _Figure:

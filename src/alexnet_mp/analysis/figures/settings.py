@@ -34,15 +34,15 @@ class PlotSettings:
     threads: PositiveInt | None
 
     def __post_init__(self) -> None:
-        of_several = self.figure in ("kernels", "relu")
+        of_several = self.figure in ("curves", "kernels", "relu")
         refused = {
             "run_dir is one run and runs are several: give one of them": self.runs and self.run_dir is not None,
             "checkpoint is of one run: give run_dir in place of runs": self.runs and self.checkpoint is not None,
-            "of several runs there are figure=kernels and figure=relu; for another give run_dir": self.runs
+            "of several runs there are figure=curves, kernels and relu; for another give run_dir": self.runs
             and not of_several,
             "runs needs out=FOLDER, to which the figure of all of them is written": self.runs and self.out is None,
             "figure=relu needs runs=[RUN,RUN,...] with ReLU and with tanh": self.figure == "relu" and not self.runs,
-            "which run? give run_dir=RUN, or runs=[RUN,RUN,...] with figure=kernels or figure=relu": not self.runs
+            "which run? give run_dir=RUN, or runs=[RUN,RUN,...] with figure=curves, kernels or relu": not self.runs
             and self.run_dir is None,
         }
         for why, is_refused in refused.items():
