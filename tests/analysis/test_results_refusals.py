@@ -32,7 +32,7 @@ def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in message
         assert why in message
     assert "named twice" in only_line_of_error(out, good, good)
-    assert "runs is empty" in only_line_of_error(out)
+    assert "give the folders of finished runs" in only_line_of_error(out)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,14 @@ def test_a_study_has_a_row_for_each_variant_with_its_difference_to_the_baseline(
     assert Image.open(tmp_path / "curves" / "study-norms.png").size[0] > 500
 
 
+def test_sweeps_alone_make_a_page_and_its_command_says_so(tmp_path: Path) -> None:
+    norms = study(tmp_path / "norms", ERRORS)
+    results.run(compose("results", [f"sweeps=[{norms}]", f"out={tmp_path}"]))
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Results", "## Study `norms`"]
+    assert f"by `python launch/results.py 'sweeps=[{norms}]' out={tmp_path}`" in text
+
+
 def test_points_of_top_5_stand_beside_published_ones(tmp_path: Path) -> None:
     rows = cells(page(tmp_path, study(tmp_path / "norms", ERRORS, **TOP5)))
     (header,) = [row for row in rows if row[:2] == ["variant", "changes"]]

@@ -272,7 +272,8 @@ def draw_kernels(run: RunKernels, picture: Path, title: str) -> None:
 def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
     """Draw every kernel's colorfulness, a column a run with its towers side by side, as a PNG."""
     widths = [len(group.runs) for group in groups]
-    with drawing(picture, max(6.5, 1.5 + 0.75 * sum(widths)), 4.4) as figure:
+    width = max(6.5, 1.5 + 0.75 * sum(widths))
+    with drawing(picture, width, 4.4) as figure:
         every = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=widths)[0]
         for axes, group in zip(every, groups, strict=True):
             for place, run in enumerate(group.runs):
@@ -288,12 +289,13 @@ def draw_kernel_study(groups: Sequence[KernelGroup], picture: Path) -> None:
             ]
             axes.set_xticks(range(len(group.runs)), labels)
             axes.set(xlim=(-0.6, len(group.runs) - 0.4), ylim=(-0.02, 1.02))
-            axes.set_title(textwrap.fill(group_in_words(group).replace("_", " "), max(24, 10 * len(group.runs))))
+            letters = int(12 * (width - 1) * len(group.runs) / sum(widths))  # as many stand above its columns
+            axes.set_title(textwrap.fill(group_in_words(group).replace("_", " "), letters))
             axes.grid(axis="y")
         every[0].set_ylabel("colorfulness of each kernel")
         handles, names = every[0].get_legend_handles_labels()
         shown = dict(sorted(zip(names, handles, strict=True), key=lambda pair: pair[0]))  # each tower once
-        every[0].legend(shown.values(), shown.keys(), loc="upper right")
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown))
 
 
 def _strip(axes: Axes, values: Tensor, tower: int, place: float, along: str) -> None:

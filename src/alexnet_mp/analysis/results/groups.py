@@ -148,8 +148,6 @@ def read_groups(folders: Sequence[str]) -> list[RunGroup]:
 
     Raises ConfigurationError for a folder that is named twice, and for what `read_run` raises it.
     """
-    if not folders:
-        raise ConfigurationError("runs is empty; give the folders of finished runs: runs=[runs/a,runs/b]")
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a run is named twice in runs")
     runs: dict[str, dict[str, list[RunRecord]]] = {}

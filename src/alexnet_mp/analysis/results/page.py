@@ -26,7 +26,7 @@ from alexnet_mp.analysis.results.markdown import block, code, text
 from alexnet_mp.analysis.results.record import Evaluated, RunRecord
 from alexnet_mp.analysis.results.studies import Study, draw_study_chart, read_study, study_section
 from alexnet_mp.common.text import count, markdown_table, printable
-from alexnet_mp.errors import explained
+from alexnet_mp.errors import ConfigurationError, explained
 
 PAGE, CURVES = "results.md", "curves"
 _SHORT = re.compile(r"^([^-]{,10})[^-]*")  # a commit's first digits; `-dirty` stays behind them
@@ -44,11 +44,13 @@ def write_results_page(
 ) -> list[Path]:
     """Write `results.md` and the curves of the runs in `folders` into the folder `out`; return the files written.
 
-    `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError if a run cannot be
-    read, before anything is written, and if `out` cannot be.
+    `sweeps` are folders of sweeps, each a study at the end of the page. Raises ConfigurationError if there is neither,
+    if a run cannot be read, before anything is written, and if `out` cannot be.
     """
     from alexnet_mp.training.curves import draw_learning_curves  # matplotlib: not before there is something to draw
 
+    if not folders and not sweeps:
+        raise ConfigurationError("give the folders of finished runs, runs=[runs/a,runs/b], or sweeps=[sweeps/a]")
     groups, studies = read_groups(folders), [read_study(Path(sweep)) for sweep in sweeps]
     names = _picture_names(groups, studies)
     pictured, charted = dict(zip(names, groups, strict=False)), dict(zip(names[len(groups) :], studies, strict=True))
@@ -61,8 +63,8 @@ def write_results_page(
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
         for chart, study in charted.items():
             draw_study_chart(study, out / CURVES / chart)
-        asked = [f"runs=[{','.join(folders)}]", *([f"sweeps=[{','.join(sweeps)}]"] if sweeps else []), f"out={out}"]
-        command = shlex.join(["python", "launch/results.py", *asked])
+        given = [f"{key}=[{','.join(names)}]" for key, names in (("runs", folders), ("sweeps", sweeps)) if names]
+        command = shlex.join(["python", "launch/results.py", *given, f"out={out}"])
         page.write_text(results_page(pictured, charted, published, command), encoding="utf-8")
     return [page, *(out / CURVES / name for name in names)]
 
