@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alexnet_mp import build_model, load_network
-from alexnet_mp.analysis.figures.kernel_color import scale_for
+from alexnet_mp.analysis.figures.kernel_pictures import scale_for
 from alexnet_mp.analysis.figures.kernels import (
     colorfulness,
     separation,

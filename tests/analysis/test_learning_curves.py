@@ -42,14 +42,17 @@ def test_each_runs_losses_and_errors_stand_at_its_steps(tmp_path: Path, monkeypa
     }
     assert np.asarray(named["code/seed-0"].get_ydata()).tolist() == [5, 4]
     (only,) = error.lines
-    assert only.get_label() == "code/seed-0"
+    assert only.get_label() == "code/seed-0: 50.0 %"
     assert np.asarray(only.get_xydata()).tolist() == [[1, 75], [2, 50]]
     assert only.get_color() == named["code/seed-0"].get_color() != named["text/seed-0"].get_color()
     assert loss.get_xlim() == error.get_xlim() == (0, 4)
-    assert [each.get_text().strip() for each in error.texts] == ["50.0 %"]
 
     draw_curves_of_runs(read_curves(runs[:1]), tmp_path / "b.png")  # before any validation: losses alone
     assert [axes.get_ylabel() for axes in kept[1].axes] == ["training cross-entropy"]
+
+    draw_curves_of_runs(read_curves([trained(tmp_path / "_of_145", [5.0], {1: 0.75})]), tmp_path / "c.png")
+    legends = [[words.get_text() for words in axes.get_legend().get_texts()] for axes in kept[2].axes]
+    assert legends == [[" of 145"], [" of 145: 75.0 %"]]
 
 
 def refused(*overrides: str) -> str:

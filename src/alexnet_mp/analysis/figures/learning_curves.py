@@ -39,13 +39,14 @@ def draw_curves_of_runs(runs: Mapping[str, Metrics], picture: Path) -> None:
     with drawing(picture, WIDTH, 3.4) as figure:
         loss, *more = figure.subplots(1, 1 + validated, squeeze=False)[0]
         for (name, metrics), color, marker in zip(runs.items(), cycle(_COLORS), cycle(_MARKERS), strict=False):
+            shown = name.replace("_", " ")  # a picture has words, and a legend leaves out what begins with "_"
             steps, losses = [each.step for each in metrics.steps], [each.loss for each in metrics.steps]
             loss.plot(steps, losses, color=color, lw=0.5, alpha=0.3)
-            loss.plot(steps, smoothed(losses), color=color, label=name)
+            loss.plot(steps, smoothed(losses), color=color, label=shown)
             for axes in more if metrics.validations else ():
                 at, errors = zip(*((each.step, 100 * each.top1_error) for each in metrics.validations), strict=True)
-                axes.plot(at, errors, marker + "-", color=color, label=name, clip_on=False)
-                axes.text(at[-1], errors[-1], f"  {errors[-1]:.1f} %", va="center", color=color)
+                last = f"{shown}: {errors[-1]:.1f} %"  # in the legend, where runs with like errors stay legible
+                axes.plot(at, errors, marker + "-", color=color, label=last, clip_on=False)
         loss.set_ylabel("training cross-entropy")
         for axes in more:
             axes.set(ylabel="validation, top-1 error, %", ylim=(0, 100))

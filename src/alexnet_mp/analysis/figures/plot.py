@@ -11,6 +11,7 @@ from typing import Any
 from alexnet_mp.analysis.evaluate.ensemble import open_member
 from alexnet_mp.analysis.evaluate.settings import InputChanges
 from alexnet_mp.analysis.figures import kernel_color, learning_curves, nearest_neighbors, training_error
+from alexnet_mp.analysis.figures.kernel_pictures import draw_kernel_study, draw_kernels
 from alexnet_mp.analysis.figures.settings import PlotSettings
 from alexnet_mp.checkpoint.retention import newest_checkpoint
 from alexnet_mp.common.device import use_threads
@@ -89,7 +90,7 @@ def _kernels(settings: PlotSettings) -> _Figure:
     title = f"{printable(run.group)}, seed {run.seed}, after epoch {run.epochs}{began}\n{words}"
     return _Figure(
         "kernels",
-        lambda picture: kernel_color.draw_kernels(run, picture, title),
+        lambda picture: draw_kernels(run, picture, title),
         [words],
         kernel_color.kernel_values(run),
     )
@@ -120,7 +121,7 @@ def _kernel_study(settings: PlotSettings) -> _Figure:
     groups = kernel_color.group_runs(settings.runs, settings.since_start)
     return _Figure(
         "kernels",
-        lambda picture: kernel_color.draw_kernel_study(groups, picture),
+        lambda picture: draw_kernel_study(groups, picture),
         [kernel_color.group_in_words(group) for group in groups],
         kernel_color.kernel_study_values(groups),
         kernel_color.kernel_study_page(groups, _command(settings)),
