@@ -24,7 +24,7 @@ FLOORS = (
     ("commands",),
     ("__init__",),
 )
-LONGEST_FILE, LONGEST_FUNCTION, ALL_LINES = 330, 60, 23_938
+LONGEST_FILE, LONGEST_FUNCTION, ALL_LINES = 330, 60, 23_942
 
 
 def sources() -> list[Path]:

@@ -38,21 +38,21 @@ def test_each_runs_losses_and_errors_stand_at_its_steps(tmp_path: Path, monkeypa
     named = {str(line.get_label()): line for line in loss.lines if not str(line.get_label()).startswith("_")}
     assert {name: np.asarray(line.get_xdata()).tolist() for name, line in named.items()} == {
         "text/seed-0": [1, 2, 3, 4],
-        "code/seed-0": [1, 2],
+        "code/seed-0, top-1 error 50.0 %": [1, 2],
     }
-    assert np.asarray(named["code/seed-0"].get_ydata()).tolist() == [5, 4]
-    (only,) = error.lines
-    assert only.get_label() == "code/seed-0: 50.0 %"
+    code = named["code/seed-0, top-1 error 50.0 %"]
+    assert np.asarray(code.get_ydata()).tolist() == [5, 4]
+    (only,) = [line for line in error.lines if len(np.asarray(line.get_xdata()))]
     assert np.asarray(only.get_xydata()).tolist() == [[1, 75], [2, 50]]
-    assert only.get_color() == named["code/seed-0"].get_color() != named["text/seed-0"].get_color()
+    assert only.get_color() == code.get_color() != named["text/seed-0"].get_color()
     assert loss.get_xlim() == error.get_xlim() == (0, 4)
 
-    draw_curves_of_runs(read_curves(runs[:1]), tmp_path / "b.png")  # before any validation: losses alone
-    assert [axes.get_ylabel() for axes in kept[1].axes] == ["training cross-entropy"]
-
+    draw_curves_of_runs(read_curves(runs[:1]), tmp_path / "b.png")  # before any validation
     draw_curves_of_runs(read_curves([trained(tmp_path / "_of_145", [5.0], {1: 0.75})]), tmp_path / "c.png")
-    legends = [[words.get_text() for words in axes.get_legend().get_texts()] for axes in kept[2].axes]
-    assert legends == [[" of 145"], [" of 145: 75.0 %"]]
+    for figure, legend in zip(kept[1:], ("seed-0", " of 145, top-1 error 75.0 %"), strict=True):
+        (losses,) = figure.axes  # one point of an error is no curve
+        assert losses.get_ylabel() == "training cross-entropy"
+        assert [words.get_text() for words in losses.get_legend().get_texts()] == [legend]
 
 
 def refused(*overrides: str) -> str:

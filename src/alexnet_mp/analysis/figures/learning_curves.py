@@ -34,24 +34,28 @@ def read_curves(runs: Sequence[str]) -> dict[str, Metrics]:
 
 
 def draw_curves_of_runs(runs: Mapping[str, Metrics], picture: Path) -> None:
-    """Draw a PNG: training losses over steps, smoothed, and top-1 errors at the steps of their validation."""
-    validated = any(metrics.validations for metrics in runs.values())
+    """Draw a PNG: training losses over steps, smoothed, and beside them top-1 errors if a run was validated twice.
+
+    The legend gives the last error of each.
+    """
+    curves_of_errors = any(len(metrics.validations) > 1 for metrics in runs.values())
     with drawing(picture, WIDTH, 3.4) as figure:
-        loss, *more = figure.subplots(1, 1 + validated, squeeze=False)[0]
+        loss, *more = figure.subplots(1, 1 + curves_of_errors, squeeze=False)[0]
         for (name, metrics), color, marker in zip(runs.items(), cycle(_COLORS), cycle(_MARKERS), strict=False):
-            shown = name.replace("_", " ")  # a picture has words, and a legend leaves out what begins with "_"
             steps, losses = [each.step for each in metrics.steps], [each.loss for each in metrics.steps]
+            at = [each.step for each in metrics.validations]
+            errors = [100 * each.top1_error for each in metrics.validations]
+            shown = name.replace("_", " ")  # a picture has words, and a legend leaves out what begins with "_"
+            last = f", top-1 error {errors[-1]:.1f} %" if errors else ""
             loss.plot(steps, losses, color=color, lw=0.5, alpha=0.3)
-            loss.plot(steps, smoothed(losses), color=color, label=shown)
-            for axes in more if metrics.validations else ():
-                at, errors = zip(*((each.step, 100 * each.top1_error) for each in metrics.validations), strict=True)
-                last = f"{shown}: {errors[-1]:.1f} %"  # in the legend, where runs with like errors stay legible
-                axes.plot(at, errors, marker + "-", color=color, label=last, clip_on=False)
+            loss.plot(steps, smoothed(losses), color=color, label=shown + last)
+            for axes in more:
+                axes.plot(at, errors, marker + "-", color=color, clip_on=False)
         loss.set_ylabel("training cross-entropy")
+        loss.legend()
         for axes in more:
             axes.set(ylabel="validation, top-1 error, %", ylim=(0, 100))
         for axes in (loss, *more):
             axes.set(xlabel="step", xlim=(0, max(each.step for metrics in runs.values() for each in metrics.steps)))
             axes.grid()
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend()
