@@ -40,11 +40,11 @@ def test_each_runs_losses_and_errors_stand_at_its_steps(tmp_path: Path, monkeypa
         "text/seed-0": [1, 2, 3, 4],
         "code/seed-0, top-1 error 50.0 %": [1, 2],
     }
-    code = named["code/seed-0, top-1 error 50.0 %"]
-    assert np.asarray(code.get_ydata()).tolist() == [5, 4]
+    second = named["code/seed-0, top-1 error 50.0 %"]
+    assert np.asarray(second.get_ydata()).tolist() == [5, 4]
     (only,) = [line for line in error.lines if len(np.asarray(line.get_xdata()))]
     assert np.asarray(only.get_xydata()).tolist() == [[1, 75], [2, 50]]
-    assert only.get_color() == code.get_color() != named["text/seed-0"].get_color()
+    assert only.get_color() == second.get_color() != named["text/seed-0"].get_color()
     assert loss.get_xlim() == error.get_xlim() == (0, 4)
 
     draw_curves_of_runs(read_curves(runs[:1]), tmp_path / "b.png")  # before any validation
