@@ -63,7 +63,7 @@ def write_results_page(
             draw_learning_curves(run.metrics, out / CURVES / picture, printable(title))
         for chart, study in charted.items():
             draw_study_chart(study, out / CURVES / chart)
-        given = [f"{key}=[{','.join(names)}]" for key, names in (("runs", folders), ("sweeps", sweeps)) if names]
+        given = [f"{key}=[{','.join(paths)}]" for key, paths in (("runs", folders), ("sweeps", sweeps)) if paths]
         command = shlex.join(["python", "launch/results.py", *given, f"out={out}"])
         page.write_text(results_page(pictured, charted, published, command), encoding="utf-8")
     return [page, *(out / CURVES / name for name in names)]
